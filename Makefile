@@ -1,0 +1,50 @@
+# Two commands do everything on a fresh machine: `make demo` and `make test`.
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+.PHONY: help demo test test-slow lint bench clean
+
+help:
+	@echo "make demo       install, then train, generate and evaluate on built-in data (2 minutes)"
+	@echo "make test       install, then run the tests"
+	@echo "make test-slow  the longer suites too"
+	@echo "make lint       style, types, direction of imports"
+	@echo "make bench      quick benchmarks (they need the peers of benchmarks/requirements.txt)"
+	@echo "make clean      remove the environment and all caches"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Omnifill needs Python 3.11 or newer; name one: make PYTHON=/path/to/python3.12"; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+
+$(VENV)/core.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
+	@touch $@ $(VENV)/core.stamp
+
+demo: $(VENV)/core.stamp
+	$(BIN)/omnifill demo
+
+test: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -n 2 -q
+
+test-slow: $(VENV)/dev.stamp
+	$(BIN)/python -m pytest -q -m 'slow or not slow'
+
+lint: $(VENV)/dev.stamp
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements.txt
+	$(BIN)/python benchmarks/run.py --quick
+
+clean:
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

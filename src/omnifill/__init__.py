@@ -1,0 +1,20 @@
+"""Omnifill: generative models of your own records.
+
+The names below are the whole public API; `import omnifill` alone imports nothing heavy.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from omnifill.api import Model, inspect, load, train
+
+__version__ = "0.1.0"
+__all__ = ["Model", "__version__", "inspect", "load", "train"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the API on first use, so that the command line's help needs no torch."""
+    if name in ("Model", "inspect", "load", "train"):
+        return getattr(import_module("omnifill.api"), name)
+    raise AttributeError(f"module 'omnifill' has no attribute {name!r}")

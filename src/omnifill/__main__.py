@@ -1,0 +1,5 @@
+"""`python -m omnifill`."""
+
+from omnifill.cli import main
+
+main()

@@ -1,0 +1,188 @@
+"""The map: every action, stage by stage, each stage one call.
+
+A record's way through the program can be read off `train` and `Model.generate`:
+source -> schema -> staged rows -> codecs -> encoded rows -> network + objective -> sampler ->
+codecs -> record. Nothing here computes; it says what happens in which order.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from omnifill.artifact import LoadedRun, RunFolder, open_run
+from omnifill.data.infer import infer_schema, profile
+from omnifill.data.inspect import Inspection, inspect_data
+from omnifill.data.sink import write_cells
+from omnifill.data.source import open_source
+from omnifill.data.stage import stage
+from omnifill.evaluate.measures import evaluate_run
+from omnifill.form.layout import check_tasks
+from omnifill.form.vocabulary import Vocabulary
+from omnifill.generate import requests
+from omnifill.generate.filters import Sampling
+from omnifill.prepare import encode_parts, fit_codecs, staged_columns
+from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
+from omnifill.session import Session
+from omnifill.train.metrics import LiveLine
+
+Data = str | Path | Sequence[str | Path] | pd.DataFrame
+
+
+def build_recipe(
+    recipe: Recipe | Path | str | Mapping[str, Any] | None = None, **values: Any
+) -> Recipe:
+    """A recipe from a file, a tree or nothing, with dotted paths set on top."""
+    if isinstance(recipe, (str, Path)):
+        recipe = load_recipe(Path(recipe))
+    elif not isinstance(recipe, Recipe):
+        recipe = from_dict(recipe or {})
+    length = [k for k in ("budget", "steps", "epochs") if values.get(f"train.{k}") is not None]
+    if length:  # a length said now replaces the file's
+        tree = to_dict(recipe)
+        tree["train"] |= {"budget": None, "steps": None, "epochs": None}
+        recipe = from_dict(tree)
+    return recipe.with_values(**{k: v for k, v in values.items() if v is not None})
+
+
+def inspect(data: Data, recipe: Recipe | None = None) -> Inspection:
+    """What would be understood of `data`, before any time is spent."""
+    return inspect_data(data, recipe or Recipe())
+
+
+def train(
+    data: Data, out: str | Path | None = None, *, budget: str | None = None,
+    steps: int | None = None, epochs: float | None = None, given: Sequence[str] = (),
+    want: Sequence[str] = (), recipe: Recipe | Path | str | Mapping[str, Any] | None = None,
+    resume: bool = False, seed: int | None = None, started: float | None = None,
+    live: LiveLine | None = None,
+) -> Model:  # fmt: skip
+    """Train a model of `data` into the run folder `out` and return it.
+
+    At most one of `budget` ('10m'), `steps`, `epochs` sets the length. `given` and `want` name a
+    task; without them any fields can be generated from any others. `started` is
+    `time.monotonic()` at the moment the budget counts from. Raises UserError for wrong input.
+    """
+    started = time.monotonic() if started is None else started
+    folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="omnifill-")))
+    tasks = [{"given": list(given), "want": list(want)}] if want else None
+    chosen = build_recipe(recipe, **{
+        "train.budget": budget, "train.steps": steps, "train.epochs": epochs,
+        "train.seed": seed, "form.tasks": tasks,
+    })  # fmt: skip
+    live = live or LiveLine()
+    with Session(folder, started, live) as session:
+        if not (resume and session.is_prepared()):
+            session.start_afresh(resume)
+            source = open_source(data, chosen.data)
+            schema = infer_schema(profile(source, chosen), chosen)
+            valid_file = chosen.data.split.valid_file
+            valid = open_source(valid_file, chosen.data) if valid_file else None
+            staged = stage(source, schema, chosen, folder.staged, valid)
+            codecs = fit_codecs(staged, schema)
+            vocabulary = Vocabulary(schema, codecs)
+            check_tasks(vocabulary, chosen.form)
+            notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
+            session.decide(chosen, schema, codecs, vocabulary, notes)
+        session.fit()
+    return load(folder.path)
+
+
+def load(run: str | Path, allow_code: Sequence[str] = ()) -> Model:
+    """Open a trained run folder. Code of the run's own must be allowed by module name."""
+    return Model(open_run(Path(run), allow_code))
+
+
+class Model:
+    """A trained model of records."""
+
+    def __init__(self, run: LoadedRun) -> None:
+        self.run = run
+
+    @property
+    def fields(self) -> list[str]:
+        """Names of the fields, in order."""
+        return self.run.schema.names
+
+    def generate(
+        self, n: int = 1, *, given: Mapping[str, Any] | None = None,
+        want: Sequence[str] | None = None, prompt: str | None = None, seed: int = 0,
+        max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] = (),
+        stop: Sequence[str] = (), **sampling: Any,
+    ) -> pd.DataFrame:  # fmt: skip
+        """`n` new records as a DataFrame with the source's types.
+
+        `given`: values that are known; `want`: fields to generate (default: all others);
+        `prompt`: the beginning of the (first wanted) text; `sampling`: temperature, top_k, top_p,
+        min_p, repetition_penalty, no_repeat_ngram. Raises RequestError or ValueRefused.
+        """
+        request = requests.build(
+            self.run, n, given or {}, want, prompt,
+            seed=seed, max_tokens=max_tokens, no_missing=no_missing if missing else self.fields,
+            stop=stop, sampling=Sampling(**sampling),
+        )  # fmt: skip
+        return requests.run(self.run, request)
+
+    def stream(
+        self, *, given: Mapping[str, Any] | None = None, want: str | None = None,
+        prompt: str | None = None, seed: int = 0, max_tokens: int = 512,
+        stop: Sequence[str] = (), **sampling: Any,
+    ) -> Iterator[str]:  # fmt: skip
+        """One text field, piece by piece, never splitting a character."""
+        request = requests.build(
+            self.run, 1, given or {}, None if want is None else [want], prompt, seed=seed,
+            max_tokens=max_tokens, no_missing=self.fields, stop=stop, sampling=Sampling(**sampling),
+        )  # fmt: skip
+        return requests.stream(self.run, request)
+
+    def fill(
+        self, table: pd.DataFrame, *, draw: bool = False, seed: int = 0, **sampling: Any
+    ) -> pd.DataFrame:
+        """A copy with every blank cell filled and no other cell touched.
+
+        Answers with the mode, or the median of numbers and dates; `draw` samples instead.
+        """
+        return requests.fill(self.run, table, draw=draw, seed=seed, sampling=Sampling(**sampling))
+
+    def score(self, table: pd.DataFrame) -> pd.DataFrame:
+        """Log-likelihood in nats of every row ('row') and of each of its fields.
+
+        Fields stand in schema order: each is scored given those before it. Columns that are not
+        in the table are absent: nothing is conditioned on them.
+        """
+        return requests.score(self.run, table)
+
+    def probabilities(self, table: pd.DataFrame, field: str) -> pd.DataFrame:
+        """For a category: the probability of each value in each row, given the row's others."""
+        return requests.probabilities(self.run, table, field)
+
+    def evaluate(self, data: Data | None = None) -> dict[str, Any]:
+        """Measures on records that the model has not seen: `data`, or the run's test part."""
+        if data is None:
+            return evaluate_run(self.run, staged_columns(self.run.folder, "test"))
+        source = open_source(data, self.run.recipe.data)
+        return evaluate_run(self.run, requests.read_columns(self.run, source))
+
+
+def fill_file(
+    model: Model, file: str | Path, out: Path, *, draw: bool = False, seed: int = 0,
+    encoding: str | None = None,
+) -> int:  # fmt: skip
+    """Fill the blank cells of a table file, touch no other, and return how many there were."""
+    settings = model.run.recipe.data
+    if encoding is not None:
+        settings = settings.model_copy(update={"encoding": encoding})
+    source = open_source(file, settings)
+    filled, raw = requests.fill_source(model.run, source, draw=draw, seed=seed)
+    write_cells(raw, out, source.delimiter)
+    return filled
+
+
+def dump(recipe: Recipe) -> str:
+    """A recipe as YAML."""
+    return dump_recipe(recipe)

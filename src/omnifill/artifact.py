@@ -1,0 +1,212 @@
+"""The run folder: what a trained model is on disk, written by training and read by all else.
+
+`run.json` (format and state) · `recipe.yaml` · `schema.json` · `codecs/` · `config.json` ·
+`model.safetensors` · `checkpoints/` · `metrics.jsonl` · `data/` (staged and encoded records).
+Nothing in it is ever unpickled or imported, unless the caller allows a module by name.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor
+
+from omnifill import __version__
+from omnifill.codecs.table import CODECS, load_codec
+from omnifill.errors import RunError
+from omnifill.files import write_atomic
+from omnifill.form.vocabulary import Vocabulary
+from omnifill.model.config import ModelConfig
+from omnifill.model.network import BACKBONES, Network
+from omnifill.objectives.table import OBJECTIVES, load_objective
+from omnifill.recipe import Recipe, load_recipe
+from omnifill.schema import Schema
+from omnifill.types import Codec
+
+FORMAT = 1
+"""Raised when a run folder of this version cannot be read by older ones."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Where everything in a run folder lies."""
+
+    path: Path
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def staged(self) -> Path:
+        return self.path / "data" / "staged"
+
+    @property
+    def encoded(self) -> Path:
+        return self.path / "data" / "encoded"
+
+    def write(self, name: str, text: str) -> None:
+        """Write a text file of the folder, whole or not at all."""
+        self.path.mkdir(parents=True, exist_ok=True)
+        write_atomic(self.path / name, text.encode("utf-8"))
+
+    def read(self, name: str) -> str:
+        path = self.path / name
+        try:
+            return path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RunError(f"{path}: cannot be read ({error}); is this a run folder?") from None
+
+    def read_json(self, name: str) -> Any:
+        try:
+            return json.loads(self.read(name))
+        except ValueError as error:
+            raise RunError(f"{self.path / name}: is damaged ({error})") from None
+
+    def write_state(self, **state: Any) -> None:
+        """`run.json`: the format, and how far the run is."""
+        head = {"format": FORMAT, "omnifill": __version__}
+        self.write("run.json", json.dumps(head | state, indent=1))
+
+    def read_state(self) -> dict[str, Any]:
+        """`run.json`, or RunError if this is no run folder or one from a newer version."""
+        if not self.path.exists():
+            raise RunError(f"{self.path}: there is no such run folder")
+        if not (self.path / "run.json").exists():
+            raise RunError(f"{self.path}: is not a run folder (no run.json in it)")
+        state = self.read_json("run.json")
+        if not isinstance(state, dict) or not isinstance(state.get("format"), int):
+            raise RunError(f"{self.path / 'run.json'}: is damaged (no format number)")
+        if state["format"] > FORMAT:
+            raise RunError(
+                f"{self.path}: was written by a newer Omnifill ({state.get('omnifill')}, format "
+                f"{state['format']}; this one reads up to {FORMAT}). Please update Omnifill"
+            )
+        return state
+
+    # --- the parts of a model --------------------------------------------------------------
+
+    def save_codecs(self, schema: Schema, codecs: Mapping[str, Codec]) -> None:
+        """One folder each; fields that share a codec share its folder."""
+        folders = codec_folders(schema)
+        for spec in schema.fields:
+            target = self.path / "codecs" / folders[spec.name]
+            target.mkdir(parents=True, exist_ok=True)
+            codecs[spec.name].save(target)
+
+    def load_codecs(self, schema: Schema) -> dict[str, Codec]:
+        loaded: dict[str, Codec] = {}
+        folders = codec_folders(schema)
+        out = {}
+        for spec in schema.fields:
+            folder = folders[spec.name]
+            if folder not in loaded:
+                loaded[folder] = load_codec(spec.codec).load(self.path / "codecs" / folder)
+            out[spec.name] = loaded[folder]
+        return out
+
+    def save_model(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
+        self.write("config.json", config.model_dump_json(indent=1))
+        tensors = {n: t.detach().float().contiguous() for n, t in weights.items()}
+        if config.tied:  # stored once
+            tensors.pop("head.weight", None)
+        write_atomic(self.path / "model.safetensors", save(tensors, {"format": "pt"}))
+
+    def load_network(self, config: ModelConfig) -> Network:
+        path = self.path / "model.safetensors"
+        try:
+            tensors = load(path.read_bytes())
+        except (OSError, SafetensorError) as error:
+            raise RunError(f"{path}: cannot be read ({error})") from None
+        if config.tied and "embed.weight" in tensors:
+            tensors["head.weight"] = tensors["embed.weight"]
+        network = Network(config)
+        try:
+            network.load_state_dict(tensors)
+        except RuntimeError as error:
+            raise RunError(f"{path}: does not fit config.json ({error})") from None
+        return network.eval()
+
+    def load_schema(self) -> Schema:
+        schema: Schema = self._parsed(Schema, "schema.json")
+        return schema
+
+    def load_config(self) -> ModelConfig:
+        config: ModelConfig = self._parsed(ModelConfig, "config.json")
+        return config
+
+    def _parsed(self, kind: Any, name: str) -> Any:
+        try:
+            return kind.model_validate_json(self.read(name))
+        except ValidationError as error:
+            raise RunError(f"{self.path / name}: is damaged ({error.errors()[0]['msg']})") from None
+
+
+def codec_folders(schema: Schema) -> dict[str, str]:
+    """Field -> its codec's folder: 'shared-NAME' for shared codecs, else a number and no name.
+
+    Names of fields never become paths.
+    """
+    out = {}
+    for index, spec in enumerate(schema.fields):
+        shared = load_codec(spec.codec).shared
+        kind = spec.codec.rpartition(":")[2]
+        out[spec.name] = f"shared-{kind}" if shared else f"{index:04d}"
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class LoadedRun:
+    """A trained model and all it needs."""
+
+    folder: RunFolder
+    recipe: Recipe
+    schema: Schema
+    vocabulary: Vocabulary
+    network: Network
+    objective: Any
+
+
+def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
+    """Load a finished run. Code that it names as 'module:Class' must be allowed by module."""
+    folder = RunFolder(path)
+    state = folder.read_state()
+    if state.get("state") != "done":
+        raise RunError(
+            f"{path}: its training has not finished; continue it with "
+            f"`omnifill train DATA --out {path} --resume`"
+        )
+    schema, recipe = folder.load_schema(), load_recipe(path / "recipe.yaml")
+    config = folder.load_config()
+    check_code(
+        [(s.codec, CODECS) for s in schema.fields]
+        + [(config.backbone, BACKBONES), (recipe.objective.name, OBJECTIVES)],
+        allow_code,
+    )
+    vocabulary = Vocabulary(schema, folder.load_codecs(schema))
+    if vocabulary.size != config.vocabulary:
+        raise RunError(f"{path}: codecs and config.json do not belong together")
+    objective = load_objective(recipe.objective.name)(vocabulary)
+    return LoadedRun(folder, recipe, schema, vocabulary, folder.load_network(config), objective)
+
+
+def check_code(names: Sequence[tuple[str, Mapping[str, str]]], allow_code: Sequence[str]) -> None:
+    """RunError for the first name of somebody's own code that the caller has not allowed."""
+    for name, table in names:
+        module = name.partition(":")[0]
+        if name not in table and module not in allow_code:
+            raise RunError(
+                f"the run names code of its own, {name!r}; if you trust it, allow it: "
+                f"--allow-code {module}, or load(..., allow_code=[{module!r}])"
+            )

@@ -1,0 +1,302 @@
+"""The verbs. No logic: every command reads its arguments, calls the API and prints the result.
+
+Results go to standard output, everything else to standard error. Exit status: 0 done; 2 the
+input is wrong; 1 a fault of ours or training that cannot go on; 130 interrupted, state saved.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from omnifill import __version__
+from omnifill.errors import Interrupted, OmnifillError, RequestError, UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+STARTED = time.monotonic()
+"""The budget counts from here."""
+
+app = typer.Typer(
+    name="omnifill",
+    help="Train a generative model of your own records, then fill any blank from what is given.",
+    epilog="Start with: omnifill demo · omnifill inspect my.csv · "
+    "omnifill train my.csv --out run --budget 10m",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+
+DataArg = Annotated[list[str], typer.Argument(
+    help="CSV, TSV, JSONL, Parquet or text files (.gz too), or builtin:unicode.", metavar="DATA"
+)]  # fmt: skip
+RunArg = Annotated[Path, typer.Argument(help="A run folder that `train` wrote.", metavar="RUN")]
+FieldOpt = Annotated[list[str] | None, typer.Option(
+    "--field", help="name:type (text, category, number, datetime), instead of what is inferred."
+)]  # fmt: skip
+SetOpt = Annotated[list[str] | None, typer.Option(
+    "--set", help="Any setting of the recipe: key.path=value (docs/recipe.md)."
+)]  # fmt: skip
+RecipeOpt = Annotated[Path | None, typer.Option("--recipe", help="A YAML file of settings.")]
+EncodingOpt = Annotated[str | None, typer.Option(
+    "--encoding", help="Encoding of files that are not UTF-8, such as gb18030."
+)]  # fmt: skip
+CodeOpt = Annotated[list[str] | None, typer.Option(
+    "--allow-code", help="A module of your own that the run may import."
+)]  # fmt: skip
+SeedOpt = Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)]
+FormatOpt = Annotated[str, typer.Option("--format", help="table, jsonl or csv.")]
+
+
+def _settings(
+    fields: list[str] | None, sets: list[str] | None, encoding: str | None, **more: Any
+) -> dict[str, Any]:
+    """--field, --set and --encoding as dotted paths."""
+    from omnifill.recipe import parse_sets
+
+    values = {k: v for k, v in more.items() if v is not None}
+    values |= parse_sets(sets or [])
+    for item in fields or []:
+        name, colon, kind = item.rpartition(":")
+        if not colon:
+            raise RequestError(f"--field {item!r}: write it as name:type, such as age:number")
+        values[f"schema.fields.{name}.type"] = kind
+    if encoding:
+        values["data.encoding"] = encoding
+    return values
+
+
+def _data(data: list[str]) -> Any:
+    return data[0] if len(data) == 1 else data
+
+
+@app.command(epilog="Example: omnifill inspect people.csv --field zip:category")
+def inspect(
+    data: DataArg, field: FieldOpt = None, set_: SetOpt = None, recipe: RecipeOpt = None,
+    encoding: EncodingOpt = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:  # fmt: skip
+    """Show what was understood: fields, types, blanks, problems by row, split."""
+    from omnifill import api
+    from omnifill.data.inspect import as_dict, render
+
+    found = api.inspect(_data(data), api.build_recipe(recipe, **_settings(field, set_, encoding)))
+    typer.echo(json.dumps(as_dict(found), ensure_ascii=False, indent=1) if as_json
+               else render(found))  # fmt: skip
+
+
+@app.command(epilog="Example: omnifill train people.csv --out run --budget 10m · Ctrl-C saves; "
+             "--resume goes on.")  # fmt: skip
+def train(
+    data: DataArg,
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
+    budget: Annotated[str | None, typer.Option(
+        help="Time from start to end: 90s, 10m, 2h. Default: 10m.")] = None,
+    steps: Annotated[int | None, typer.Option(help="Length in optimiser steps.")] = None,
+    epochs: Annotated[float | None, typer.Option(help="Length in passes over the data.")] = None,
+    given: Annotated[str | None, typer.Option(help="Fields that will be given: a,b.")] = None,
+    want: Annotated[str | None, typer.Option(help="Fields to learn to generate: c,d.")] = None,
+    field: FieldOpt = None, set_: SetOpt = None, recipe: RecipeOpt = None,
+    encoding: EncodingOpt = None,
+    valid: Annotated[str | None, typer.Option(
+        help="A file of validation rows; none are then split off.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same bytes.")] = None,
+) -> None:  # fmt: skip
+    """Train a model of DATA into a run folder."""
+    from omnifill import api
+
+    if given and not want:
+        raise RequestError("--given needs --want: which fields are to be generated from them?")
+    chosen = api.build_recipe(
+        recipe, **_settings(field, set_, encoding, **{"data.split.valid_file": valid})
+    )
+    model = api.train(
+        _data(data), out, budget=budget, steps=steps, epochs=epochs,
+        given=_names(given), want=_names(want), recipe=chosen, resume=resume, seed=seed,
+        started=STARTED,
+    )  # fmt: skip
+    state = model.run.folder.read_state()["training"]
+    best = "" if state["valid"] is None else f", validation loss {state['valid']:.4f}"
+    typer.echo(f"{out}: {state['steps']} steps in {state['seconds']} s{best}")
+    typer.echo(f"next: omnifill generate {out} -n 5 · omnifill evaluate {out}", err=True)
+
+
+def _names(text: str | None) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+
+
+@app.command(epilog="Examples: omnifill generate run -n 5 --given stars=1 --want review · "
+             "omnifill generate run --prompt 'Once upon' --stream")  # fmt: skip
+def generate(
+    run: RunArg,
+    n: Annotated[int, typer.Option("-n", help="How many records.", min=1)] = 1,
+    given: Annotated[list[str] | None, typer.Option(
+        help="field=value, or field=@file for a file's text. Repeat for more.")] = None,
+    want: Annotated[str | None, typer.Option(
+        help="Fields to generate; default: all others.")] = None,
+    prompt: Annotated[str | None, typer.Option(help="The beginning of the text.")] = None,
+    max_tokens: Annotated[int, typer.Option(help="Most tokens of one text.", min=1)] = 512,
+    stream: Annotated[bool, typer.Option(
+        "--stream", help="Show one text while it is made.")] = False,
+    format_: FormatOpt = "table",
+    out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead.")] = None,
+    temperature: Annotated[float, typer.Option(help="0: always the most likely.")] = 1.0,
+    top_k: Annotated[int | None, typer.Option(help="Only the k most likely tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Only the likeliest mass p.")] = None,
+    min_p: Annotated[float | None, typer.Option(
+        help="Only tokens at least p times as likely as the best.")] = None,
+    repetition_penalty: Annotated[float, typer.Option(help="Above 1: less repetition.")] = 1.0,
+    no_repeat_ngram: Annotated[int, typer.Option(help="No run of N tokens twice in a text.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="End a text before this string.")] = None,
+    no_missing: Annotated[list[str] | None, typer.Option(
+        help="A field that must not come out blank.")] = None,
+    seed: SeedOpt = 0,
+    allow_code: CodeOpt = None,
+) -> None:  # fmt: skip
+    """Generate records: any fields from any others."""
+    from omnifill import api
+
+    _check_format(format_)
+    model = api.load(run, allow_code or ())
+    sampling: dict[str, Any] = {
+        "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
+        "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
+    }  # fmt: skip
+    values = dict(_given(item) for item in given or [])
+    wanted = _names(want) or None
+    if stream:
+        if n != 1 or out is not None or len(wanted or []) > 1:
+            raise RequestError("--stream shows one text: leave out -n, --out and further fields")
+        pieces = model.stream(
+            given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
+            max_tokens=max_tokens, stop=stop or (), **sampling,
+        )  # fmt: skip
+        for piece in pieces:
+            typer.echo(piece, nl=False)
+            sys.stdout.flush()
+        typer.echo()
+        return
+    table = model.generate(
+        n, given=values, want=wanted, prompt=prompt, seed=seed, max_tokens=max_tokens,
+        no_missing=no_missing or (), stop=stop or (), **sampling,
+    )  # fmt: skip
+    _print_table(model, table, format_, out)
+
+
+def _given(item: str) -> tuple[str, Any]:
+    name, equals, value = item.partition("=")
+    if not equals:
+        raise RequestError(f"--given {item!r}: write it as field=value")
+    if value.startswith("@"):
+        try:
+            value = Path(value[1:]).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise RequestError(f"--given {item!r}: the file cannot be read ({error})") from None
+    return name, value
+
+
+def _check_format(name: str) -> None:
+    if name not in ("table", "jsonl", "csv"):
+        raise RequestError(f"--format {name!r}: known are table, jsonl and csv")
+
+
+def _print_table(model: Any, table: pd.DataFrame, format_: str, out: Path | None) -> None:
+    from omnifill.data.sink import render_table, write_frame
+
+    specs = [model.run.schema[name] for name in table.columns]
+    if out is not None:
+        write_frame(table, specs, out)
+        typer.echo(f"{out}: {len(table)} records", err=True)
+        return
+    typer.echo(render_table(table, specs, format_), nl=False)
+
+
+@app.command(epilog="Example: omnifill fill run holes.csv --out whole.csv")
+def fill(
+    run: RunArg,
+    file: Annotated[str, typer.Argument(help="A table with blank cells.", metavar="FILE")],
+    out: Annotated[Path, typer.Option(
+        "--out", help="The file to write (.csv .tsv .jsonl .parquet).")],
+    draw: Annotated[bool, typer.Option(
+        "--draw", help="Sample, instead of the mode or median.")] = False,
+    encoding: EncodingOpt = None,
+    seed: SeedOpt = 0,
+    allow_code: CodeOpt = None,
+) -> None:  # fmt: skip
+    """Fill every blank cell of a table and touch no other."""
+    from omnifill import api
+
+    filled = api.fill_file(api.load(run, allow_code or ()), file, out, draw=draw, seed=seed,
+                           encoding=encoding)  # fmt: skip
+    typer.echo(f"{out}: {filled} blank cells filled")
+
+
+@app.command(epilog="Examples: omnifill evaluate run · omnifill evaluate run new.csv --json")
+def evaluate(
+    run: RunArg,
+    data: Annotated[list[str] | None, typer.Argument(
+        help="Unseen records; default: the run's own test part.", metavar="[DATA]")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    allow_code: CodeOpt = None,
+) -> None:  # fmt: skip
+    """Measure quality on records that the model has not seen, beside plain baselines."""
+    from omnifill import api
+    from omnifill.evaluate.measures import render
+
+    result = api.load(run, allow_code or ()).evaluate(_data(data) if data else None)
+    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else render(result))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")] = Path("demo-run"),
+    budget: Annotated[str, typer.Option(help="Time for training.")] = "75s",
+) -> None:
+    """Built-in real data: train, generate, fill, evaluate, in about two minutes."""
+    from omnifill.demo import run_demo
+
+    run_demo(out, budget, typer.echo)
+
+
+@app.callback(invoke_without_command=True)
+def top(
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        typer.echo(f"omnifill {__version__}")
+        raise typer.Exit()
+
+
+def main() -> None:
+    """Run a command; turn our errors into one message and an exit status."""
+    try:
+        app()
+    except UserError as error:
+        _leave(f"error: {error}", 2)
+    except Interrupted as error:
+        _leave(f"interrupted: {error}", 130)
+    except OmnifillError as error:
+        _leave(f"error: {error}", 1)
+    except KeyboardInterrupt:
+        _leave("interrupted", 130)
+    except BrokenPipeError:  # the reader of a pipe has had enough
+        sys.stderr.close()
+        sys.exit(0)
+
+
+def _leave(message: str, status: int) -> None:
+    print(message, file=sys.stderr)
+    sys.exit(status)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,90 @@
+"""What several codecs need: checked options, small JSON files, empty coordinates.
+
+It knows the messages that they share and no field type.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnifill.errors import DataError, RecipeError, RunError, unknown_name
+from omnifill.types import Grammar, Ints
+
+OPTIONS = "schema.fields.NAME.options"
+"""Where a codec's options stand in the recipe; a codec does not know its field's name."""
+
+
+def check_options(options: Mapping[str, Any], known: Iterable[str]) -> None:
+    """RecipeError for an option that the codec does not have, with the nearest that it has."""
+    names = list(known)
+    for key in options:
+        if key not in names:
+            raise RecipeError(f"{OPTIONS}.{key}: {unknown_name('option', key, names)}")
+
+
+def int_option(
+    options: Mapping[str, Any], key: str, default: int | None, low: int, high: int
+) -> int | None:
+    """The option as an int in [low, high]; None stands for the default."""
+    value = options.get(key)
+    if value is None:
+        return default
+    if isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high:
+        raise RecipeError(
+            f"{OPTIONS}.{key} = {value!r}: must be a whole number from {low} to {high}"
+        )
+    return value
+
+
+def nothing_to_learn(kind: str) -> DataError:
+    """The error of a codec that was given no value at all."""
+    return DataError(
+        f"a {kind} field has no value in the training part: every cell is blank; "
+        "leave the column out (data.drop)"
+    )
+
+
+def write_json(path: Path, tree: Mapping[str, Any]) -> None:
+    """Write plain data, the same bytes on every platform."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Read what `write_json` wrote; RunError names the file if that is impossible."""
+    try:
+        tree = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
+    except OSError as error:
+        raise damaged(path, error.strerror or "cannot be read") from None
+    except ValueError as error:
+        raise damaged(path, f"no JSON: {error}") from None
+    if not isinstance(tree, dict):
+        raise damaged(path, "no JSON object")
+    return tree
+
+
+def damaged(path: Path, why: str) -> RunError:
+    """The error for a codec's file that cannot be used."""
+    return RunError(
+        f"{path}: the codec's file is missing or damaged ({why}); "
+        "restore it from a copy, or train again"
+    )
+
+
+def no_coords(n: int) -> Ints:
+    """(n, 3) of zeros: the coordinates of a plain field's codes."""
+    return np.zeros((n, 3), np.int64)
+
+
+def one_code_grammar(size: int) -> Grammar:
+    """Any one of `size` codes, then the end."""
+    allowed = np.zeros((2, size + 1), bool)
+    allowed[0, :size] = True
+    allowed[1, size] = True
+    step = np.ones((2, size), np.int64)
+    return Grammar(allowed, step)

@@ -1,0 +1,65 @@
+"""The literal table of codecs. Nothing is imported until it is chosen."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import cast
+
+from omnifill.errors import RecipeError, unknown_name
+from omnifill.types import Codec
+
+CODECS: dict[str, str] = {
+    "bpe": "omnifill.codecs.text:BpeCodec",
+    "characters": "omnifill.codecs.characters:CharacterCodec",
+    "category": "omnifill.codecs.category:CategoryCodec",
+    "number": "omnifill.codecs.number:NumberCodec",
+    "datetime": "omnifill.codecs.datetime:DatetimeCodec",
+}
+"""Name in a recipe -> 'module:Class'."""
+
+TYPE_CODECS: dict[str, tuple[str, ...]] = {
+    "text": ("bpe", "characters"),
+    "category": ("category",),
+    "number": ("number",),
+    "datetime": ("datetime",),
+}
+"""Field type -> the names of the codecs that understand its values, the default first."""
+
+
+def load_codec(name: str) -> type[Codec]:
+    """The codec's class, by its name here or as 'module:Class'.
+
+    For recipes only: a name out of a run folder or a request must not come here unchecked,
+    because importing a module runs its code. RecipeError if there is no such codec.
+    """
+    module_name, colon, attribute = CODECS.get(name, name).partition(":")
+    if not (module_name and colon and attribute):
+        raise RecipeError(f"{unknown_name('codec', name, CODECS)}, or your own as 'module:Class'")
+    try:
+        found = getattr(import_module(module_name), attribute)
+    except ImportError as error:
+        raise RecipeError(f"codec {name!r}: {module_name} cannot be imported: {error}") from error
+    except AttributeError:
+        raise RecipeError(f"codec {name!r}: {module_name} has no {attribute!r}") from None
+    needed = ("shared", "fit", "encode", "decode", "encode_many", "grammar", "save", "load")
+    lacks = [part for part in needed if not hasattr(found, part)]
+    if not isinstance(found, type) or lacks:
+        raise RecipeError(
+            f"codec {name!r}: {attribute} is not a codec class; it lacks {', '.join(lacks)}"
+            if isinstance(found, type)
+            else f"codec {name!r}: {attribute} is not a class"
+        )
+    return cast(type[Codec], found)
+
+
+def check_codec(field: str, type_: str, codec: str) -> None:
+    """RecipeError if a named codec cannot hold values of the field's type."""
+    allowed = TYPE_CODECS.get(type_)
+    if ":" in codec or allowed is None or codec in allowed:
+        return
+    where = f"schema.fields.{field}.codec = {codec!r}"
+    if codec not in CODECS:
+        raise RecipeError(f"{where}: {unknown_name('codec', codec, CODECS)}")
+    raise RecipeError(
+        f"{where}: a {type_} field takes {' or '.join(allowed)}; change the codec or the type"
+    )

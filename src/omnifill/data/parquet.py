@@ -1,0 +1,45 @@
+"""Parquet files, row group by row group."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from omnifill.data.cells import Chunk, Problem
+from omnifill.errors import DataError
+from omnifill.recipe import DataSettings
+
+CHUNK_ROWS = 8192
+
+
+def names_of(path: Path, settings: DataSettings) -> list[str]:
+    """Names of the columns."""
+    with _open(path) as file:
+        return list(file.schema_arrow.names)
+
+
+def read(
+    path: Path, names: list[str], settings: DataSettings, problems: list[Problem] | None
+) -> Iterator[Chunk]:
+    """Chunks of rows."""
+    at = 0
+    with _open(path) as file:
+        try:
+            for batch in file.iter_batches(CHUNK_ROWS):
+                columns = {n: batch.column(i).to_pylist() for i, n in enumerate(names)}
+                for name, cells in columns.items():
+                    columns[name] = [None if c != c else c for c in cells]
+                yield Chunk(columns, str(path), list(range(at + 1, at + 1 + len(batch))))
+                at += len(batch)
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{path}: row {at + 1} cannot be read ({error})") from None
+
+
+def _open(path: Path) -> pq.ParquetFile:
+    try:
+        return pq.ParquetFile(path, memory_map=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{path}: is no readable Parquet file ({error})") from None

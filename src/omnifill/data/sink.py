@@ -1,0 +1,122 @@
+"""Tables out: CSV, TSV, JSONL, Parquet and a table for the eye, with the source's types."""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from omnifill.data.inspect import width_of
+from omnifill.data.values import to_text
+from omnifill.errors import RequestError
+from omnifill.files import atomic_path
+from omnifill.schema import FieldSpec
+
+WIDEST = 60
+"""Columns of a cell in a table for the eye."""
+FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+           ".parquet": "parquet", ".txt": "txt"}  # fmt: skip
+
+
+def format_of(path: Path) -> str:
+    """The format that a file's ending names."""
+    suffixes = [s for s in path.suffixes if s != ".gz"]
+    found = FORMATS.get(suffixes[-1].lower() if suffixes else "")
+    if found is None:
+        raise RequestError(f"{path}: name the file .csv, .tsv, .jsonl, .parquet or .txt")
+    return found
+
+
+def render_table(frame: pd.DataFrame, specs: Sequence[FieldSpec], format_: str) -> str:
+    """A DataFrame of native values as text."""
+    if format_ in ("csv", "tsv"):
+        return _delimited(_cells(frame, specs), list(frame.columns),
+                          "," if format_ == "csv" else "\t")  # fmt: skip
+    if format_ == "jsonl":
+        rows = zip(*(frame[s.name].tolist() for s in specs), strict=True)
+        return "".join(
+            json.dumps({s.name: _plain(v) for s, v in zip(specs, row, strict=True)},
+                       ensure_ascii=False) + "\n"
+            for row in rows
+        )  # fmt: skip
+    if format_ == "txt":
+        return "\n\n".join("\n".join(row) for row in zip(*_cells(frame, specs), strict=True)) + "\n"
+    return _for_the_eye(_cells(frame, specs), [s.name for s in specs])
+
+
+def _cells(frame: pd.DataFrame, specs: Sequence[FieldSpec]) -> list[list[str]]:
+    return [[to_text(s, v) for v in frame[s.name].tolist()] for s in specs]
+
+
+def _delimited(columns: list[list[str]], names: list[str], delimiter: str) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer.writerow(names)
+    writer.writerows(zip(*columns, strict=True))
+    return out.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    if value is pd.NA or value is pd.NaT or value is None or value != value:
+        return None
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    return value.item() if hasattr(value, "item") else value
+
+
+def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
+    if len(columns) == 1:  # a text alone is shown whole
+        return "\n\n".join(columns[0]) + "\n"
+    shown = [
+        [_short(c) for c in [name, *cells]] for name, cells in zip(names, columns, strict=True)
+    ]
+    widths = [max(width_of(c) for c in cells) for cells in shown]
+    lines = [
+        "  ".join(c + " " * (w - width_of(c)) for c, w in zip(row, widths, strict=True)).rstrip()
+        for row in zip(*shown, strict=True)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _short(text: str) -> str:
+    text = text.replace("\n", "⏎")
+    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def write_frame(frame: pd.DataFrame, specs: Sequence[FieldSpec], path: Path) -> None:
+    """Write native values to a file, whole or not at all."""
+    format_ = format_of(path)
+    with atomic_path(path) as beside:
+        if format_ == "parquet":
+            frame.to_parquet(beside, index=False)
+            return
+        data = render_table(frame, specs, format_).encode("utf-8")
+        beside.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
+
+
+def write_cells(columns: dict[str, list[Any]], path: Path, delimiter: str = ",") -> None:
+    """Write raw cells (None: blank) to a file, whole or not at all."""
+    format_ = format_of(path)
+    names = list(columns)
+    with atomic_path(path) as beside:
+        if format_ == "parquet":
+            pd.DataFrame(columns).to_parquet(beside, index=False)
+            return
+        if format_ == "jsonl":
+            text = "".join(
+                json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False)
+                + "\n"
+                for row in zip(*columns.values(), strict=True)
+            )
+        else:
+            cells = [["" if c is None else str(c) for c in cells] for cells in columns.values()]
+            text = _delimited(cells, names, "\t" if format_ == "tsv" else delimiter)
+        data = text.encode("utf-8")
+        beside.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

@@ -1,0 +1,301 @@
+"""What people have -> chunks of raw cells. Nothing is interpreted here but the file format.
+
+A source can be read again and again, in bounded memory. A cell is None where it is blank.
+"""
+
+from __future__ import annotations
+
+import glob
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from omnifill.data import csvfile, jsonl, parquet, textfile
+from omnifill.data.builtin import unicode_records
+from omnifill.data.cells import Chunk, Problem
+from omnifill.data.nested import flatten_chunk
+from omnifill.errors import DataError, unknown_name
+from omnifill.recipe import DataSettings
+
+CHUNK_ROWS = 8192
+MAX_COLUMNS = 2000
+"""A record of more fields is no record that can be learned as one sequence."""
+
+KINDS = {
+    ".csv": "csv", ".tsv": "csv", ".tab": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl",
+    ".json": "json", ".parquet": "parquet", ".pq": "parquet",
+}  # fmt: skip
+"""File ending -> format; every other text file is text."""
+REFUSED = {
+    ".xlsx": "save the sheet as CSV", ".xls": "save the sheet as CSV", ".ods": "save it as CSV",
+    ".zip": "unpack it first", ".tar": "unpack it first", ".pkl": "pickles can run code; save CSV "
+    "or Parquet", ".pickle": "pickles can run code; save CSV or Parquet", ".pt": "it is no table",
+    ".npy": "save it as CSV or Parquet", ".bz2": "unpack it first", ".xz": "unpack it first",
+}  # fmt: skip
+Reader = Callable[[list[Problem] | None], Iterator[Chunk]]
+
+
+@dataclass(frozen=True, eq=False)
+class Source:
+    """A table, a text or aligned texts, ready to be read."""
+
+    label: str
+    """How messages call it."""
+    kind: str
+    """csv, jsonl, parquet, frame, text or aligned."""
+    names: list[str]
+    read: Reader
+    stream: bool = False
+    """One text kept as a single stream: rows are pieces of it."""
+    delimiter: str = ","
+
+    def chunks(self, problems: list[Problem] | None = None) -> Iterator[Chunk]:
+        """Chunks of rows. Bad rows raise DataError; given a list, they go there and are left out.
+
+        DataError if there is no row at all.
+        """
+        empty = True
+        try:
+            for chunk in self.read(problems):
+                if len(chunk):
+                    empty = False
+                    yield chunk
+        except (EOFError, zlib.error, OSError) as error:
+            raise DataError(f"{self.label}: cannot be read to its end ({error})") from None
+        if empty:
+            raise DataError(f"{self.label}: there are no rows (nothing after the header?)")
+
+
+def open_source(
+    data: str | Path | Sequence[str | Path] | pd.DataFrame, settings: DataSettings
+) -> Source:
+    """A source for a path, several, a glob, 'builtin:unicode' or a DataFrame."""
+    if isinstance(data, pd.DataFrame):
+        source = _frame_source(data, "DataFrame")
+    elif isinstance(data, (str, Path)) and str(data) == "builtin:unicode":
+        source = _frame_source(unicode_records(), "builtin:unicode")
+    else:
+        source = _file_source(_expand(data), settings)
+    return _shaped(source, settings)
+
+
+def _file_source(paths: list[Path], settings: DataSettings) -> Source:
+    kinds = {_kind(path) for path in paths}
+    if len(kinds) > 1:
+        raise DataError(
+            f"files of different kinds cannot be one table: {', '.join(sorted(kinds))}; give "
+            f"files of one kind"
+        )
+    kind = kinds.pop()
+    label = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
+    if kind == "text":
+        return _text_source(paths, settings, label)
+    if kind == "csv":
+        dialects = [csvfile.open_csv(path, settings) for path in paths]
+        names = _same_names(paths, [d.names for d in dialects])
+        return Source(
+            label, kind, names, lambda p: _join(csvfile.read_csv(d, p) for d in dialects),
+            delimiter=dialects[0].delimiter,
+        )  # fmt: skip
+    if kind == "json":
+        raise DataError(
+            f"{label}: a .json file is one value; write one JSON object a line (.jsonl)"
+        )
+    module = {"jsonl": jsonl, "parquet": parquet}[kind]
+    found = [module.names_of(path, settings) for path in paths]
+    names = (
+        list(dict.fromkeys(n for some in found for n in some))
+        if kind == "jsonl"
+        else (_same_names(paths, found))
+    )
+    return Source(
+        label, kind, names,
+        lambda problems: _join(module.read(p, names, settings, problems) for p in paths),
+    )  # fmt: skip
+
+
+def _join(parts: Iterator[Iterator[Chunk]]) -> Iterator[Chunk]:
+    for part in parts:
+        yield from part
+
+
+def _text_source(paths: list[Path], settings: DataSettings, label: str) -> Source:
+    fields = textfile.aligned_fields(paths)
+    if fields is not None:
+        return Source(
+            label, "aligned", fields,
+            lambda _: textfile.read_aligned(paths, fields, settings.encoding),
+        )  # fmt: skip
+    stream = settings.documents == "stream"
+    return Source(
+        label, "text", ["text"],
+        lambda _: _join(textfile.read_text(p, settings) for p in paths), stream=stream,
+    )  # fmt: skip
+
+
+def _expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
+    items = [data] if isinstance(data, (str, Path)) else list(data)
+    if not items:
+        raise DataError("no data was given")
+    paths: list[Path] = []
+    for item in items:
+        path = Path(item)
+        if path.is_file():
+            paths.append(path)
+        elif path.is_dir():
+            raise DataError(
+                f"{path}: is a folder; give its files, such as {path / '*.csv'} (folders of "
+                f"pictures and sounds are not read yet)"
+            )
+        elif found := sorted(glob.glob(str(item))):
+            paths.extend(Path(f) for f in found if Path(f).is_file())
+        else:
+            raise DataError(_no_such_file(path))
+    return paths
+
+
+def _no_such_file(path: Path) -> str:
+    try:
+        there = [p.name for p in path.parent.iterdir()]
+    except OSError:
+        return f"{path}: there is no such file, and no folder {path.parent}"
+    near = get_close_matches(path.name, there, n=1)
+    return f"{path}: there is no such file" + (f"; did you mean {near[0]!r}?" if near else "")
+
+
+def _kind(path: Path) -> str:
+    suffixes = [s.lower() for s in path.suffixes]
+    if suffixes and suffixes[-1] == ".gz":
+        suffixes = suffixes[:-1]
+    last = suffixes[-1] if suffixes else ""
+    if last in REFUSED:
+        raise DataError(f"{path}: {last} files are not read; {REFUSED[last]}")
+    return KINDS.get(last, "text")
+
+
+def _same_names(paths: list[Path], found: list[list[str]]) -> list[str]:
+    for path, names in zip(paths, found, strict=True):
+        if names != found[0]:
+            odd = sorted(set(names) ^ set(found[0]))
+            raise DataError(
+                f"{path}: its columns differ from those of {paths[0]} ({', '.join(odd) or 'order'})"
+            )
+    return found[0]
+
+
+def _frame_source(frame: pd.DataFrame, label: str) -> Source:
+    names = [str(n) for n in frame.columns]
+    for i, name in enumerate(names):
+        if name in names[:i]:
+            raise DataError(f"{label}: column {name!r} stands twice; rename one of them")
+
+    def read(_: list[Problem] | None) -> Iterator[Chunk]:
+        for start in range(0, len(frame), CHUNK_ROWS):
+            part = frame.iloc[start : start + CHUNK_ROWS]
+            columns = {
+                name: [None if _is_blank(v) else v for v in part.iloc[:, i].tolist()]
+                for i, name in enumerate(names)
+            }
+            yield Chunk(columns, label, list(range(start + 1, start + 1 + len(part))))
+
+    return Source(label, "frame", names, read)
+
+
+def _is_blank(value: Any) -> bool:
+    if value is None or value is pd.NA or value is pd.NaT:
+        return True
+    return isinstance(value, float) and value != value
+
+
+# --- the settings that apply to every format ------------------------------------------------
+
+
+def _shaped(source: Source, settings: DataSettings) -> Source:
+    """Rename, flatten, explode and drop, as the settings say; check the names."""
+    names, read = source.names, source.read
+    if settings.columns is not None:
+        if len(settings.columns) != len(names):
+            raise DataError(
+                f"{source.label}: data.columns names {len(settings.columns)} columns, but there "
+                f"are {len(names)}: {', '.join(names[:20])}"
+            )
+        old, names, read = names, list(settings.columns), _renamed(read, settings.columns)
+        del old
+    _check_names(source.label, names)
+    if source.kind in ("jsonl", "parquet", "frame"):
+        first = list(islice(Source(source.label, source.kind, names, read).chunks(), 4))
+        shaped = [flatten_chunk(chunk, settings) for chunk in first]
+        names = list(dict.fromkeys(n for chunk in shaped for n in chunk.columns))
+        read = _flattened(read, names, settings)
+    elif settings.explode is not None:
+        raise DataError(f"data.explode: {source.kind} files hold no lists")
+    for name in settings.drop:
+        if name not in names:
+            raise DataError(f"data.drop: {unknown_name('column', name, names)}")
+    kept = [n for n in names if n not in settings.drop]
+    if not kept:
+        raise DataError(f"{source.label}: no column is left")
+    if len(kept) > MAX_COLUMNS:
+        raise DataError(
+            f"{source.label}: {len(kept):,} columns; at most {MAX_COLUMNS:,} can be learned "
+            f"together. Leave some out: --set data.drop=[a,b], or give a file with fewer"
+        )
+    return Source(
+        source.label, source.kind, kept, _picked(read, kept), source.stream, source.delimiter
+    )
+
+
+def _check_names(label: str, names: list[str]) -> None:
+    twice = [n for i, n in enumerate(names) if n in names[:i]]
+    new = ",".join(f"{n}_{i + 1}" if n in names[:i] else n for i, n in enumerate(names))
+    if twice:
+        raise DataError(
+            f"{label}: column {twice[0]!r} stands twice in the header; every column needs its "
+            f"own name. Name them all by position: --set 'data.columns=[{new}]'"
+        )
+    blank = [i for i, n in enumerate(names) if not n.strip()]
+    if blank:
+        new = ",".join(n if n.strip() else f"column_{i + 1}" for i, n in enumerate(names))
+        raise DataError(
+            f"{label}: column {blank[0] + 1} has no name in the header. Name them all by "
+            f"position: --set 'data.columns=[{new}]'"
+        )
+
+
+def _renamed(read: Reader, names: Sequence[str]) -> Reader:
+    def renamed(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for chunk in read(problems):
+            columns = dict(zip(names, chunk.columns.values(), strict=True))
+            yield Chunk(columns, chunk.file, chunk.lines)
+
+    return renamed
+
+
+def _flattened(read: Reader, names: list[str], settings: DataSettings) -> Reader:
+    def flattened(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for chunk in read(problems):
+            flat = flatten_chunk(chunk, settings)
+            for name in flat.columns:
+                if name not in names:
+                    raise DataError(
+                        f"{chunk.file}: key {name!r} first appears after row {chunk.lines[0]}; "
+                        f"leave it out (--set data.drop=[…]) or put a row that has it first"
+                    )
+            columns = {n: flat.columns.get(n, [None] * len(flat)) for n in names}
+            yield Chunk(columns, flat.file, flat.lines)
+
+    return flattened
+
+
+def _picked(read: Reader, names: list[str]) -> Reader:
+    def picked(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for chunk in read(problems):
+            yield Chunk({n: chunk.columns[n] for n in names}, chunk.file, chunk.lines)
+
+    return picked

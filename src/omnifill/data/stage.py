@@ -1,0 +1,220 @@
+"""Rows, parsed, cleaned and split, on disk: one Arrow file a part, read back column by column."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from omnifill.data.cells import Chunk
+from omnifill.data.clean import Repeats, build_cleaner
+from omnifill.data.source import Source
+from omnifill.data.split import PARTS, part_of, stream_parts
+from omnifill.data.values import parse_many
+from omnifill.errors import DataError, RunError
+from omnifill.files import atomic_path, write_atomic
+from omnifill.progress import Progress
+from omnifill.recipe import Recipe, SplitSettings
+from omnifill.schema import FieldSpec, Schema
+
+STREAM_SHARDS = 400
+"""A stream's pieces are cut again so that there are about this many to share out."""
+
+
+@dataclass(frozen=True)
+class Staged:
+    """Canonical rows on disk."""
+
+    folder: Path
+    rows: dict[str, int]
+    notes: list[str]
+
+    def chunks(
+        self, part: str, names: list[str] | None = None, size: int = 8192
+    ) -> Iterator[dict[str, list[Any]]]:
+        """Columns of a part, chunk by chunk (memory-mapped)."""
+        path = self.folder / f"{part}.arrow"
+        try:
+            with pa.memory_map(str(path)) as file:
+                reader = pa.ipc.open_file(file)
+                for number in range(reader.num_record_batches):
+                    batch = reader.get_batch(number)
+                    if names is not None:
+                        batch = batch.select(names)
+                    for start in range(0, len(batch), size):
+                        yield batch.slice(start, size).to_pydict()
+        except (pa.ArrowException, OSError) as error:
+            raise RunError(f"{path}: staged rows are damaged or missing ({error})") from None
+
+
+def arrow_schema(schema: Schema) -> pa.Schema:
+    """How canonical values are stored."""
+    return pa.schema([(f.name, _arrow_type(f)) for f in schema.fields])
+
+
+def _arrow_type(field: FieldSpec) -> pa.DataType:
+    if field.type == "number":
+        return pa.int64() if field.options.get("decimals") == 0 else pa.float64()
+    if field.type == "datetime":
+        return pa.int64()
+    return pa.large_string()
+
+
+def open_staged(folder: Path) -> Staged:
+    """What `stage` wrote."""
+    try:
+        state = json.loads((folder / "staged.json").read_text(encoding="utf-8"))
+        return Staged(folder, state["rows"], state["notes"])
+    except (OSError, ValueError, KeyError) as error:
+        raise RunError(f"{folder}: staged rows are damaged or missing ({error})") from None
+
+
+def stage(
+    source: Source, schema: Schema, recipe: Recipe, folder: Path, valid: Source | None = None
+) -> Staged:
+    """Parse, clean and split every row of the source into `folder`. DataError names bad cells."""
+    folder.mkdir(parents=True, exist_ok=True)
+    rows = dict.fromkeys(PARTS, 0)
+    notes: list[str] = []
+    arrow = arrow_schema(schema)
+    with ExitStack() as stack:
+        writers = {}
+        for part in PARTS:
+            path = stack.enter_context(atomic_path(folder / f"{part}.arrow"))
+            sink = stack.enter_context(pa.OSFile(str(path), "wb"))
+            writers[part] = stack.enter_context(pa.ipc.new_file(sink, arrow))
+        parts = _split_rows(source, schema, recipe, notes, valid is not None)
+        with Progress("preparing rows", None, "rows") as progress:
+            for part, columns in parts:
+                num = _write(writers[part], arrow, part, columns, rows)
+                progress.advance(num)
+            if valid is not None:
+                for columns, _ in _clean_chunks(valid, schema, recipe):
+                    _write(writers["valid"], arrow, "valid", columns, rows)
+    if rows["train"] == 0:
+        raise DataError(f"{source.label}: no row is left to train on ({rows}); check data.split")
+    write_atomic(folder / "staged.json", json.dumps({"rows": rows, "notes": notes}).encode())
+    return Staged(folder, rows, notes)
+
+
+def _write(
+    writer: Any, arrow: pa.Schema, part: str, columns: dict[str, list[Any]], rows: dict[str, int]
+) -> int:
+    num = len(next(iter(columns.values())))
+    if num:
+        try:
+            writer.write_batch(pa.record_batch(
+                [pa.array(columns[f.name], f.type) for f in arrow], schema=arrow
+            ))  # fmt: skip
+        except (OSError, pa.ArrowException) as error:
+            if isinstance(error, UnicodeError) or "surrogate" in str(error):
+                raise DataError(f"a text holds half a surrogate pair ({error})") from None
+            raise DataError(f"prepared rows cannot be written ({error})") from None
+        rows[part] += num
+    return num
+
+
+def _clean_chunks(
+    source: Source, schema: Schema, recipe: Recipe
+) -> Iterator[tuple[dict[str, list[Any]], Chunk]]:
+    """Canonical, cleaned columns of every chunk."""
+    cleaners = {f.name: build_cleaner(f, recipe.data.clean, schema.stream) for f in schema.fields}
+    missing = [f.name for f in schema.fields if f.name not in source.names]
+    if missing:
+        raise DataError(f"{source.label}: has no column {missing[0]!r}, which the schema names")
+    for chunk in source.chunks():
+        columns = {}
+        for field in schema.fields:
+            name = field.name
+            where = partial(chunk.where, column=name)
+            values = parse_many(field, chunk.columns[name], where)
+            clean = cleaners[name]
+            if clean is not None:
+                values = [None if v is None else clean(v) for v in values]
+            columns[name] = values
+        yield columns, chunk
+
+
+def _split_rows(
+    source: Source, schema: Schema, recipe: Recipe, notes: list[str], has_valid: bool
+) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+    """(part, columns) in the order of the source."""
+    settings = recipe.data.split
+    if has_valid:
+        settings = settings.model_copy(update={"valid": 0.0, "test": 0.0})
+    if schema.stream:
+        yield from _split_stream(source, schema, recipe, notes, settings)
+        return
+    how = recipe.data.clean.duplicates
+    repeats = Repeats(how) if how != "keep" else None
+    dropped = 0
+    for columns, chunk in _clean_chunks(source, schema, recipe):
+        rows = list(zip(*columns.values(), strict=True))
+        if settings.column is not None:
+            parts = [_named_part(chunk, i, settings.column) for i in range(len(rows))]
+        else:
+            parts = [part_of(row, settings) for row in rows]
+        if repeats is not None:
+            keep = [not repeats.is_repeat(row) for row in rows]
+            dropped += len(keep) - sum(keep)
+            parts = [p if k else "" for p, k in zip(parts, keep, strict=True)]
+        for part in PARTS:
+            picked = [i for i, p in enumerate(parts) if p == part]
+            if picked:
+                yield part, {n: [v[i] for i in picked] for n, v in columns.items()}
+    if dropped:
+        notes.append(f"{dropped} repeated rows were left out (data.clean.duplicates)")
+
+
+def _named_part(chunk: Chunk, row: int, column: str) -> str:
+    value = str(chunk.columns[column][row]).strip().lower()
+    part = {"validation": "valid", "val": "valid", "dev": "valid"}.get(value, value)
+    if part not in PARTS:
+        raise DataError(
+            f"{chunk.where(row, column)}: {value!r} names no part; allowed are train, valid, test"
+        )
+    return part
+
+
+def _split_stream(
+    source: Source, schema: Schema, recipe: Recipe, notes: list[str], settings: SplitSettings
+) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+    name = schema.fields[0].name
+    total = sum(len(text) for chunk in source.chunks() for text in chunk.columns["text"])
+    goal = max(256, min(1 << 16, total // STREAM_SHARDS))
+
+    def pieces() -> Iterator[str]:
+        for columns, _ in _clean_chunks(source, schema, recipe):
+            for text in columns[name]:
+                yield from cut_lines(text, goal)
+
+    parts = stream_parts([len(piece) for piece in pieces()], settings)
+    waiting: list[str] = []
+    now = "train"
+    for part, piece in zip(parts, pieces(), strict=True):
+        if part != now or len(waiting) == 64:
+            if waiting:
+                yield now, {name: waiting}
+            now, waiting = part, []
+        waiting.append(piece)
+    if waiting:
+        yield now, {name: waiting}
+
+
+def cut_lines(text: str, goal: int) -> Iterator[str]:
+    """Pieces of about `goal` characters, cut behind line ends (or anywhere in a long line)."""
+    start = 0
+    while start < len(text):
+        end = start + goal
+        found = text.find("\n", end)
+        end = found + 1 if 0 <= found < end + 4 * goal else end
+        if len(text) - end < goal // 2:
+            end = len(text)
+        yield text[start:end]
+        start = end

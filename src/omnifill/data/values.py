@@ -1,0 +1,204 @@
+"""Raw cells <-> canonical values, by the type of their field.
+
+Canonical: text and category str; number int or float; datetime int, microseconds since 1970
+(UTC, or the clock's own time where none is named); None for a blank.
+"""
+
+from __future__ import annotations
+
+import datetime
+import math
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from omnifill.errors import DataError, ValueRefused
+from omnifill.schema import FieldSpec
+
+NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+IDENTIFIER = re.compile(r"[+-]?0\d+")
+"""Digits with a leading zero, such as a postcode: no number, or the zero would be lost."""
+EXACT = 2**53
+EPOCH = datetime.datetime(1970, 1, 1)
+MICROSECOND = datetime.timedelta(microseconds=1)
+FORMATS = (
+    "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M",
+    "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ",
+    "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S%z", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S",
+    "%Y/%m/%d %H:%M", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%m/%d/%Y", "%d/%m/%Y",
+    "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y",
+    "%m-%d-%Y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y",
+    "%Y年%m月%d日", "%Y%m%dT%H%M%S", "%H:%M:%S", "%H:%M",
+)  # fmt: skip
+"""Spellings of dates and times that are recognised, the first that fits all cells wins."""
+ALLOWED = {
+    "number": "a number such as 12, -3.5 or 1e6",
+    "datetime": "a date or time written as {format}",
+}
+
+
+def parse_number(text: str) -> int | float | None:
+    """A number, or None if the text is none that can be kept exactly."""
+    text = text.strip()
+    if not NUMBER.fullmatch(text) or IDENTIFIER.fullmatch(text):
+        return None
+    try:
+        whole = int(text)
+    except ValueError:
+        value = float(text)
+        return value if math.isfinite(value) else None
+    return whole if abs(whole) <= EXACT else None
+
+
+def parse_datetime(text: str, format_: str) -> int | None:
+    """Microseconds since 1970, or None if the text is not of that format."""
+    try:
+        moment = datetime.datetime.strptime(text.strip(), format_)
+    except (ValueError, OverflowError):
+        return None
+    return micros(moment)
+
+
+def micros(moment: datetime.datetime | datetime.date) -> int:
+    """Microseconds since 1970; a time zone is converted to UTC."""
+    if not isinstance(moment, datetime.datetime):
+        moment = datetime.datetime(moment.year, moment.month, moment.day)
+    if moment.tzinfo is not None:
+        moment = moment.astimezone(datetime.UTC).replace(tzinfo=None)
+    return (moment - EPOCH) // MICROSECOND
+
+
+def parse_many(field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
+    """Raw cells -> canonical values; DataError says where a cell does not fit its field."""
+    parse = _parser(field)
+    marks = set(field.blank_marks)
+    out: list[Any] = []
+    for i, cell in enumerate(cells):
+        if cell is None or (marks and isinstance(cell, str) and cell.strip() in marks):
+            out.append(None)
+            continue
+        value = parse(cell)
+        if value is None:
+            raise DataError(f"{where(i)}: {refusal(field, cell)}")
+        out.append(value)
+    return out
+
+
+def parse_value(field: FieldSpec, value: Any) -> Any:
+    """One value that a user gives; ValueRefused if it does not fit."""
+    if value is None or (isinstance(value, float) and value != value):
+        return None
+    parsed = _parser(field)(value)
+    if parsed is None:
+        raise ValueRefused(f"field {field.name!r}: {refusal(field, value)}")
+    return parsed
+
+
+def refusal(field: FieldSpec, cell: Any) -> str:
+    """Why a cell does not fit and what does."""
+    allowed = ALLOWED.get(field.type, "text").format(format=field.options.get("format", "ISO 8601"))
+    return (
+        f"{str(cell)[:60]!r} is not {allowed}; correct it, or read the column as text: "
+        f"--field {field.name}:text"
+    )
+
+
+def _parser(field: FieldSpec) -> Callable[[Any], Any]:
+    if field.type == "number":
+        return _number
+    if field.type == "datetime":
+        format_ = str(field.options.get("format", ""))
+        return lambda cell: _datetime(cell, format_)
+    return _string
+
+
+def _number(cell: Any) -> int | float | None:
+    if isinstance(cell, bool):
+        return int(cell)
+    if isinstance(cell, int):
+        return cell if abs(cell) <= EXACT else None
+    if isinstance(cell, float):
+        return cell if math.isfinite(cell) else None
+    if isinstance(cell, str):
+        return parse_number(cell)
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return None
+
+
+def _datetime(cell: Any, format_: str) -> int | None:
+    if isinstance(cell, (datetime.datetime, datetime.date)):
+        return micros(cell.to_pydatetime() if isinstance(cell, pd.Timestamp) else cell)
+    if not isinstance(cell, str):
+        return None
+    if format_:
+        found = parse_datetime(cell, format_)
+        if found is not None:
+            return found
+    try:
+        return micros(datetime.datetime.fromisoformat(cell.strip()))
+    except ValueError:
+        return None
+
+
+def _string(cell: Any) -> str:
+    if isinstance(cell, str):
+        return cell
+    if isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT:
+        return str(int(cell))
+    if isinstance(cell, (datetime.datetime, datetime.date)):
+        return cell.isoformat()
+    return str(cell)
+
+
+def to_native(field: FieldSpec, value: Any) -> Any:
+    """Canonical -> the Python type, or the spelling, of the source."""
+    if value is None:
+        return None
+    if field.type == "number":
+        return int(value) if field.native == "int" else float(value)
+    if field.type == "datetime":
+        return _moment(field, int(value))
+    if field.native == "bool":
+        return value == "True"
+    if field.native == "int":
+        return int(value)
+    if field.native == "float":
+        return float(value)
+    return value
+
+
+def _moment(field: FieldSpec, value: int) -> Any:
+    try:
+        moment = EPOCH + value * MICROSECOND
+    except OverflowError:
+        moment = datetime.datetime.max if value > 0 else datetime.datetime.min
+    if field.native == "datetime":
+        return pd.Timestamp(moment)
+    if field.native == "date":
+        return moment.date()
+    format_ = str(field.options.get("format", ""))
+    if not format_:
+        return moment.isoformat()
+    if "%z" in format_:
+        moment = moment.replace(tzinfo=datetime.UTC)
+    return moment.strftime(format_)
+
+
+def to_text(field: FieldSpec, value: Any) -> str:
+    """A native value as a CSV cell: numbers keep their decimals, blanks are empty."""
+    if value is None or value is pd.NA or value is pd.NaT or value != value:
+        return ""
+    if field.type == "number":
+        decimals = field.options.get("decimals")
+        return (
+            f"{value:.{decimals}f}"
+            if decimals
+            else (str(int(value)) if field.native == "int" else repr(float(value)))
+        )
+    if isinstance(value, (datetime.datetime, datetime.date)):
+        return value.isoformat()
+    return str(value)

@@ -1,0 +1,227 @@
+"""How good a model is on records that it has not seen, field by field.
+
+Text: bits per byte and perplexity per token, in schema order (the exact likelihood). Category:
+accuracy and log loss given all other fields. Number and datetime: mean absolute error of the
+median given all other fields, as it is and as a share of the values' standard deviation. Rows:
+nats of the whole record. Every measure has a 95 % interval and its number of samples. Beside
+them stand the plainest baselines: the most frequent category, the median.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnifill.artifact import LoadedRun
+from omnifill.data.shards import Shard
+from omnifill.errors import DataError
+from omnifill.form.encode import without_unknown
+from omnifill.form.layout import Former
+from omnifill.form.stream import is_text, plan_batches
+from omnifill.generate.filters import Sampling
+from omnifill.generate.requests import (
+    category_log_probs,
+    encoded,
+    field_nats,
+    fill_columns,
+    present_order,
+)
+from omnifill.progress import Progress
+from omnifill.types import ABSENT
+
+Floats = NDArray[np.float64]
+Measure = dict[str, float | int]
+DRAWS = 500
+"""Resamples behind an interval."""
+
+
+def evaluate_run(
+    run: LoadedRun, columns: Mapping[str, list[Any]], limit: int = 2000
+) -> dict[str, Any]:
+    """All measures on canonical columns; conditional ones on at most `limit` rows."""
+    num = len(next(iter(columns.values()))) if columns else 0
+    if num == 0:
+        raise DataError("nothing to evaluate on: there are no rows (the test part is empty?)")
+    out: dict[str, Any] = {"fields": {}, "rows": {}, "baselines": {}}
+    if is_text(run.vocabulary):
+        name = run.schema.names[0]
+        out["fields"][name] = text_measures(run, encoded(run, columns), columns[name])
+        return out
+    columns, _ = without_unknown(run.vocabulary, columns)
+    nats = schema_nats(run, columns)
+    out["rows"]["nats"] = interval(nats.sum(axis=1))
+    some = {n: v[:limit] for n, v in columns.items()}
+    base: dict[str, Any] = {}
+    for spec in run.schema.fields:
+        if spec.name not in columns:
+            continue
+        values = columns[spec.name]
+        if run.vocabulary[spec.name].slots is None:
+            own = nats[:, run.schema.index(spec.name)]
+            out["fields"][spec.name] = bits_per_byte(own, values)
+        elif spec.type == "category":
+            out["fields"][spec.name], base[spec.name] = category_measures(run, some, spec.name)
+        else:
+            out["fields"][spec.name], base[spec.name] = number_measures(run, some, spec.name)
+    out["baselines"]["most_frequent_or_median"] = {"fields": base, "rows": {}}
+    return out
+
+
+def schema_nats(run: LoadedRun, columns: Mapping[str, list[Any]]) -> Floats:
+    """(N, F): nats of every field of every row, each given those before it in the schema."""
+    shard = encoded(run, columns)
+    out = np.zeros((len(shard), len(run.schema.names)))
+    order = np.argsort(shard.sizes, kind="stable")
+    with Progress("scoring", len(shard), "rows") as progress:
+        for first in range(0, len(shard), 64):
+            which = order[first : first + 64]
+            out[which] = field_nats(run, shard, present_order(run, columns, len(which)), which)
+            progress.advance(len(which))
+    return out
+
+
+# --- text ----------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def text_measures(run: LoadedRun, shard: Shard, texts: Sequence[str | None]) -> dict[str, Measure]:
+    """Every token once; in documents longer than the context with at least half of it before."""
+    context = run.network.config.context
+    starts, lens, skips = half_overlapping(shard, context)
+    former = Former(run.vocabulary)
+    sums: list[Floats] = []
+    with Progress("scoring", int(lens.sum()), "tokens") as progress:
+        for rows in plan_batches(lens, 16 * context, None):
+            batch = former.pieces(shard, starts[rows], lens[rows])
+            nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
+            slot = torch.arange(batch.ids.shape[1])
+            fresh = (slot >= torch.from_numpy(skips[rows])[:, None]) & (batch.weight > 0)
+            sums.append((nats * fresh).double().sum(dim=1).numpy())
+            progress.advance(int(lens[rows].sum()))
+    pieces = np.concatenate(sums)
+    num_bytes = sum(len(t.encode()) for t in texts if t)
+    chars = sum(len(t) for t in texts if t)
+    tokens = int((lens - skips).sum())
+    total = interval(pieces)
+    scale = len(pieces) / math.log(2) / max(num_bytes, 1)
+
+    def scaled(factor: float, num: int) -> Measure:
+        ends = {k: float(total[k]) * factor for k in ("value", "low", "high")}
+        return {**ends, "n": num}
+
+    per_char = scaled(len(pieces) / max(chars, 1), chars)
+    per_token = scaled(len(pieces) / max(tokens, 1), tokens)
+    perplexity = {k: math.exp(min(v, 700)) if k != "n" else v for k, v in per_token.items()}
+    return {
+        "bits_per_byte": scaled(scale, num_bytes),
+        "nats_per_character": per_char,
+        "perplexity": perplexity,
+    }
+
+
+def half_overlapping(shard: Shard, context: int) -> tuple[Any, Any, Any]:
+    """Windows that cover every id once: starts, lengths, and how many ids each only looks at."""
+    starts, lens, skips = [], [], []
+    half = max(1, context // 2)
+    for begin, size in zip(shard.starts.tolist(), shard.sizes.tolist(), strict=True):
+        at = 0
+        while at < size:
+            back = 0 if at == 0 else half
+            take = min(context - back, size - at)
+            starts.append(begin + at - back)
+            lens.append(take + back)
+            skips.append(back)
+            at += take
+    return np.array(starts), np.array(lens), np.array(skips)
+
+
+def bits_per_byte(nats: Floats, texts: Sequence[str | None]) -> dict[str, Measure]:
+    """Bits per byte of one text field among others, over its rows that are not missing."""
+    there = np.array([isinstance(t, str) for t in texts], bool)
+    size = np.array([len(t.encode()) if isinstance(t, str) else 0 for t in texts], float)
+    bits, size = nats[there] / math.log(2), size[there]
+    return {"bits_per_byte": interval_of(
+        lambda i: float(bits[i].sum() / max(size[i].sum(), 1)), len(bits)
+    )}  # fmt: skip
+
+
+# --- categories, numbers and dates ---------------------------------------------------------
+
+
+def category_measures(
+    run: LoadedRun, columns: Mapping[str, list[Any]], name: str
+) -> tuple[dict[str, Measure], dict[str, Measure]]:
+    """Accuracy and log loss of the model, and accuracy of the most frequent training value."""
+    field = run.vocabulary[name]
+    there = [i for i, v in enumerate(columns[name]) if v is not None]
+    unseen = [i for i in there if columns[name][i] is ABSENT]
+    there = [i for i in there if columns[name][i] is not ABSENT]
+    some = {n: [v[i] for i in there] for n, v in columns.items()}
+    codes = field.codec.encode_many(some[name])[0]
+    given = [n for n in columns if n != name]
+    log_probs = category_log_probs(run, encoded(run, some), name, given)
+    # A value that training never saw cannot be named: a wrong answer, of no likelihood.
+    right = np.append(log_probs.argmax(axis=1) == codes, [False] * len(unseen)).astype(float)
+    loss = -log_probs[np.arange(len(codes)), codes]
+    base = np.append(codes == 0, [False] * len(unseen)).astype(
+        float
+    )  # codes are in order of frequency
+    return {"accuracy": interval(right), "log_loss": interval(loss)}, {"accuracy": interval(base)}
+
+
+def number_measures(
+    run: LoadedRun, columns: Mapping[str, list[Any]], name: str
+) -> tuple[dict[str, Measure], dict[str, Measure]]:
+    """Absolute error of the median given the other fields, and of the rows' own median."""
+    there = [i for i, v in enumerate(columns[name]) if v is not None]
+    some = {n: [v[i] for i in there] for n, v in columns.items()}
+    truth = np.array(some[name], float)
+    asked: dict[str, list[Any]] = {**some, name: [None] * len(there)}
+    # Other blanks of the row stay blank: only this field is asked for.
+    answers = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=name)[name]
+    error = np.abs(np.array([answers[i] for i in range(len(there))], float) - truth)
+    spread = float(truth.std()) or 1.0
+    base = np.abs(np.median(truth) - truth)
+    return (
+        {"absolute_error": interval(error), "normalised_error": interval(error / spread)},
+        {"absolute_error": interval(base), "normalised_error": interval(base / spread)},
+    )
+
+
+# --- intervals -----------------------------------------------------------------------------
+
+
+def interval(samples: Floats) -> Measure:
+    """Mean of independent samples with a 95 % bootstrap interval."""
+    return interval_of(lambda i: float(samples[i].mean()), len(samples))
+
+
+def interval_of(measure: Callable[[Any], float], num: int) -> Measure:
+    """A measure of resampled rows: its value on all, and the 2.5 % and 97.5 % of resamples."""
+    if num == 0:
+        return {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    rng = np.random.default_rng(0)
+    draws = [measure(rng.integers(0, num, num)) for _ in range(DRAWS)]
+    low, high = np.quantile(draws, [0.025, 0.975])
+    return {"value": measure(np.arange(num)), "low": float(low), "high": float(high), "n": num}
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The measures as an aligned table."""
+    lines = [f"{'field':24} {'measure':20} {'value':>12} {'95 % interval':>25} {'n':>9}  baseline"]
+    baselines = result["baselines"].get("most_frequent_or_median", {}).get("fields", {})
+    groups = {**result["fields"], **({"(row)": result["rows"]} if result["rows"] else {})}
+    for name, measures in groups.items():
+        for kind, m in measures.items():
+            base = baselines.get(name, {}).get(kind)
+            beside = "" if base is None else f"{base['value']:.4g}"
+            span = f"{m['low']:.4g} … {m['high']:.4g}"
+            lines.append(
+                f"{name[:24]:24} {kind:20} {m['value']:>12.4g} {span:>25} {m['n']:>9}  {beside}"
+            )
+    return "\n".join(lines)

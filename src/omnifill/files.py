@@ -1,0 +1,49 @@
+"""Files that are whole or not there: written beside, flushed to disk, renamed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from omnifill.errors import DataError
+
+
+def sync_file(path: Path) -> None:
+    """Have the operating system put a file's bytes on the disk."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def sync_folder(path: Path) -> None:
+    """The same for a folder's names; Windows has no such call and does it by itself."""
+    if os.name == "nt":
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextmanager
+def atomic_path(path: Path) -> Iterator[Path]:
+    """A path beside `path` to write to; it becomes `path` at the end, unless something failed."""
+    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield beside
+        sync_file(beside)
+        beside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+    finally:
+        with suppress(OSError):
+            beside.unlink()
+
+
+def write_atomic(path: Path, data: bytes) -> None:
+    """Write a file, whole or not at all."""
+    with atomic_path(path) as beside:
+        beside.write_bytes(data)

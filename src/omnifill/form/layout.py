@@ -1,0 +1,160 @@
+"""Record -> sequence: which field comes when, and the arrays of a batch.
+
+A row is `<bos>` and then the codes of the fields in some order. No tag stands between fields:
+each slot is told the field that comes next (see `model.network`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.random import Generator
+
+from omnifill.data.shards import Shard
+from omnifill.errors import RecipeError
+from omnifill.form.batch import Batch
+from omnifill.form.vocabulary import BOS, PAD, Vocabulary, ragged
+from omnifill.recipe import FormSettings, Task
+from omnifill.types import Bools, Ints
+
+
+@dataclass(frozen=True, eq=False)
+class Orders:
+    """How n records are laid out."""
+
+    fields: Ints
+    """(n, F): the field at each place; -1: the field is absent."""
+    wanted: Bools
+    """(n, F): whether that place is in the loss."""
+
+
+def draw_orders(num: int, vocabulary: Vocabulary, form: FormSettings, rng: Generator) -> Orders:
+    """Orders for training: the mix of the recipe, or its named tasks."""
+    num_fields = len(vocabulary.fields)
+    if form.tasks:
+        weights = np.array([t.weight for t in form.tasks])
+        picked = rng.choice(len(form.tasks), num, p=weights / weights.sum())
+        laid = [_task_order(vocabulary, task) for task in form.tasks]
+        return Orders(
+            np.stack([f for f, _ in laid])[picked], np.stack([w for _, w in laid])[picked]
+        )
+    fields = np.tile(np.arange(num_fields), (num, 1))
+    if num_fields > 1:
+        mix = form.mix
+        shares = np.array([mix.schema_order, mix.random_order, mix.one_last])
+        kind = rng.choice(3, num, p=shares / shares.sum())
+        shuffled = rng.permuted(fields, axis=1)
+        last = rng.integers(0, num_fields, num)
+        # Stable sort by "is it the chosen one": the others keep schema order.
+        moved = np.argsort(fields == last[:, None], axis=1, kind="stable")
+        fields = np.where((kind == 1)[:, None], shuffled, fields)
+        fields = np.where((kind == 2)[:, None], moved, fields)
+    return Orders(fields, np.ones_like(fields, dtype=bool))
+
+
+def _task_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
+    names = [*task.given, *task.want]
+    fields = np.full(len(vocabulary.fields), -1, np.int64)
+    wanted = np.zeros(len(fields), bool)
+    fields[: len(names)] = [vocabulary[name].index for name in names]
+    wanted[len(task.given) : len(names)] = True
+    return fields, wanted
+
+
+def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
+    """RecipeError for a task that names no field of the schema."""
+    names = vocabulary.schema.names
+    for task in form.tasks:
+        for name in [*task.given, *task.want]:
+            if name not in names:
+                raise RecipeError(f"form.tasks: no field called {name!r}; known: {names}")
+
+
+class Former:
+    """Lays out records of shards as batches."""
+
+    def __init__(self, vocabulary: Vocabulary) -> None:
+        self.vocabulary = vocabulary
+        self.coords = _coord_table(vocabulary)
+        self.weights = np.array([f.weight for f in vocabulary.fields], np.float32)
+
+    def records(self, shard: Shard, which: Ints, orders: Orders, weighted: bool = True) -> Batch:
+        """Batch of whole records: which (n,), laid out by `orders`."""
+        lens = np.asarray(shard.lens[which], np.int64)  # (n, F)
+        field_start = shard.starts[which][:, None] + np.cumsum(lens, axis=1) - lens
+        absent = orders.fields < 0
+        index = np.where(absent, 0, orders.fields)
+        part_lens = np.where(absent, 0, np.take_along_axis(lens, index, axis=1))
+        part_start = np.take_along_axis(field_start, index, axis=1)
+        flat_lens = part_lens.ravel()
+        source = ragged(part_start.ravel(), flat_lens)
+        field = np.repeat(index.ravel(), flat_lens)
+        weight = np.repeat(orders.wanted.ravel(), flat_lens).astype(np.float32)
+        if weighted:
+            weight *= self.weights[field]
+        slot = ragged(np.zeros_like(flat_lens), flat_lens)
+        return self._pad(shard, source, part_lens.sum(axis=1), field, weight, slot)
+
+    def pieces(self, shard: Shard, starts: Ints, lens: Ints) -> Batch:
+        """Batch of pieces of a text: ids starts (n,) … starts + lens of the shard."""
+        source = ragged(starts, lens)
+        field = np.zeros_like(source)
+        weight = np.ones(len(source), np.float32)
+        return self._pad(shard, source, lens, field, weight, np.zeros_like(source))
+
+    def _pad(
+        self, shard: Shard, source: Ints, sizes: Ints, field: Ints, weight: object, slot: Ints
+    ) -> Batch:
+        """Flat positions of a shard -> padded rows."""
+        num, width = len(sizes), int(sizes.max()) if len(sizes) else 0
+        at = (np.repeat(np.arange(num), sizes), ragged(np.zeros_like(sizes), sizes))
+
+        def grid(values: object, empty: int, dtype: type) -> torch.Tensor:
+            out: np.ndarray[Any, Any] = np.full((num, width), empty, dtype)
+            out[at] = values
+            return torch.from_numpy(out)
+
+        target = grid(shard.ids[source], PAD, np.int64)
+        ids = torch.full_like(target, BOS)
+        ids[:, 1:] = target[:, :-1]
+        coord = None
+        if self.coords is not None:
+            cells = np.zeros((num, width, 3), np.int64)
+            cells[at] = self.coords[field, np.minimum(slot, self.coords.shape[1] - 1)]
+            coord = torch.from_numpy(cells)
+        return Batch(
+            ids, target, grid(field, 0, np.int64), grid(shard.rows[source], 0, np.int64),
+            grid(weight, 0, np.float32), coord,
+        )  # fmt: skip
+
+
+def _coord_table(vocabulary: Vocabulary) -> Ints | None:
+    """(F, S, 3) coordinates of every slot of every fixed-slot field, or None if all are zero."""
+    if max(vocabulary.coord_sizes) == 1:
+        return None
+    longest = max(f.slots or 1 for f in vocabulary.fields)
+    table = np.zeros((len(vocabulary.fields), longest, 3), np.int64)
+    for field in vocabulary.fields:
+        if field.slots:
+            table[field.index, : field.slots] = field.codec.coords(field.slots)
+    return table
+
+
+def schema_order(num: int, vocabulary: Vocabulary) -> Orders:
+    """Schema order, everything in the loss: what `score` uses."""
+    fields = np.tile(np.arange(len(vocabulary.fields)), (num, 1))
+    return Orders(fields, np.ones_like(fields, dtype=bool))
+
+
+def one_wanted(num: int, vocabulary: Vocabulary, wanted: str, given: Sequence[str]) -> Orders:
+    """Some fields given, in schema order, then one wanted field, alone in the loss."""
+    order = [vocabulary[name].index for name in sorted(given, key=vocabulary.schema.index)]
+    row = np.full(len(vocabulary.fields), -1, np.int64)
+    row[: len(order) + 1] = [*order, vocabulary[wanted].index]
+    mask = np.zeros(len(row), bool)
+    mask[len(order)] = True
+    return Orders(np.tile(row, (num, 1)), np.tile(mask, (num, 1)))

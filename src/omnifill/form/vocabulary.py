@@ -1,0 +1,242 @@
+"""All ids of a model: which field's codes they are, and which may come next.
+
+Ids 0-4 are the special ones; then comes one block of ids for each codec (fields that share a
+codec share its block). The columns of a block are <end>, <missing> and its codes; a *row* of a
+block says which of its columns are allowed in one state of one field. Loss, score and sampling
+all take their softmax over exactly those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from omnifill.schema import Schema
+from omnifill.types import ABSENT, Bools, Codec, Grammar, Ints
+
+PAD, BOS, END, MASK, MISSING = range(5)
+NUM_SPECIAL = 5
+END_COLUMN, MISSING_COLUMN, CODE_COLUMN = 0, 1, 2
+"""Columns of a block: <end>, <missing>, then the codes."""
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """One range of ids, first … first + size, and the rows of what is allowed in it."""
+
+    first: int
+    size: int
+    allowed: Bools
+    """(R, 2 + size), over the columns."""
+
+    @property
+    def ids(self) -> Ints:
+        """(2 + size,): the id of every column."""
+        return np.concatenate([[END, MISSING], np.arange(self.first, self.first + self.size)])
+
+
+@dataclass(frozen=True, eq=False)
+class FieldIds:
+    """Where one field lives in the vocabulary."""
+
+    index: int
+    name: str
+    codec: Codec
+    grammar: Grammar
+    block: int
+    first: int
+    """Id of code 0."""
+    start_row: int
+    """Row of the first slot, where <missing> may be allowed."""
+    state_row: int
+    """Row of grammar state 0 (without <missing>); state q has row state_row + q."""
+    rest_row: int
+    """Row of the further slots of a missing value: nothing but <missing>."""
+    weight: float
+
+    @property
+    def slots(self) -> int | None:
+        return self.codec.slots
+
+
+class Vocabulary:
+    """ids, blocks and rows for a schema and its codecs."""
+
+    def __init__(self, schema: Schema, codecs: Mapping[str, Codec]) -> None:
+        """`codecs` by field name; fields that share a codec hold the very same object."""
+        self.schema = schema
+        self.fields: list[FieldIds] = []
+        blocks: dict[int, tuple[int, int, int]] = {}  # codec object -> block, first, size
+        rows: list[list[Bools]] = []
+        row_block: list[int] = []
+        self.size = NUM_SPECIAL
+        for index, spec in enumerate(schema.fields):
+            codec = codecs[spec.name]
+            if id(codec) not in blocks:
+                blocks[id(codec)] = (len(blocks), self.size, codec.size)
+                rows.append([])
+                self.size += codec.size
+            block, first, _ = blocks[id(codec)]
+            grammar = codec.grammar()
+            masks = _rows_of(grammar, codec.slots is None, spec.optional)
+            start = len(row_block)
+            rows[block].extend(masks)
+            row_block.extend([block] * len(masks))
+            self.fields.append(
+                FieldIds(
+                    index,
+                    spec.name,
+                    codec,
+                    grammar,
+                    block,
+                    first,
+                    start,
+                    start + 1,
+                    start + len(masks) - 1,
+                    spec.weight,
+                )
+            )
+        self.row_block: Ints = np.array(row_block, np.int64)
+        """(R,): the block of every row."""
+        self.row_local: Ints = np.zeros(len(row_block), np.int64)
+        """(R,): its place among the rows of its block."""
+        for block in range(len(blocks)):
+            mine = self.row_block == block
+            self.row_local[mine] = np.arange(mine.sum())
+        self.blocks = [
+            Block(first, size, np.stack(rows[block])) for block, first, size in blocks.values()
+        ]
+        self.coord_sizes = self._coord_sizes()
+
+    def __getitem__(self, name: str) -> FieldIds:
+        return self.fields[self.schema.index(name)]
+
+    def _coord_sizes(self) -> tuple[int, int, int]:
+        """Size of each coordinate axis over all fields (1: the axis is not used)."""
+        top = np.zeros(3, np.int64)
+        for field in self.fields:
+            if field.slots:
+                top = np.maximum(top, field.codec.coords(field.slots).max(axis=0))
+        return (int(top[0]) + 1, int(top[1]) + 1, int(top[2]) + 1)
+
+    def encode_column(
+        self, name: str, values: Sequence[Any], max_tokens: int | None = None
+    ) -> Column:
+        """Values of one field (None: missing, ABSENT: no ids) -> ids and the rows they stand under.
+
+        A value of more than `max_tokens` ids is cut there, without <end>.
+        """
+        field = self[name]
+        absent = np.array([v is ABSENT for v in values], bool)
+        known = np.array([v is not None for v in values], bool) & ~absent
+        codes, lens = field.codec.encode_many([v for v, k in zip(values, known, strict=True) if k])
+        states, last = grammar_states(field.grammar, codes, lens)
+        ids, rows = field.first + codes, field.state_row + states
+        if field.slots is None:
+            ids, rows = _close(ids, rows, lens, field.state_row + last)
+            lens = lens + 1
+        rest = 1 if field.slots is None else field.slots
+        all_lens = np.full(len(values), rest, np.int64)
+        all_lens[known] = lens
+        all_lens[absent] = 0
+        out = np.full(all_lens.sum(), MISSING, np.int64)
+        out_rows = np.full(all_lens.sum(), field.rest_row, np.int64)
+        inside = np.repeat(known, all_lens)
+        out[inside], out_rows[inside] = ids, rows
+        first_slots = (np.cumsum(all_lens) - all_lens)[all_lens > 0]
+        out_rows[first_slots] = field.start_row
+        cut = 0
+        if max_tokens is not None and (all_lens > max_tokens).any():
+            cut = int((all_lens > max_tokens).sum())
+            within = ragged(np.zeros_like(all_lens), all_lens) < max_tokens
+            out, out_rows = out[within], out_rows[within]
+            all_lens = np.minimum(all_lens, max_tokens)
+        return Column(out, out_rows, all_lens, cut)
+
+    def decode(self, name: str, ids: Ints) -> Any:
+        """The ids of one value, without <end> -> the value (None: missing)."""
+        field = self[name]
+        if len(ids) and ids[0] == MISSING:
+            return None
+        return field.codec.decode(np.asarray(ids, np.int64) - field.first)
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """Encoded values of one field, one after another."""
+
+    ids: Ints
+    rows: Ints
+    lens: Ints
+    """(N,): the number of ids of each value."""
+    cut: int
+    """How many values were cut."""
+
+
+def _rows_of(grammar: Grammar, varying: bool, optional: bool) -> list[Bools]:
+    """Rows over (<end>, <missing>, codes): the start, every state, the rest of a missing one."""
+    states = np.zeros((len(grammar.allowed), CODE_COLUMN + grammar.allowed.shape[1] - 1), bool)
+    states[:, CODE_COLUMN:] = grammar.allowed[:, :-1]
+    if varying:
+        states[:, END_COLUMN] = grammar.allowed[:, -1]
+    start, rest = states[0].copy(), np.zeros_like(states[0])
+    start[MISSING_COLUMN] = optional
+    rest[MISSING_COLUMN] = True
+    return [start, *states, rest]
+
+
+def grammar_states(grammar: Grammar, codes: Ints, lens: Ints) -> tuple[Ints, Ints]:
+    """codes of N values in one line -> the state before each code, and the (N,) last states."""
+    last = np.zeros(len(lens), np.int64)
+    states = np.zeros(len(codes), np.int64)
+    if len(lens) == 0:
+        return states, last
+    if (lens == lens[0]).all():  # a table: go slot by slot, all values at once
+        grid = codes.reshape(len(lens), -1)
+        out = states.reshape(grid.shape)
+        for slot in range(grid.shape[1]):
+            out[:, slot] = last
+            last = grammar.step[last, grid[:, slot]]
+        return states, last
+    # Text: most codes lead from state 0 to state 0, so only the others are walked one by one.
+    quiet = grammar.step[0] == 0
+    ends = np.cumsum(lens)
+    owner = np.repeat(np.arange(len(lens)), lens)
+    at = 0
+    loud = np.flatnonzero(~quiet[codes])
+    loud_list = loud.tolist()
+    i = 0
+    while i < len(loud_list):
+        at = loud_list[i]
+        record = int(owner[at])
+        end, state = int(ends[record]), 0
+        while at < end:
+            states[at] = state
+            state = int(grammar.step[state, codes[at]])
+            at += 1
+            if state == 0:
+                break
+        if at == end:
+            last[record] = state
+        while i < len(loud_list) and loud_list[i] < at:
+            i += 1
+    return states, last
+
+
+def _close(ids: Ints, rows: Ints, lens: Ints, last_rows: Ints) -> tuple[Ints, Ints]:
+    """Put <end> behind every value."""
+    ends = np.cumsum(lens)
+    return np.insert(ids, ends, END), np.insert(rows, ends, last_rows)
+
+
+def ragged(starts: Ints, lens: Ints) -> Ints:
+    """[start, start + 1, … start + len) of every pair, in one line."""
+    total = int(lens.sum())
+    if total == 0:
+        return np.zeros(0, np.int64)
+    offset = np.repeat(starts - (np.cumsum(lens) - lens), lens)
+    out: Ints = np.arange(total, dtype=np.int64) + offset
+    return out

@@ -1,0 +1,320 @@
+"""Slot by slot: given fields are read at once, wanted ones are chosen one slot at a time.
+
+Rows of a batch may stand in different fields and have different lengths. In each step the rows
+are grouped by block, scored against that block's columns, and every choice is kept inside the
+field's grammar; so what comes out decodes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifill.data.shards import Shard
+from omnifill.form.layout import Former, Orders
+from omnifill.form.vocabulary import (
+    BOS,
+    CODE_COLUMN,
+    END_COLUMN,
+    MISSING_COLUMN,
+    Vocabulary,
+)
+from omnifill.generate.filters import Sampling, choose, filtered, penalised, uniforms
+from omnifill.model.cache import Cache
+from omnifill.model.mask import Mask
+from omnifill.model.network import Network
+from omnifill.objectives.causal import Columns
+from omnifill.types import Bools, Ints
+
+CHUNK = 64
+"""Slots read at once when a prompt is longer than the context."""
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """What to generate for n rows."""
+
+    shard: Shard
+    """The given values, encoded."""
+    which: Ints
+    """(n,): each row's record in the shard."""
+    orders: Orders
+    """Given fields first (not `wanted`), then the wanted ones."""
+    numbers: Ints
+    """(n,): the row numbers that chance is drawn for."""
+    seed: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    max_tokens: int = 512
+    """Most ids of one varying value."""
+    forbid_missing: Bools | None = None
+    """(F,): fields that must not come out as <missing>."""
+    partial: bool = False
+    """Whether the last given field is the beginning of the first wanted one (a prompt)."""
+    best: bool = False
+    """Answer with the mode, or the median of ordered fields, instead of a draw."""
+
+
+@dataclass(frozen=True, eq=False)
+class Step:
+    """What one step chose, for the rows still at work."""
+
+    row: Ints
+    field: Ints
+    id: Ints
+    done: Bools
+    """Whether the row's field is complete with this id."""
+    cut: Bools
+    """Whether it ended because there was no more room."""
+
+
+class State:
+    """Where each row of the batch stands."""
+
+    def __init__(self, vocabulary: Vocabulary, plan: Plan) -> None:
+        self.vocabulary, self.plan = vocabulary, plan
+        num = len(plan.which)
+        self.row = np.arange(num)
+        self.place = plan.orders.wanted.argmax(axis=1)  # column of orders.fields
+        self.state = np.zeros(num, np.int64)
+        self.slot = np.zeros(num, np.int64)  # slots of the current value chosen so far
+        self.missing = np.zeros(num, bool)
+        self.total = np.zeros(num, np.int64)  # slots chosen so far, over all fields
+        self.id = np.zeros(num, np.int64)  # the last id chosen
+        self.left = np.full(num, 0.5)  # what is left of a quantile
+        self.seen: list[list[int]] = [[] for _ in range(num)]
+
+    @property
+    def field(self) -> Ints:
+        """(n,): the field each row is in; -1 when it has finished."""
+        inside = self.place < self.plan.orders.fields.shape[1]
+        place = np.where(inside, self.place, 0)
+        found = self.plan.orders.fields[self.row, place]
+        return np.where(inside & self.plan.orders.wanted[self.row, place], found, -1)
+
+    def keep(self, rows: Ints) -> None:
+        """Go on with some of the rows only."""
+        for name in ("row", "place", "state", "slot", "missing", "total", "id", "left"):
+            setattr(self, name, getattr(self, name)[rows])
+        self.seen = [self.seen[i] for i in rows]
+
+
+class Autoregressive:
+    """The sampler of causal models."""
+
+    def __init__(self, network: Network, vocabulary: Vocabulary, columns: Columns) -> None:
+        self.network, self.vocabulary, self.columns = network, vocabulary, columns
+        self.former = Former(vocabulary)
+        self.ordered = [hasattr(f.codec, "cell_values") for f in vocabulary.fields]
+        self.row_block = vocabulary.row_block
+
+    @torch.no_grad()
+    def __call__(self, plan: Plan) -> Iterator[Step]:
+        """Steps until every row has all its wanted fields."""
+        state = State(self.vocabulary, plan)
+        if plan.partial:
+            self._continue_prompt(state)
+        hidden, cache = self._read_given(plan, state)
+        while True:
+            step = self._choose(plan, state, hidden)
+            yield step
+            going = np.flatnonzero(state.field >= 0)
+            if len(going) == 0:
+                return
+            if len(going) <= len(state.row) // 2:  # copying the cache pays only now and then
+                state.keep(going)
+                cache = cache.select(torch.from_numpy(going))
+            cache.make_room(1)
+            hidden = self.network(
+                torch.from_numpy(state.id)[:, None],
+                torch.from_numpy(np.maximum(state.field, 0))[:, None],
+                self._coord(state), Mask("causal"), cache,
+            )[:, 0]  # fmt: skip
+
+    def _read_given(self, plan: Plan, state: State) -> tuple[Tensor, Cache]:
+        """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot."""
+        given = Orders(np.where(plan.orders.wanted, -1, plan.orders.fields), plan.orders.wanted)
+        batch = self.former.records(plan.shard, plan.which, given, weighted=False)
+        num, width = batch.target.shape
+        sizes = torch.zeros(num, dtype=torch.long)
+        lens = np.asarray(plan.shard.lens[plan.which], np.int64)
+        absent = given.fields < 0
+        part = np.take_along_axis(lens, np.where(absent, 0, given.fields), axis=1)
+        sizes = torch.from_numpy(np.where(absent, 0, part).sum(axis=1))
+        ids = torch.full((num, width + 1), BOS)
+        ids[:, 1:] = batch.target
+        field = torch.zeros((num, width + 1), dtype=torch.long)
+        field[:, :width] = batch.field
+        field[torch.arange(num), sizes] = torch.from_numpy(state.field)
+        coord = None
+        if self.former.coords is not None:
+            first = torch.from_numpy(self.former.coords[:, 0])
+            assert batch.coord is not None, "coordinates are there or not for a whole vocabulary"
+            coord = torch.zeros((num, width + 1, 3), dtype=torch.long)
+            coord[:, :width] = batch.coord
+            coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
+        need = width + 1 + self._room(plan)
+        capacity = min(need, max(self.network.config.context, 2 * CHUNK))
+        cache = self.network.backbone.new_cache(num, capacity)
+        if width + 1 <= capacity:
+            hidden = self.network(ids, field, coord, Mask("causal"), cache)
+            cache.rewind(sizes + 1)
+            return hidden[torch.arange(num), sizes], cache
+        return self._read_long(ids, field, coord, sizes, cache), cache
+
+    def _read_long(self, ids: Tensor, field: Tensor, coord: Tensor | None, sizes: Tensor,
+                   cache: Cache) -> Tensor:  # fmt: skip
+        """Read more than the cache holds, chunk by chunk; old slots fall out behind the sinks."""
+        num = len(ids)
+        last = torch.zeros(num, self.network.config.dim)
+        for at in range(0, ids.shape[1], CHUNK):
+            end = min(at + CHUNK, ids.shape[1])
+            cache.make_room(end - at)
+            before = cache.lengths.clone()
+            part = None if coord is None else coord[:, at:end]
+            hidden = self.network(ids[:, at:end], field[:, at:end], part, Mask("causal"), cache)
+            read = (sizes + 1 - at).clamp(0, end - at)
+            cache.rewind(before + read)
+            here = (sizes >= at) & (sizes < end)
+            last[here] = hidden[here, (sizes - at)[here]]
+        return last
+
+    def _room(self, plan: Plan) -> int:
+        """Most slots that the wanted fields can take."""
+        most = np.array([f.slots or plan.max_tokens + 1 for f in self.vocabulary.fields])
+        fields = plan.orders.fields
+        return int((most[np.where(fields < 0, 0, fields)] * plan.orders.wanted).sum(axis=1).max())
+
+    def _coord(self, state: State) -> Tensor | None:
+        if self.former.coords is None:
+            return None
+        slot = np.minimum(state.slot, self.former.coords.shape[1] - 1)
+        return torch.from_numpy(self.former.coords[np.maximum(state.field, 0), slot])[:, None]
+
+    def _continue_prompt(self, state: State) -> None:
+        """The first wanted text starts where its given beginning ends."""
+        plan = state.plan
+        for i, record in enumerate(plan.which):
+            field = self.vocabulary.fields[int(state.field[i])]
+            lens = np.asarray(plan.shard.lens[record], np.int64)
+            start = int(plan.shard.starts[record] + lens[: field.index].sum())
+            ids = np.asarray(plan.shard.ids[start : start + lens[field.index]], np.int64)
+            codes = ids - field.first
+            for code in codes.tolist():
+                state.state[i] = field.grammar.step[state.state[i], code]
+            state.seen[i] = [int(c) + CODE_COLUMN for c in codes]
+            state.slot[i] = len(codes)
+
+    def _rows(self, state: State, field: Ints) -> Ints:
+        """(n,): the vocabulary's row that applies to each row's next slot."""
+        fields = self.vocabulary.fields
+        start = np.array([f.start_row for f in fields])[field]
+        at_state = np.array([f.state_row for f in fields])[field] + state.state
+        rest = np.array([f.rest_row for f in fields])[field]
+        return np.where(state.missing, rest, np.where(state.slot == 0, start, at_state))
+
+    def _choose(self, plan: Plan, state: State, hidden: Tensor) -> Step:
+        """Choose the next id of every row and move the rows on."""
+        fields = state.field
+        alive = np.flatnonzero(fields >= 0)
+        rows = self._rows(state, fields)
+        blocks = self.row_block[rows]
+        chance = uniforms(plan.seed, plan.numbers[state.row], state.total)
+        column = np.zeros(len(rows), np.int64)
+        for block in np.unique(blocks[alive]):
+            at = alive[blocks[alive] == block]
+            pick = torch.from_numpy(at)
+            scores = self.columns.scores(
+                self.network, hidden[pick], int(block), torch.from_numpy(rows[at])
+            )
+            scores = self._bar(plan, state, at, scores)
+            column[at] = self._pick(plan, state, at, scores, chance[pick])
+        return self._move(plan, state, fields, alive, column)
+
+    def _bar(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> Tensor:
+        """Bar <missing> where it is forbidden, and codes after which no end would be in reach."""
+        fields = state.field[at]
+        if plan.forbid_missing is not None:
+            barred = plan.forbid_missing[fields] & ~state.missing[at]
+            scores[torch.from_numpy(barred), MISSING_COLUMN] = float("-inf")
+        for index in np.unique(fields):
+            field = self.vocabulary.fields[index]
+            if field.slots is not None:
+                continue
+            mine = np.flatnonzero(fields == index)
+            here = at[mine]
+            room = plan.max_tokens - (state.slot[here] - self._prompted(plan, state, here))
+            tight = np.flatnonzero(room <= 4)
+            for i in tight:
+                after = field.grammar.min_left[field.grammar.step[state.state[here[i]]]]
+                far = torch.from_numpy(after > room[i] - 1)
+                scores[mine[i], CODE_COLUMN:][far] = float("-inf")
+        return scores
+
+    def _prompted(self, plan: Plan, state: State, at: Ints) -> Ints:
+        """(n,): slots of the current value that the user gave."""
+        if not plan.partial:
+            return np.zeros(len(at), np.int64)
+        first = plan.orders.wanted.argmax(axis=1)[state.row[at]]
+        return np.where(state.place[at] == first, state.slot[at] - state.total[at], 0)
+
+    def _pick(self, plan: Plan, state: State, at: Ints, scores: Tensor, chance: Tensor) -> Ints:
+        """(n, C) scores -> (n,) columns."""
+        stuck = ~torch.isfinite(scores).any(dim=1)
+        scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
+        if plan.best:
+            return self._pick_best(state, at, scores)
+        scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
+        scores = filtered(scores, plan.sampling)
+        return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
+
+    def _pick_best(self, state: State, at: Ints, scores: Tensor) -> Ints:
+        """The median of ordered fields, the mode of the others."""
+        ordered = np.array(self.ordered)[state.field[at]]
+        mode = choose(scores, torch.zeros(len(at)), greedy=True)[0].numpy()
+        median, left = choose(scores, torch.from_numpy(state.left[at]), greedy=False)
+        state.left[at] = np.where(ordered, left.numpy(), 0.5)
+        return np.where(ordered, median.numpy(), mode)
+
+    def _move(self, plan: Plan, state: State, fields: Ints, alive: Ints, column: Ints) -> Step:
+        """Write the chosen columns down and move every row that is at work to its next slot."""
+        done = np.zeros(len(column), bool)
+        for index in np.unique(fields[alive]):
+            at = alive[fields[alive] == index]
+            field = self.vocabulary.fields[index]
+            chosen = column[at]
+            state.id[at] = self.vocabulary.blocks[field.block].ids[chosen]
+            is_code = chosen >= CODE_COLUMN
+            code = np.where(is_code, chosen - CODE_COLUMN, 0)
+            stepped = field.grammar.step[state.state[at], code]
+            state.state[at] = np.where(is_code, stepped, state.state[at])
+            state.missing[at] |= chosen == MISSING_COLUMN
+            if field.slots is None:
+                done[at] = ~is_code
+                for i, c in zip(at[is_code], chosen[is_code], strict=True):
+                    state.seen[i].append(int(c))
+            else:
+                done[at] = state.slot[at] + 1 == field.slots
+        state.slot[alive] += 1
+        state.total[alive] += 1
+        cut = self._out_of_room(plan, state, fields, done)
+        over = alive[(done | cut)[alive]]
+        state.place[over] += 1
+        state.slot[over], state.state[over], state.missing[over] = 0, 0, False
+        state.left[over] = 0.5
+        for i in over:
+            state.seen[i] = []
+        return Step(
+            state.row[alive], fields[alive], state.id[alive], (done | cut)[alive], cut[alive]
+        )
+
+    def _out_of_room(self, plan: Plan, state: State, fields: Ints, done: Bools) -> Bools:
+        """(n,): texts that have all their tokens and have not ended by themselves."""
+        varying = np.array([f.slots is None for f in self.vocabulary.fields])[fields]
+        if not varying.any():
+            return np.zeros(len(fields), bool)
+        used = state.slot - self._prompted(plan, state, np.arange(len(fields)))
+        return varying & (fields >= 0) & ~done & (used >= plan.max_tokens)

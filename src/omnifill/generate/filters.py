@@ -1,0 +1,132 @@
+"""From scores to one choice: pure functions over (n, C) scores, and a sampler without state.
+
+Barred columns are -inf on the way in and stay so. Chance comes in as numbers in [0, 1), made from
+(seed, row, slot) alone, so that a row draws the same alone and in any batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from omnifill.errors import RequestError
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How the next slot is chosen."""
+
+    temperature: float = 1.0
+    """0: always the most likely one."""
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    repetition_penalty: float = 1.0
+    """Above 1: scores of ids that the text already holds are lowered (Keskar et al. 2019)."""
+    no_repeat_ngram: int = 0
+    """No run of that many text tokens occurs twice in a value; 0: no limit."""
+
+    def __post_init__(self) -> None:
+        checks = [
+            ("temperature", self.temperature >= 0, "0 or more"),
+            ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
+            ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1"),
+            ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
+            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
+        ]
+        for name, good, allowed in checks:
+            if not good:
+                raise RequestError(f"{name} = {getattr(self, name)}: must be {allowed}")
+
+
+def filtered(scores: Tensor, sampling: Sampling) -> Tensor:
+    """Scores (n, C) with temperature applied and unlikely columns barred."""
+    if sampling.temperature == 0:
+        return scores
+    scores = scores / sampling.temperature
+    if sampling.top_k is not None and sampling.top_k < scores.shape[1]:
+        least = scores.topk(sampling.top_k, dim=1).values[:, -1:]
+        scores = scores.masked_fill(scores < least, float("-inf"))
+    if sampling.min_p is not None:
+        prob = scores.softmax(dim=1)
+        scores = scores.masked_fill(
+            prob < sampling.min_p * prob.amax(dim=1, keepdim=True), float("-inf")
+        )
+    if sampling.top_p is not None and sampling.top_p < 1:
+        ordered, at = scores.softmax(dim=1).sort(dim=1, descending=True, stable=True)
+        # A column stays while the mass before it is below top_p; so the first always stays.
+        out = (ordered.cumsum(dim=1) - ordered) >= sampling.top_p
+        scores = scores.masked_fill(out.scatter(1, at, out), float("-inf"))
+    return scores
+
+
+def penalised(scores: Tensor, seen: Sequence[Sequence[int]], sampling: Sampling) -> Tensor:
+    """Repetition controls; `seen` are the columns that each row's text holds so far, in order."""
+    if sampling.repetition_penalty == 1 and not sampling.no_repeat_ngram:
+        return scores
+    scores = scores.clone()
+    for row, columns in enumerate(seen):
+        if not columns:
+            continue
+        if sampling.repetition_penalty != 1:
+            at = torch.tensor(sorted(set(columns)))
+            old = scores[row, at]
+            factor = sampling.repetition_penalty
+            scores[row, at] = torch.where(old > 0, old / factor, old * factor)
+        barred = _would_repeat(columns, sampling.no_repeat_ngram)
+        # If every way on would repeat, repeating is better than an invalid value.
+        left = torch.isfinite(scores[row])
+        left[barred] = False
+        if barred and bool(left.any()):
+            scores[row, barred] = float("-inf")
+    return scores
+
+
+def _would_repeat(columns: Sequence[int], size: int) -> list[int]:
+    """What would complete a run of `size` that is already there."""
+    if size == 0 or len(columns) < size - 1:
+        return []
+    tail = tuple(columns[len(columns) - size + 1 :])
+    starts = range(len(columns) - size + 1)
+    return sorted(
+        {columns[i + size - 1] for i in starts if tuple(columns[i : i + size - 1]) == tail}
+    )
+
+
+def choose(scores: Tensor, chance: Tensor, greedy: bool) -> tuple[Tensor, Tensor]:
+    """(n, C) scores and (n,) numbers in [0, 1) -> (n,) columns, and what is left of each number.
+
+    The choice inverts the distribution function over the columns in their order; what is left
+    is again uniform, so that a value of several ordered slots can be read off at a quantile.
+    """
+    prob = scores.double().softmax(dim=1)
+    if greedy:
+        return prob.argmax(dim=1), chance
+    cdf = prob.cumsum(dim=1)
+    point = chance.double()[:, None] * cdf[:, -1:]
+    # The first column whose mass reaches beyond the point; columns of no mass are never first.
+    column = torch.searchsorted(cdf, point, right=True).clamp(max=prob.shape[1] - 1)
+    mass = prob.gather(1, column)
+    left = (point - (cdf.gather(1, column) - mass)) / mass.clamp(min=1e-300)
+    return column[:, 0], left[:, 0].clamp(0, 1 - 1e-9)
+
+
+def uniforms(seed: int, rows: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
+    """Numbers in [0, 1) for (row, slot) pairs: SplitMix64 of the three (Steele et al. 2014)."""
+    with np.errstate(over="ignore"):
+        x = _mix(np.full(len(rows), seed, np.uint64) + np.uint64(0x9E3779B97F4A7C15))
+        x = _mix(x + rows.astype(np.uint64) * np.uint64(0xD1342543DE82EF95))
+        x = _mix(x + slot.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
+    return torch.from_numpy((x >> np.uint64(11)).astype(np.float64) * 2.0**-53)
+
+
+def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))

@@ -1,0 +1,39 @@
+"""The numbers that describe a network, as written to `config.json`."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, model_validator
+
+
+class ModelConfig(BaseModel):
+    """Shape of a network. Everything is decided; nothing is 'auto' any more."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = "transformer"
+    vocabulary: int
+    """Number of ids."""
+    fields: int = 1
+    """Number of fields; with one field there is no field embedding."""
+    coords: tuple[int, int, int] = (1, 1, 1)
+    """Size of each coordinate axis (row or time, column, level); 1: no embedding."""
+    dim: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    context: int
+    """Longest sequence in training, in slots."""
+    dropout: float = 0.0
+    tied: bool = False
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-6
+
+    @model_validator(mode="after")
+    def _fits(self) -> ModelConfig:
+        if self.heads % self.kv_heads:
+            raise ValueError(f"heads ({self.heads}) must be a multiple of kv_heads")
+        if self.head_dim % 2:
+            raise ValueError(f"head_dim ({self.head_dim}) must be even for rotary positions")
+        return self

@@ -1,0 +1,92 @@
+"""Embeddings, a backbone and a head: ids in, scores of ids out.
+
+The head is applied to the columns that matter only (a field's own range of ids); which those
+are is the caller's business.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any, Protocol, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omnifill.errors import RecipeError, unknown_name
+from omnifill.model.cache import Cache
+from omnifill.model.config import ModelConfig
+from omnifill.model.mask import Mask
+
+BACKBONES = {"transformer": "omnifill.model.transformer:Transformer"}
+"""Every backbone by name; a recipe may name another as 'module:Class'."""
+
+
+class Backbone(Protocol):
+    """(B, T, D) -> (B, T, D)."""
+
+    can: frozenset[str]
+    """Of: causal, full."""
+
+    def __call__(
+        self, x: Tensor, pos: Tensor, mask: Mask, cache: Cache | None = None
+    ) -> Tensor: ...
+
+    def new_cache(self, rows: int, length: int, sinks: int = 1) -> Cache: ...
+
+
+def load_backbone(name: str) -> Any:
+    """The class called `name`, or the one at 'module:Class'. For recipes only."""
+    module, _, attr = BACKBONES.get(name, name).partition(":")
+    if not attr:
+        raise RecipeError("model.backbone: " + unknown_name("backbone", name, BACKBONES))
+    return getattr(import_module(module), attr)
+
+
+class Network(nn.Module):
+    """The trained part of a run. Its weights are `model.safetensors`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.embed = nn.Embedding(config.vocabulary, config.dim)
+        self.fields = nn.Embedding(config.fields, config.dim) if config.fields > 1 else None
+        self.coords = nn.ModuleDict(
+            {str(a): nn.Embedding(n, config.dim) for a, n in enumerate(config.coords) if n > 1}
+        )
+        self.backbone = load_backbone(config.backbone)(config)
+        self.head = nn.Linear(config.dim, config.vocabulary, bias=False)
+        nn.init.normal_(self.embed.weight, std=1.0)
+        nn.init.zeros_(self.head.weight)
+        for table in [self.fields, *self.coords.values()]:
+            if table is not None:
+                nn.init.zeros_(cast(nn.Embedding, table).weight)
+        if config.tied:
+            nn.init.normal_(self.embed.weight, std=0.02)
+            self.head.weight = self.embed.weight
+
+    def embedded(self, ids: Tensor, field: Tensor, coord: Tensor | None) -> Tensor:
+        """ids and field (B, T), coord (B, T, 3) -> (B, T, D).
+
+        Field and coordinates are those of the slot that comes *next*, which is predicted here.
+        """
+        x: Tensor = self.embed(ids)
+        if self.fields is not None:
+            x = x + self.fields(field)
+        if coord is not None:
+            for axis, table in self.coords.items():
+                x = x + table(coord[..., int(axis)])
+        return F.dropout(x, self.config.dropout, self.training)
+
+    def forward(
+        self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
+        cache: Cache | None = None,
+    ) -> Tensor:  # fmt: skip
+        """(B, T) -> hidden states (B, T, D)."""
+        pos = torch.arange(ids.shape[1], device=ids.device)[None]
+        hidden: Tensor = self.backbone(self.embedded(ids, field, coord), pos, mask, cache)
+        return hidden
+
+    def scores(self, hidden: Tensor, columns: Tensor) -> Tensor:
+        """hidden (N, D), columns (K,) ids -> unnormalised log-probabilities (N, K)."""
+        return F.linear(hidden, self.head.weight[columns])

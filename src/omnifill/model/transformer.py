@@ -1,0 +1,184 @@
+"""The Transformer backbone: (B, T, D) hidden states in, (B, T, D) hidden states out.
+
+RMSNorm, rotary positions, QK-norm, grouped queries, SwiGLU, no biases: the plain graph of
+Llama and Qwen3, so that export is renaming. It knows no modality, objective or mode, and no
+device: masks, positions and caches are arguments.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omnifill.model.cache import KVCache, LayerCache
+from omnifill.model.config import ModelConfig
+from omnifill.model.mask import Mask
+
+LONG = 512
+"""From this many keys on, the fused attention kernel wins over two products and a softmax."""
+
+
+def rotary(pos: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
+    """pos (B, T) -> cosines and sines (B, 1, T, head_dim) (Su et al. 2021, arXiv 2104.09864)."""
+    half = torch.arange(0, head_dim, 2, device=pos.device, dtype=torch.float32)
+    angle = pos[..., None].float() * theta ** (-half / head_dim)  # (B, T, d/2)
+    angle = torch.cat([angle, angle], dim=-1)[:, None]  # (B, 1, T, d)
+    return angle.cos(), angle.sin()
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn pairs (i, i + d/2) of x (B, H, T, d) by their angle."""
+    first, second = x.chunk(2, dim=-1)
+    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
+
+
+class Attention(nn.Module):
+    """Causal or full self-attention with grouped queries."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
+        self.theta = config.rope_theta
+        width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        self.q_proj = nn.Linear(config.dim, width, bias=False)
+        self.k_proj = nn.Linear(config.dim, kv_width, bias=False)
+        self.v_proj = nn.Linear(config.dim, kv_width, bias=False)
+        self.o_proj = nn.Linear(width, config.dim, bias=False)
+        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None,
+        start: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """x (B, T, D), mask broadcast to (B, H, T, keys) -> (B, T, D).
+
+        `turn` rotates the keys; the queries are the last T of them, or stand at `start`.
+        """
+        rows, num, _ = x.shape
+        q = self.q_norm(self.q_proj(x).view(rows, num, self.heads, self.head_dim)).transpose(1, 2)
+        k = self.k_norm(self.k_proj(x).view(rows, num, self.kv_heads, self.head_dim))
+        k = k.transpose(1, 2)  # (B, KV, T, d)
+        v = self.v_proj(x).view(rows, num, self.kv_heads, self.head_dim).transpose(1, 2)
+        cos, sin = turn
+        if cache is None or start is None:
+            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+        else:
+            cache.write(k, v, start)
+            keys = cos.shape[2]
+            slot = start[:, None] + torch.arange(num, device=x.device)  # (B, T)
+            q = rotate(q, cos[0, 0, slot][:, None], sin[0, 0, slot][:, None])
+            k = rotate(cache.keys[:rows, :, :keys], cos, sin)
+            v = cache.values[:rows, :, :keys]
+        if self.kv_heads != self.heads:
+            k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
+            v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
+        out = attend(q, k, v, mask)
+        mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(rows, num, -1))
+        return mixed
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
+    """q (B, H, T, d), k and v (B, H, U, d), mask (…, T, U) True where q may look -> as q.
+
+    Short sequences on a CPU run as two products and a softmax: the fused kernel's backward is
+    slower there (docs/log.md).
+    """
+    if k.shape[2] >= LONG or q.device.type != "cpu":
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    weights = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]))
+    weights = weights.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+    return weights.to(v.dtype) @ v
+
+
+class FeedForward(nn.Module):
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.gate_proj = nn.Linear(config.dim, config.ffn, bias=False)
+        self.up_proj = nn.Linear(config.dim, config.ffn, bias=False)
+        self.down_proj = nn.Linear(config.ffn, config.dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        return out
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and added to the stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.attn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.attn = Attention(config)
+        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.ffn = FeedForward(config)
+        self.dropout = config.dropout
+
+    def forward(
+        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None,
+        start: Tensor | None,
+    ) -> Tensor:  # fmt: skip
+        """(B, T, D) -> (B, T, D)."""
+        out = self.attn(self.attn_norm(x), turn, mask, cache, start)
+        x = x + F.dropout(out, self.dropout, self.training)
+        return x + F.dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
+
+
+class Transformer(nn.Module):
+    """A stack of blocks and a last norm."""
+
+    can = frozenset({"causal", "full"})
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
+        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        """Fan-in scaled normal weights; what writes to the stream starts at zero."""
+        for name, weight in self.named_parameters():
+            if name.endswith(("o_proj.weight", "down_proj.weight")):
+                nn.init.zeros_(weight)
+            elif weight.ndim == 2:
+                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+
+    def forward(self, x: Tensor, pos: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+        """x (B, T, D), pos (B or 1, T) -> (B, T, D).
+
+        With a cache, x continues what each row holds there (`pos` is then the cache's matter).
+        """
+        num = x.shape[1]
+        if cache is None:
+            start, look = None, mask.dense(num, x.device)
+            turn = rotary(pos, self.config.head_dim, self.config.rope_theta)
+        else:
+            start = cache.lengths
+            keys = int(start.max()) + num
+            look = mask.stepped(start, num, keys)
+            every = torch.arange(keys, device=x.device)[None]
+            turn = rotary(every, self.config.head_dim, self.config.rope_theta)
+        turn = (turn[0].to(x.dtype), turn[1].to(x.dtype))
+        for i, block in enumerate(self.blocks):
+            x = block(x, turn, look, None if cache is None else cache.layers[i], start)
+        if cache is not None:
+            cache.advance(num)
+        out: Tensor = self.norm(x)
+        return out
+
+    def new_cache(self, rows: int, length: int, sinks: int = 1) -> KVCache:
+        """Room for `length` slots of `rows` rows; the first `sinks` slots are never dropped."""
+        weight = self.norm.weight
+        shape = (rows, self.config.kv_heads, length, self.config.head_dim)
+        layers = [
+            LayerCache(weight.new_zeros(shape), weight.new_zeros(shape))
+            for _ in range(self.config.layers)
+        ]
+        return KVCache(layers, sinks)

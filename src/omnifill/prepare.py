@@ -1,0 +1,89 @@
+"""Source -> schema -> codecs -> encoded records in a run folder: everything before step one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omnifill.artifact import RunFolder, codec_folders
+from omnifill.codecs.table import check_codec, load_codec
+from omnifill.data.stage import Staged, open_staged
+from omnifill.form.encode import encode_part
+from omnifill.form.stream import is_text
+from omnifill.form.vocabulary import Vocabulary
+from omnifill.progress import Progress
+from omnifill.recipe import Recipe
+from omnifill.schema import FieldSpec, Schema
+from omnifill.types import Codec
+
+LONGEST_RECORD = 1024
+"""Most ids of a record of several fields, where the recipe names no context."""
+PARTS = ("train", "valid", "test")
+
+
+def fit_codecs(staged: Staged, schema: Schema) -> dict[str, Codec]:
+    """A codec for every field, learned from the training part alone."""
+    for spec in schema.fields:
+        check_codec(spec.name, spec.type, spec.codec)
+    groups: dict[str, list[FieldSpec]] = {}
+    for name, folder in codec_folders(schema).items():
+        groups.setdefault(folder, []).append(schema[name])
+    out: dict[str, Codec] = {}
+    with Progress("learning codecs", len(groups), "codecs") as progress:
+        for specs in groups.values():
+            options: Mapping[str, Any] = specs[0].options
+            codec = load_codec(specs[0].codec).fit(_values(staged, specs), options)
+            out |= {spec.name: codec for spec in specs}
+            progress.advance()
+    return {spec.name: out[spec.name] for spec in schema.fields}
+
+
+def _values(staged: Staged, specs: list[FieldSpec]) -> Iterator[list[Any]]:
+    """Values of some fields in the training part, chunk by chunk, blanks left out."""
+    names = [spec.name for spec in specs]
+    for chunk in staged.chunks("train", names):
+        for name in names:
+            yield [value for value in chunk[name] if value is not None]
+
+
+def encode_parts(
+    staged: Staged, vocabulary: Vocabulary, recipe: Recipe, folder: RunFolder
+) -> list[str]:
+    """Encode every part into the run folder; returns notes for the user."""
+    stream = vocabulary.schema.stream
+    longest = None if is_text(vocabulary) else (recipe.model.context or LONGEST_RECORD)
+    notes = []
+    total = sum(staged.rows[part] for part in PARTS)
+    with Progress("encoding", total, "rows") as progress:
+        for part in PARTS:
+            cuts = encode_part(
+                vocabulary, _counted(staged, part, progress), folder.encoded / part, longest,
+                stream,
+            )  # fmt: skip
+            if cuts.unknown:
+                notes.append(
+                    f"{cuts.unknown} values of {part} rows never occur in training rows; "
+                    f"they are left out of the losses"
+                )
+            if str(cuts):
+                notes.append(
+                    f"cut to fit {longest or 'max_tokens'} tokens a record in {part}: {cuts} "
+                    f"(longer: --set model.context=N, or schema.fields.NAME.max_tokens)"
+                )
+    return notes
+
+
+def _counted(staged: Staged, part: str, progress: Progress) -> Iterator[dict[str, list[Any]]]:
+    for chunk in staged.chunks(part):
+        yield chunk
+        progress.advance(len(next(iter(chunk.values()))))
+
+
+def staged_columns(folder: RunFolder, part: str) -> dict[str, list[Any]]:
+    """All canonical values of a part, by field."""
+    staged = open_staged(folder.staged)
+    out: dict[str, list[Any]] = {}
+    for chunk in staged.chunks(part):
+        for name, values in chunk.items():
+            out.setdefault(name, []).extend(values)
+    return out

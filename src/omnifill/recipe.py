@@ -1,0 +1,349 @@
+"""The recipe: every setting of a run, typed, in one tree.
+
+Load, override by path, check, dump. An unknown key is an error that names the nearest known one.
+Nothing edits a recipe after it is loaded; the resolved recipe is written into the run folder,
+and training from it again gives the same bytes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from omnifill.errors import RecipeError, unknown_name
+
+
+class Settings(BaseModel):
+    """Base of every group of settings: frozen, and unknown keys are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class CleanSettings(Settings):
+    """Cleaning of text, before anything is learned. Neutral to language by default."""
+
+    nfc: bool = True
+    """Unicode normalisation form C."""
+    white_space: bool = True
+    """Strip the ends; fold runs of blanks and tabs to one; line ends to LF; keep line breaks."""
+    lower: bool = False
+    """Lower-case."""
+    html: bool = False
+    """Remove HTML tags and resolve entities."""
+    duplicates: Literal["keep", "exact", "near"] = "keep"
+    """Drop rows that repeat an earlier row: exactly, or nearly (needs the extra `clean`)."""
+
+
+class SplitSettings(Settings):
+    """Which rows are trained on, validated on, and kept for the test."""
+
+    valid: float = Field(0.05, ge=0, lt=1)
+    """Share of rows for validation, by hash of the row."""
+    test: float = Field(0.05, ge=0, lt=1)
+    """Share of rows kept for `evaluate`, by hash of the row."""
+    column: str | None = None
+    """A column that says 'train', 'valid' or 'test'; it is not a field then."""
+    valid_file: str | None = None
+    """A file whose rows are the validation part (no row is taken by hash then)."""
+
+    @model_validator(mode="after")
+    def _leaves_training_rows(self) -> SplitSettings:
+        if self.valid + self.test >= 1:
+            raise ValueError("valid + test must leave rows to train on (below 1)")
+        return self
+
+
+class DataSettings(Settings):
+    """How the source is read."""
+
+    encoding: str | None = None
+    """Encoding of text files that are neither UTF-8 nor UTF-16 with a byte-order mark."""
+    delimiter: str | None = None
+    """Column delimiter of CSV files; found by itself if not given."""
+    columns: list[str] | None = None
+    """Names for the columns, by position, instead of the header's."""
+    drop: list[str] = Field(default_factory=list)
+    """Columns to leave out."""
+    explode: str | None = None
+    """A column of lists: one row for each element."""
+    join: str = "\n"
+    """The separator that joins a list of strings into one text."""
+    documents: Literal["stream", "paragraphs", "lines"] = "stream"
+    """A plain text file is one stream, or one document per blank-line paragraph or per line."""
+    clean: CleanSettings = Field(default_factory=CleanSettings)
+    split: SplitSettings = Field(default_factory=SplitSettings)
+
+
+class FieldSettings(Settings):
+    """What the user says about one field; everything else is inferred."""
+
+    type: str | None = None
+    """text, category, number or datetime."""
+    codec: str | None = None
+    """A codec's name, or 'module:Class'."""
+    weight: float = Field(1.0, gt=0)
+    """Weight of the field's loss in training."""
+    max_tokens: int | None = Field(None, gt=0)
+    """Longest text in tokens; the rest is cut, with a warning."""
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the codec, such as `vocabulary`, `cells`, `tokenizer`."""
+
+
+class SchemaSettings(Settings):
+    """Overrides of the inferred schema."""
+
+    fields: dict[str, FieldSettings] = Field(default_factory=dict)
+
+
+class Task(Settings):
+    """One (given → want) pair; the loss is on the wanted fields alone."""
+
+    given: list[str] = Field(default_factory=list)
+    want: list[str]
+    weight: float = Field(1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _disjoint(self) -> Task:
+        if not self.want:
+            raise ValueError("want must name at least one field")
+        both = set(self.given) & set(self.want)
+        if both:
+            raise ValueError(f"a field cannot be given and wanted at once: {sorted(both)}")
+        return self
+
+
+class MixSettings(Settings):
+    """Shares of the orders in which a record is laid out when no task is named."""
+
+    schema_order: float = Field(0.5, ge=0)
+    random_order: float = Field(0.25, ge=0)
+    one_last: float = Field(0.25, ge=0)
+    """One random field moved to the end: it is predicted from all the others."""
+
+    @model_validator(mode="after")
+    def _some(self) -> MixSettings:
+        if self.schema_order + self.random_order + self.one_last <= 0:
+            raise ValueError("at least one share must be above 0")
+        return self
+
+
+class FormSettings(Settings):
+    """How a record becomes a sequence."""
+
+    mix: MixSettings = Field(default_factory=MixSettings)
+    tasks: list[Task] = Field(default_factory=list)
+    """Named tasks; empty means any-to-any."""
+
+
+class ModelSettings(Settings):
+    """The network. Numbers win over `size`."""
+
+    backbone: str = "transformer"
+    """A backbone's name, or 'module:Class'."""
+    size: Literal["auto", "nano", "tiny", "small", "medium", "large", "xl"] = "auto"
+    """One dial for dim, layers and heads; auto chooses for this data, budget and machine."""
+    dim: int | None = Field(None, gt=0)
+    """Width."""
+    layers: int | None = Field(None, gt=0)
+    heads: int | None = Field(None, gt=0)
+    kv_heads: int | None = Field(None, gt=0)
+    """Grouped queries: fewer heads for keys and values; default: as many as `heads`."""
+    head_dim: int | None = Field(None, gt=0)
+    """Width of a head; default: dim / heads."""
+    ffn: int | None = Field(None, gt=0)
+    """Hidden width of the feed-forward part; default: about 8/3 dim."""
+    context: int | None = Field(None, gt=1)
+    """Longest sequence in training, in tokens."""
+    dropout: float | None = Field(None, ge=0, lt=1)
+    tied: bool | None = None
+    """Whether the head shares the embedding's matrix."""
+
+
+class ObjectiveSettings(Settings):
+    """What is learned."""
+
+    name: str = "causal"
+    """An objective's name, or 'module:Class'."""
+
+
+class TrainSettings(Settings):
+    """The training run. At most one of budget, steps and epochs leads."""
+
+    budget: str | None = None
+    """Time from the start of the command to its end: 90s, 10m, 2h."""
+    steps: int | None = Field(None, gt=0)
+    epochs: float | None = Field(None, gt=0)
+    batch_tokens: int | None = Field(None, gt=0)
+    """Tokens of one optimiser step."""
+    micro_tokens: int | None = Field(None, gt=0)
+    """Tokens of one forward pass; a step of more is accumulated exactly."""
+    optim: Literal["muon", "adamw"] = "muon"
+    """muon: Muon for matrices and AdamW for the rest."""
+    lr: float = Field(0.02, gt=0)
+    """Peak learning rate of Muon's matrices."""
+    lr_adamw: float = Field(0.003, gt=0)
+    """Peak learning rate of AdamW's parameters."""
+    weight_decay: float = Field(0.1, ge=0)
+    warmup: int | None = Field(None, ge=0)
+    """Steps from zero to the peak learning rate."""
+    decay: float = Field(0.6, gt=0, le=1)
+    """Share of the steps, at the end, over which the rate falls linearly to zero."""
+    schedule: list[tuple[int, float]] | None = None
+    """(step, share of the peak rate) knots; from `warmup` and `decay` if not given. A run under a
+    budget writes down here what it did, so that it can be repeated."""
+    clip: float = Field(1.0, gt=0)
+    """Largest norm of the gradient."""
+    ema: float | None = Field(None, ge=0, lt=1)
+    """Decay of the moving average of the weights, which is what is kept; 0: none."""
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    compile: Literal["auto", "on", "off"] = "auto"
+    seed: int = Field(0, ge=0, lt=2**32)
+    eval_every: int | None = Field(None, gt=0)
+    """Steps between validations."""
+    save_every: int | None = Field(None, gt=0)
+    """Steps between checkpoints."""
+    patience: int = Field(4, gt=0)
+    """Validations without a better loss after which over-fitting stops the run."""
+
+    @field_validator("budget")
+    @classmethod
+    def _is_a_time(cls, value: str | None) -> str | None:
+        if value is not None:
+            parse_duration(value)
+        return value
+
+    @model_validator(mode="after")
+    def _one_length(self) -> TrainSettings:
+        named = [k for k in ("budget", "steps", "epochs") if getattr(self, k) is not None]
+        if len(named) > 1:
+            raise ValueError(f"{' and '.join(named)} both set the length of the run; give one")
+        return self
+
+
+class Recipe(Settings):
+    """All settings of a run."""
+
+    data: DataSettings = Field(default_factory=DataSettings)
+    schema_: SchemaSettings = Field(default_factory=SchemaSettings, alias="schema")
+    form: FormSettings = Field(default_factory=FormSettings)
+    model: ModelSettings = Field(default_factory=ModelSettings)
+    objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
+    train: TrainSettings = Field(default_factory=TrainSettings)
+
+    def with_values(self, **changes: Any) -> Recipe:
+        """A copy with dotted paths set: `with_values(**{"train.steps": 100})`."""
+        tree = to_dict(self)
+        for path, value in changes.items():
+            _set_path(tree, path, value)
+        return from_dict(tree)
+
+
+def parse_duration(text: str) -> float:
+    """'90s', '10m', '1.5h' -> seconds."""
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", text)
+    if not match:
+        raise ValueError(f"{text!r} is not a time; write 90s, 10m or 2h")
+    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 1}[match[2]]
+
+
+def load_recipe(path: Path) -> Recipe:
+    """Read a YAML recipe."""
+    try:
+        tree = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RecipeError(f"recipe {path}: cannot be read ({error.strerror})") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise RecipeError(f"recipe {path}: is not YAML in UTF-8: {error}") from None
+    if not isinstance(tree, dict | None):
+        raise RecipeError(f"recipe {path}: must hold keys such as 'train:', not {tree!r}")
+    return from_dict(tree or {})
+
+
+def from_dict(tree: Mapping[str, Any]) -> Recipe:
+    """Build a checked recipe; RecipeError names the key, the value and what is allowed."""
+    try:
+        return Recipe.model_validate(tree)
+    except ValidationError as error:
+        raise RecipeError(_explain(error)) from None
+
+
+def to_dict(recipe: Recipe) -> dict[str, Any]:
+    """The whole tree as plain data, defaults included."""
+    return recipe.model_dump(mode="json", by_alias=True)
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """The whole tree as YAML."""
+    return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
+
+
+def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
+    """['train.lr=0.01'] -> {'train.lr': 0.01}; values are YAML."""
+    out: dict[str, Any] = {}
+    for pair in pairs:
+        path, eq, value = pair.partition("=")
+        if not eq or not path:
+            raise RecipeError(f"--set {pair!r}: write it as key.path=value")
+        try:
+            out[path.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            out[path.strip()] = value
+    return out
+
+
+def _set_path(tree: dict[str, Any], path: str, value: Any) -> None:
+    *parents, last = _split_path(path)
+    for key in parents:
+        child = tree.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise RecipeError(f"{path}: {key!r} holds a value, not further keys")
+        tree = child
+    tree[last] = value
+
+
+def _split_path(path: str) -> list[str]:
+    """Dots separate keys, but a field's name may hold dots: schema.fields.NAME.key."""
+    prefix = "schema.fields."
+    if path.startswith(prefix) and "." in path[len(prefix) :]:
+        rest = path[len(prefix) :]
+        name, _, key = rest.rpartition(".")
+        if ".options" in f".{name}":
+            name, _, option = rest.partition(".options.")
+            return ["schema", "fields", name, "options", option]
+        return ["schema", "fields", name, key]
+    return path.split(".")
+
+
+def _explain(error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(p) for p in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _keys_at(item["loc"][:-1])
+            lines.append(f"{where}: {unknown_name('setting', str(item['loc'][-1]), known)}")
+        else:
+            what = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{where or 'recipe'} = {item['input']!r}: {what}")
+    return "recipe: " + "; ".join(lines)
+
+
+def _keys_at(path: tuple[int | str, ...]) -> list[str]:
+    """Known keys of the group of settings at a path of the tree."""
+    node: Any = Recipe
+    for part in path:
+        if not (isinstance(node, type) and issubclass(node, BaseModel)):
+            break
+        names = {(f.alias or n): f.annotation for n, f in node.model_fields.items()}
+        node = names.get(str(part), node)
+        args = getattr(node, "__args__", ())
+        inner = [a for a in args if isinstance(a, type) and issubclass(a, BaseModel)]
+        if inner:  # list[Task] or dict[str, FieldSettings]: the element's keys
+            node = inner[-1]
+    if isinstance(node, type) and issubclass(node, BaseModel):
+        return [f.alias or n for n, f in node.model_fields.items()]
+    return []

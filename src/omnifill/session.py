@@ -1,0 +1,282 @@
+"""One training session in a run folder: its lock, its decisions, its signals, its end.
+
+The folder's state goes preparing -> training -> done. What a resumed session needs is written
+before the first step; a folder that was still preparing starts afresh.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import shutil
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import nn
+
+from omnifill.artifact import RunFolder
+from omnifill.data.shards import Shard, open_shard
+from omnifill.errors import DataError, Interrupted, RecipeError, RunError
+from omnifill.form.stream import BatchStream, Position, eval_batches, is_text
+from omnifill.form.vocabulary import Vocabulary
+from omnifill.model.config import ModelConfig
+from omnifill.model.network import Network, load_backbone
+from omnifill.objectives.table import load_objective
+from omnifill.recipe import Recipe, dump_recipe, load_recipe, parse_duration
+from omnifill.schema import Schema
+from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide
+from omnifill.train.loop import Report, Trainer, TrainPlan
+from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock
+from omnifill.train.pace import measure_pace
+from omnifill.types import Codec
+
+EVAL_IDS = 60_000
+"""Ids of the validation part that are read at each validation."""
+RESERVE = 0.02
+"""Share of the budget kept for saving and leaving, beside a second and a half."""
+
+
+class Session:
+    """Use as a context manager around preparation and `fit`."""
+
+    def __init__(self, folder: RunFolder, started: float, live: LiveLine) -> None:
+        self.folder, self.started, self.live = folder, started, live
+        self.trainer: Trainer | None = None
+        self.asked = 0
+        self.handlers: dict[int, Any] = {}
+
+    # --- entering and leaving --------------------------------------------------------------
+
+    def __enter__(self) -> Session:
+        self.folder.path.mkdir(parents=True, exist_ok=True)
+        self._lock()
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                self.handlers[number] = signal.signal(number, self._asked_to_stop)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self.handlers.items():
+            signal.signal(number, handler)
+        self.live.close()
+        with suppress(OSError):
+            (self.folder.path / "lock").unlink()
+
+    def _lock(self) -> None:
+        """One session a folder: the lock names a process; a dead one's lock does not count."""
+        path = self.folder.path / "lock"
+        with suppress(OSError, ValueError):
+            owner = int(path.read_text(encoding="utf-8"))
+            if owner != os.getpid() and _is_alive(owner):
+                raise RunError(
+                    f"{self.folder.path}: another training (process {owner}) writes there; wait "
+                    f"for it or choose another --out"
+                )
+        path.write_text(str(os.getpid()), encoding="utf-8")
+
+    def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
+        """First time: finish the step, save, leave. Second time, or while preparing: now."""
+        self.asked += 1
+        if self.trainer is not None and self.asked == 1:
+            self.trainer.stop_asked = True
+            return
+        raise Interrupted("stopped before anything was trained" if self.trainer is None else
+                          "stopped at once; the last checkpoint stands")  # fmt: skip
+
+    # --- before step one -------------------------------------------------------------------
+
+    def is_prepared(self) -> bool:
+        """Whether the folder holds a run that only needs to go on."""
+        if not (self.folder.path / "run.json").exists():
+            return False
+        return self.folder.read_state().get("state") in ("training", "done")
+
+    def start_afresh(self, resume: bool) -> None:
+        """Empty the folder of an unfinished preparation; refuse to write over a run."""
+        if (self.folder.path / "run.json").exists():
+            state = self.folder.read_state().get("state")
+            if state != "preparing":
+                raise RunError(
+                    f"{self.folder.path}: holds a run already; choose another --out, continue it "
+                    f"with --resume, or delete the folder"
+                )
+        elif any(p.name != "lock" for p in self.folder.path.iterdir()):
+            raise RunError(
+                f"{self.folder.path}: is not empty and not a run folder; choose another --out"
+            )
+        for name in ("data", "codecs", "checkpoints"):
+            shutil.rmtree(self.folder.path / name, ignore_errors=True)
+        self.folder.write_state(state="preparing")
+
+    def decide(
+        self, recipe: Recipe, schema: Schema, codecs: Mapping[str, Codec],
+        vocabulary: Vocabulary, notes: Sequence[str],
+    ) -> None:  # fmt: skip
+        """Settle everything that the recipe leaves open, and write it down."""
+        for note in notes:
+            self.live.say(note)
+        train = recipe.train
+        if train.budget is None and train.steps is None and train.epochs is None:
+            recipe = recipe.with_values(**{"train.budget": DEFAULT_BUDGET})
+        shard = open_shard(self.folder.encoded / "train")
+        if shard.sizes.sum() == 0:
+            raise DataError("the training part is empty: nothing to learn from")
+        objective = load_objective(recipe.objective.name)(vocabulary)
+        check_matrix(recipe, objective)
+        numbers = DataNumbers(
+            int(shard.sizes.sum()), len(shard), int(shard.sizes.max()), is_text(vocabulary)
+        )
+
+        def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:
+            stream = self._stream(recipe, vocabulary, shard, config, batch_tokens)
+            batches = ((b, p) for b, p in stream(Position()))
+            torch.manual_seed(recipe.train.seed)
+            return measure_pace(Network(config), plan, batches, objective.loss)
+
+        left, deadline = self._time_left(recipe)
+        decision = decide(
+            recipe, numbers, vocabulary=vocabulary.size, fields=len(vocabulary.fields),
+            coords=vocabulary.coord_sizes, seconds=left, deadline=deadline, measure=measure,
+        )  # fmt: skip
+        self.folder.save_codecs(schema, codecs)
+        self.folder.write("schema.json", schema.model_dump_json(indent=1))
+        self.folder.write("config.json", decision.config.model_dump_json(indent=1))
+        self.folder.write("recipe.yaml", dump_recipe(decision.recipe))
+        self.folder.write_state(state="training", notes=list(notes), deadline=deadline is not None)
+
+    def _time_left(self, recipe: Recipe) -> tuple[float | None, float | None]:
+        """Seconds for the steps, and the moment by which they must be done; None: no budget."""
+        if recipe.train.budget is None:
+            return None, None
+        budget = parse_duration(recipe.train.budget)
+        deadline = self.started + budget * (1 - RESERVE) - 1.5
+        self.deadline = deadline
+        return deadline - time.monotonic(), deadline
+
+    def _stream(
+        self, recipe: Recipe, vocabulary: Vocabulary, shard: Shard, config: ModelConfig,
+        batch_tokens: int,
+    ) -> BatchStream:  # fmt: skip
+        return BatchStream(
+            shard, vocabulary, recipe.form, batch_tokens=batch_tokens, context=config.context,
+            seed=recipe.train.seed,
+        )  # fmt: skip
+
+    # --- training --------------------------------------------------------------------------
+
+    def fit(self) -> None:
+        """Train, or go on training, what the folder holds; then write the model."""
+        if self.folder.read_state()["state"] == "done":
+            return
+        recipe = load_recipe(self.folder.path / "recipe.yaml")
+        schema, config = self.folder.load_schema(), self.folder.load_config()
+        vocabulary = Vocabulary(schema, self.folder.load_codecs(schema))
+        objective = load_objective(recipe.objective.name)(vocabulary)
+        shard = open_shard(self.folder.encoded / "train")
+        assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
+        stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
+        torch.manual_seed(recipe.train.seed)
+        network = Network(config)
+        plan = resolved_plan(recipe, getattr(self, "deadline", None))
+        trainer = Trainer(network, plan, self.folder.checkpoints)
+        for line in trainer.resume():
+            self.live.say(line)
+        self.trainer = trainer
+        if self.asked:
+            raise Interrupted("stopped before the first step")
+        valid = open_shard(self.folder.encoded / "valid")
+        events = Events(self.folder.path, trainer.progress.step)
+        listeners: list[Callable[[Report], None]] = [
+            MetricsFile(self.folder.metrics, trainer.progress.step),
+            events,
+            self.live,
+        ]
+
+        def listen(report: Report) -> None:
+            for listener in listeners:
+                listener(report)
+
+        def batches(position: dict[str, int]) -> Iterator[tuple[Any, dict[str, int]]]:
+            for batch, after in stream(Position(**position)):
+                yield batch, vars(after)
+
+        def evaluate(model: nn.Module) -> float:
+            source = valid if len(valid) else shard
+            tokens = recipe.train.batch_tokens or 2048
+            return validation_loss(model, objective, eval_batches(
+                source, vocabulary, context=config.context, batch_tokens=tokens, limit=EVAL_IDS
+            ))  # fmt: skip
+
+        try:
+            progress = trainer.run(batches, objective.loss, evaluate, listen)
+        finally:
+            events.close()
+        self.folder.save_model(config, trainer.best or trainer.weights())
+        done = recipe.with_values(**{
+            "train.steps": progress.end,
+            "train.schedule": [list(knot) for knot in progress.schedule],
+        })  # fmt: skip
+        self.folder.write("recipe.yaml", dump_recipe(done))
+        seconds = round(time.monotonic() - self.started, 1)
+        summary = {
+            "steps": progress.step, "best_step": progress.best_step,
+            "valid": None if math.isinf(progress.best) else progress.best,
+            "seconds": seconds,
+            "over_fitted": progress.over_fitted,
+        }  # fmt: skip
+        state = self.folder.read_state()
+        self.folder.write_state(
+            state="done", notes=state.get("notes", []), training=json.loads(json.dumps(summary))
+        )
+        self.live.say(
+            f"trained {progress.step} steps in {clock(seconds)}, "
+            f"best validation loss {progress.best:.4f} at step {progress.best_step}"
+        )
+
+
+def resolved_plan(recipe: Recipe, deadline: float | None) -> TrainPlan:
+    """The plan of a resolved recipe; its schedule already says everything about length."""
+    assert recipe.train.steps is not None, "a resolved recipe names its steps"
+    return build_plan(
+        recipe, steps=recipe.train.steps, epoch_steps=1, bf16=recipe.train.precision == "bf16",
+        deadline=deadline,
+    )  # fmt: skip
+
+
+def validation_loss(model: nn.Module, objective: Any, batches: Iterator[Any]) -> float:
+    """Mean nats per target over the batches."""
+    total, count = 0.0, 0.0
+    for batch in batches:
+        part = objective.loss(model, batch)
+        total, count = total + float(part.total), count + float(part.count)
+    return total / max(count, 1e-12)
+
+
+def check_matrix(recipe: Recipe, objective: Any) -> None:
+    """RecipeError if the backbone cannot do what the objective needs."""
+    lacking = objective.needs - load_backbone(recipe.model.backbone).can
+    if lacking:
+        raise RecipeError(
+            f"model.backbone = {recipe.model.backbone!r} cannot do what objective.name = "
+            f"{recipe.objective.name!r} needs: {', '.join(sorted(lacking))}"
+        )
+
+
+def _is_alive(process: int) -> bool:
+    """Whether a process of that number runs; on Windows, where one cannot ask safely: no."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

@@ -1,0 +1,194 @@
+"""What a recipe leaves open: size, batch, number of steps, schedule, precision.
+
+Everything is decided before step one, from the data's numbers and the machine's pace, and is
+written into the resolved recipe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from omnifill.errors import RecipeError
+from omnifill.model.config import ModelConfig
+from omnifill.model.sizes import build_config, nearest_size
+from omnifill.recipe import Recipe, parse_duration
+from omnifill.train.loop import TrainPlan, default_schedule
+from omnifill.train.optim import OptimConfig
+
+DEFAULT_BUDGET = "10m"
+"""Length of a run whose recipe names none."""
+TOKENS_PER_WEIGHT = 6.0
+"""Tokens seen for each weight of the blocks at the size that `auto` picks (docs/log.md)."""
+RATE_GUESS = 1.2e11
+"""Floating-point operations a second of a training step, to pick a size before measuring."""
+
+
+@dataclass(frozen=True)
+class DataNumbers:
+    """What the encoded training part looks like."""
+
+    ids: int
+    """Total ids: one epoch."""
+    records: int
+    longest: int
+    """Ids of the longest record."""
+    text: bool
+    """One text field alone, cut in windows."""
+
+
+Measure = Callable[[ModelConfig, TrainPlan, int], float]
+"""(network, plan, batch_tokens) -> seconds of one step."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A run, decided."""
+
+    config: ModelConfig
+    plan: TrainPlan
+    recipe: Recipe
+
+
+def decide(
+    recipe: Recipe, numbers: DataNumbers, *, vocabulary: int, fields: int,
+    coords: tuple[int, int, int], seconds: float | None, deadline: float | None, measure: Measure,
+) -> Decision:  # fmt: skip
+    """`seconds`: what is left of the budget; RecipeError if nothing can be done in them."""
+    settings = recipe.train
+    batch_tokens = settings.batch_tokens or default_batch(numbers)
+    size: str = recipe.model.size
+    if size == "auto":
+        size = auto_size(numbers, seconds if seconds is not None else 600.0)
+    context = recipe.model.context or (default_context(seconds) if numbers.text else 0)
+    if not numbers.text:
+        context = max(context, numbers.longest)
+    config = build_config(
+        recipe.model, size, vocabulary=vocabulary, fields=fields, coords=coords,
+        context=context, dropout=default_dropout(numbers),
+    )  # fmt: skip
+    draft = build_plan(recipe, steps=1, epoch_steps=1, bf16=False)
+    bf16, pace = _precision(recipe, config, draft, batch_tokens, measure)
+    epoch_steps = max(1, math.ceil(numbers.ids / batch_tokens))
+    steps = _steps(recipe, epoch_steps, seconds, pace)
+    plan = build_plan(recipe, steps=steps, epoch_steps=epoch_steps, bf16=bf16, deadline=deadline)
+    return Decision(config, plan, resolved(recipe, config, plan, batch_tokens))
+
+
+def default_batch(numbers: DataNumbers) -> int:
+    """Tokens of a step: fewer when there is little data, so that an epoch has some steps."""
+    most = 2048 if numbers.text else 8192
+    return max(256, min(most, numbers.ids // 20))
+
+
+def default_context(seconds: float | None) -> int:
+    """Longest window of a text: longer ones pay only when there is time to train on them."""
+    return 128 if seconds is not None and seconds < 420 else 256
+
+
+def default_dropout(numbers: DataNumbers) -> float:
+    """More of it the less data there is."""
+    return 0.1 if numbers.ids < 300_000 else 0.0
+
+
+def auto_size(numbers: DataNumbers, seconds: float) -> str:
+    """The size that time and data can feed."""
+    by_time = math.sqrt(RATE_GUESS * seconds / (6 * TOKENS_PER_WEIGHT))
+    by_data = 40.0 * numbers.ids
+    return nearest_size(min(by_time, by_data))
+
+
+def bf16_pays() -> bool:
+    """Whether this machine multiplies bf16 in hardware."""
+    if torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported())
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def _precision(
+    recipe: Recipe, config: ModelConfig, draft: TrainPlan, batch_tokens: int, measure: Measure
+) -> tuple[bool, float | None]:
+    """bf16 where it is faster by measurement; and the seconds of a step, where they matter."""
+    wish, timed = recipe.train.precision, recipe.train.budget is not None
+    candidates = {"fp32": [False], "bf16": [True], "auto": [False, True]}[wish]
+    if wish == "auto" and not bf16_pays():
+        candidates = [False]
+    if len(candidates) == 1 and not timed:
+        return candidates[0], None
+    paces = {
+        bf16: measure(config, TrainPlan(**{**vars(draft), "bf16": bf16}), batch_tokens)
+        for bf16 in candidates
+    }
+    best = min(paces, key=lambda k: paces[k])
+    return best, paces[best]
+
+
+def _steps(recipe: Recipe, epoch_steps: int, seconds: float | None, pace: float | None) -> int:
+    settings = recipe.train
+    if settings.steps is not None:
+        return settings.steps
+    if settings.epochs is not None:
+        return max(1, round(settings.epochs * epoch_steps))
+    if seconds is None or pace is None:
+        raise AssertionError("a run without steps and epochs has a budget")
+    steps = int(seconds / (pace * 1.05))  # validation takes its share
+    if steps < 10:
+        raise RecipeError(
+            f"train.budget = {settings.budget!r}: too small to train anything here; preparation "
+            f"is done and one step takes {pace:.2f} s. Give at least "
+            f"{math.ceil(parse_duration(settings.budget or '0s') - seconds + 20 * pace)}s, a "
+            f"smaller model (--set model.size=nano) or less data"
+        )
+    return steps
+
+
+def build_plan(
+    recipe: Recipe, *, steps: int, epoch_steps: int, bf16: bool, deadline: float | None = None
+) -> TrainPlan:
+    """The training loop's plan from the recipe's numbers and what was measured."""
+    settings = recipe.train
+    warmup = settings.warmup if settings.warmup is not None else min(100, max(1, steps // 20))
+    schedule = [(int(s), float(r)) for s, r in settings.schedule or []]
+    eval_every = settings.eval_every or max(1, min(max(steps // 20, 1), max(10, 8 * epoch_steps)))
+    return TrainPlan(
+        steps=steps,
+        schedule=schedule or default_schedule(steps, warmup, settings.decay),
+        optim=OptimConfig(
+            settings.optim == "muon", settings.lr, settings.lr_adamw, settings.weight_decay
+        ),
+        clip=settings.clip,
+        ema=settings.ema or 0.0,
+        bf16=bf16,
+        compile=settings.compile == "on",
+        micro_tokens=settings.micro_tokens,
+        eval_every=eval_every,
+        save_every=settings.save_every or max(50, steps // 10),
+        patience=settings.patience,
+        seed=settings.seed,
+        deadline=deadline,
+    )
+
+
+def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> Recipe:
+    """The recipe with every open setting filled in: training from it repeats the run."""
+    model = {
+        k: getattr(config, k)
+        for k in ("dim", "layers", "heads", "kv_heads", "head_dim", "ffn", "context", "dropout")
+    }
+    changes = {f"model.{k}": v for k, v in model.items()} | {
+        "model.tied": config.tied,
+        "train.budget": None,
+        "train.epochs": None,
+        "train.steps": plan.schedule[-1][0],
+        "train.schedule": [list(knot) for knot in plan.schedule],
+        "train.batch_tokens": batch_tokens,
+        "train.ema": plan.ema,
+        "train.precision": "bf16" if plan.bf16 else "fp32",
+        "train.compile": "on" if plan.compile else "off",
+        "train.eval_every": plan.eval_every,
+        "train.save_every": plan.save_every,
+    }
+    return recipe.with_values(**changes)
