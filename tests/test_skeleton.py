@@ -8,12 +8,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 from safetensors.numpy import load_file
+from tests.conftest import mixed_table
 
 from omnifill import api
 from omnifill.errors import DataError, Interrupted, RequestError, RunError, ValueRefused
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
-from tests.conftest import mixed_table
 
 
 def test_generated_records_have_the_types_and_values_of_the_source(model: api.Model) -> None:
