@@ -23,6 +23,8 @@ DEFAULT_BUDGET = "10m"
 """Length of a run whose recipe names none."""
 TOKENS_PER_WEIGHT = 6.0
 """Tokens seen for each weight of the blocks at the size that `auto` picks (docs/log.md)."""
+NARROW = 96
+"""Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE_GUESS = 1.2e11
 """Floating-point operations a second of a training step, to pick a size before measuring."""
 
@@ -41,7 +43,7 @@ class DataNumbers:
 
 
 Measure = Callable[[ModelConfig, TrainPlan, int], float]
-"""(network, plan, batch_tokens) -> seconds of one step."""
+"""(network, plan, tokens of a batch) -> seconds of one step."""
 
 
 @dataclass(frozen=True)
@@ -70,8 +72,12 @@ def decide(
         recipe.model, size, vocabulary=vocabulary, fields=fields, coords=coords,
         context=context, dropout=default_dropout(numbers),
     )  # fmt: skip
-    draft = build_plan(recipe, steps=1, epoch_steps=1, bf16=False)
-    bf16, pace = _precision(recipe, config, draft, batch_tokens, measure)
+    wish = recipe.train.precision
+    bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
+    pace = None
+    if recipe.train.budget is not None:
+        draft = build_plan(recipe, steps=1, epoch_steps=1, bf16=bf16)
+        pace = measure(config, draft, batch_tokens)
     epoch_steps = max(1, math.ceil(numbers.ids / batch_tokens))
     steps = _steps(recipe, epoch_steps, seconds, pace)
     plan = build_plan(recipe, steps=steps, epoch_steps=epoch_steps, bf16=bf16, deadline=deadline)
@@ -101,29 +107,12 @@ def auto_size(numbers: DataNumbers, seconds: float) -> str:
     return nearest_size(min(by_time, by_data))
 
 
-def bf16_pays() -> bool:
-    """Whether this machine multiplies bf16 in hardware."""
+def bf16_pays(dim: int) -> bool:
+    """Whether bf16 is faster here: the machine multiplies it in hardware, and the network is wide
+    enough that products count. Not measured, so that the same recipe gives the same bytes."""
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def _precision(
-    recipe: Recipe, config: ModelConfig, draft: TrainPlan, batch_tokens: int, measure: Measure
-) -> tuple[bool, float | None]:
-    """bf16 where it is faster by measurement; and the seconds of a step, where they matter."""
-    wish, timed = recipe.train.precision, recipe.train.budget is not None
-    candidates = {"fp32": [False], "bf16": [True], "auto": [False, True]}[wish]
-    if wish == "auto" and not bf16_pays():
-        candidates = [False]
-    if len(candidates) == 1 and not timed:
-        return candidates[0], None
-    paces = {
-        bf16: measure(config, TrainPlan(**{**vars(draft), "bf16": bf16}), batch_tokens)
-        for bf16 in candidates
-    }
-    best = min(paces, key=lambda k: paces[k])
-    return best, paces[best]
+    return dim >= NARROW and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _steps(recipe: Recipe, epoch_steps: int, seconds: float | None, pace: float | None) -> int:
@@ -168,6 +157,7 @@ def build_plan(
         save_every=settings.save_every or max(50, steps // 10),
         patience=settings.patience,
         seed=settings.seed,
+        decay=settings.decay,
         deadline=deadline,
     )
 

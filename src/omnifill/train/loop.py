@@ -60,8 +60,10 @@ class TrainPlan:
     save_every: int = 500
     patience: int = 4
     seed: int = 0
+    decay: float = 0.6
+    """Share of the steps over which the rate falls, where a deadline moves the end."""
     deadline: float | None = None
-    """time.monotonic() at which the last step must be done; the decay is moved up for it."""
+    """time.monotonic() at which the last step must be done; the schedule is moved for it."""
 
 
 @dataclass
@@ -136,8 +138,9 @@ class Trainer:
         self.progress = Progress(schedule=list(plan.schedule))
         self.average = _copy(model) if plan.ema else None
         self.best: dict[str, Tensor] = {}
-        self.step_seconds = 0.0
-        self.eval_seconds = 0.0
+        self.clock_step, self.clock_time = 0, time.monotonic()
+        self.pace: float | None = None
+        """Seconds of a step, validation included."""
         self.stop_asked = False
 
     # --- state -----------------------------------------------------------------------------
@@ -223,14 +226,13 @@ class Trainer:
         progress, started = self.progress, time.monotonic()
         sums, tokens, since = [0.0, 0.0], 0, started
         batches = stream(progress.position)
+        self.clock_step, self.clock_time = progress.step, started
         while progress.step < progress.end:
             batch, position = next(batches)
             self.model.train()
             self.working.copy.train()
-            before = time.monotonic()
             total, count, norm = self.step(batch, loss)
             progress.position = position
-            self._learn_pace(time.monotonic() - before)
             sums = [sums[0] + total, sums[1] + count]
             tokens += int(count)
             at_eval = progress.step % self.plan.eval_every == 0 or progress.step >= progress.end
@@ -257,13 +259,9 @@ class Trainer:
         self.save()
         return progress
 
-    def _learn_pace(self, seconds: float) -> None:
-        """A running mean of the time of a step."""
-        self.step_seconds += 0.1 * (seconds - self.step_seconds) if self.step_seconds else seconds
-
     def _validate(self, evaluate: Callable[[nn.Module], float]) -> float:
         """Validation loss of the weights that would be kept; remembers the best."""
-        progress, before = self.progress, time.monotonic()
+        progress = self.progress
         own = _copy(self.model) if self.average is not None else None
         if self.average is not None:
             self.model.load_state_dict(self.average)
@@ -272,7 +270,6 @@ class Trainer:
             valid = evaluate(self.model)
         if own is not None:
             self.model.load_state_dict(own)
-        self.eval_seconds = time.monotonic() - before
         if valid < progress.best:
             progress.best, progress.best_step, progress.stale = valid, progress.step, 0
             self.best = {n: t.clone() for n, t in self.weights().items()}
@@ -297,20 +294,26 @@ class Trainer:
         progress.schedule = bend(progress.schedule, progress.step, last)
 
     def _mind_the_clock(self) -> None:
-        """With a deadline: if the steps that are left would not fit, end sooner, fully decayed."""
+        """With a deadline: at each validation, move the end of the schedule to where it will be.
+
+        The knots say what was done, so that the run can be repeated without a clock.
+        """
         progress, deadline = self.progress, self.plan.deadline
-        left = progress.end - progress.step
-        if deadline is None or left <= 0 or self.step_seconds == 0:
+        if deadline is None or progress.over_fitted or progress.step >= progress.end:
             return
-        pace = self.step_seconds + self.eval_seconds / self.plan.eval_every
-        fit = int((deadline - time.monotonic()) / pace)
-        rate = rate_between(progress.schedule, progress.step)
-        # Needed from here: what is left of the decay. Before it, wait until it just fits.
-        start = next((s for s, r in reversed(progress.schedule) if r > 0), 0)
-        decay = left if progress.step >= start else progress.end - start
-        if fit < min(left, decay) and left - fit > max(2, left // 50):
-            progress.schedule = bend(progress.schedule, progress.step,
-                                     progress.step + max(1, fit), rate)  # fmt: skip
+        now = time.monotonic()
+        if now >= deadline:
+            progress.schedule = bend(progress.schedule, progress.step, progress.step)
+            return
+        steps, since = progress.step - self.clock_step, now - self.clock_time
+        if progress.step % self.plan.eval_every or steps < self.plan.eval_every:
+            return
+        self.clock_step, self.clock_time = progress.step, now
+        pace = since / steps
+        self.pace = pace if self.pace is None else 0.5 * (self.pace + pace)
+        end = progress.step + max(1, int((deadline - now) / self.pace))
+        if abs(end - progress.end) > 0.02 * progress.end:
+            progress.schedule = move_end(progress.schedule, progress.step, end, self.plan.decay)
 
 
 def rate_between(schedule: Knots, step: int) -> float:
@@ -325,6 +328,20 @@ def bend(schedule: Knots, step: int, end: int, rate: float | None = None) -> Kno
     """The schedule up to `step`, and from there straight to zero at `end`."""
     now = rate_between(schedule, step) if rate is None else rate
     return [*_before(schedule, step), (step, now), (end, 0.0)]
+
+
+def move_end(schedule: Knots, step: int, end: int, decay: float) -> Knots:
+    """The schedule up to `step`; from there flat until the last `decay` share before `end`.
+
+    Where the decay is under way, or would be, it goes straight to zero.
+    """
+    now = rate_between(schedule, step)
+    start = max(step, round(end * (1 - decay)))
+    knots = [*_before(schedule, step), (step, now)]
+    warming = [(s, r) for s, r in schedule if s > step and r > now and s < start]
+    if now >= 1 or warming:
+        knots += [*warming, (start, 1.0 if warming else now)] if start > step else []
+    return [*knots, (end, 0.0)]
 
 
 def _before(schedule: Knots, step: int) -> Knots:
