@@ -163,8 +163,7 @@ def category_measures(
     there = [i for i in there if columns[name][i] is not ABSENT]
     some = {n: [v[i] for i in there] for n, v in columns.items()}
     codes = field.codec.encode_many(some[name])[0]
-    given = [n for n in columns if n != name]
-    log_probs = category_log_probs(run, encoded(run, some), name, given)
+    log_probs = category_log_probs(run, encoded(run, some), name)
     # A value that training never saw cannot be named: a wrong answer, of no likelihood.
     right = np.append(log_probs.argmax(axis=1) == codes, [False] * len(unseen)).astype(float)
     loss = -log_probs[np.arange(len(codes)), codes]

@@ -6,7 +6,6 @@ each slot is told the field that comes next (see `model.network`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +16,7 @@ from numpy.random import Generator
 from omnifill.data.shards import Shard
 from omnifill.errors import RecipeError
 from omnifill.form.batch import Batch
-from omnifill.form.vocabulary import BOS, PAD, Vocabulary, ragged
+from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
 from omnifill.recipe import FormSettings, Task
 from omnifill.types import Bools, Ints
 
@@ -32,9 +31,15 @@ class Orders:
     """(n, F): whether that place is in the loss."""
 
 
-def draw_orders(num: int, vocabulary: Vocabulary, form: FormSettings, rng: Generator) -> Orders:
-    """Orders for training: the mix of the recipe, or its named tasks."""
-    num_fields = len(vocabulary.fields)
+def draw_orders(
+    missing: Bools, vocabulary: Vocabulary, form: FormSettings, rng: Generator
+) -> Orders:
+    """Orders for training: the mix of the recipe, or its named tasks.
+
+    missing (n, F): which values are blanks. Where one known field is moved last, the blanks are
+    left out, as they are when that field is asked for.
+    """
+    num, num_fields = missing.shape
     if form.tasks:
         weights = np.array([t.weight for t in form.tasks])
         picked = rng.choice(len(form.tasks), num, p=weights / weights.sum())
@@ -46,11 +51,10 @@ def draw_orders(num: int, vocabulary: Vocabulary, form: FormSettings, rng: Gener
     if num_fields > 1:
         mix = form.mix
         shares = np.array([mix.schema_order, mix.random_order, mix.one_last])
-        kind = rng.choice(3, num, p=shares / shares.sum())
+        kind = np.asarray(rng.choice(3, num, p=shares / shares.sum()))
         shuffled = rng.permuted(fields, axis=1)
-        last = rng.integers(0, num_fields, num)
-        # Stable sort by "is it the chosen one": the others keep schema order.
-        moved = np.argsort(fields == last[:, None], axis=1, kind="stable")
+        last = np.where(missing, -1.0, rng.random((num, num_fields))).argmax(axis=1)
+        moved = one_last(missing, last)
         fields = np.where((kind == 1)[:, None], shuffled, fields)
         fields = np.where((kind == 2)[:, None], moved, fields)
     return Orders(fields, np.ones_like(fields, dtype=bool))
@@ -150,11 +154,26 @@ def schema_order(num: int, vocabulary: Vocabulary) -> Orders:
     return Orders(fields, np.ones_like(fields, dtype=bool))
 
 
-def one_wanted(num: int, vocabulary: Vocabulary, wanted: str, given: Sequence[str]) -> Orders:
-    """Some fields given, in schema order, then one wanted field, alone in the loss."""
-    order = [vocabulary[name].index for name in sorted(given, key=vocabulary.schema.index)]
-    row = np.full(len(vocabulary.fields), -1, np.int64)
-    row[: len(order) + 1] = [*order, vocabulary[wanted].index]
-    mask = np.zeros(len(row), bool)
-    mask[len(order)] = True
-    return Orders(np.tile(row, (num, 1)), np.tile(mask, (num, 1)))
+def one_last(missing: Bools, last: Ints) -> Ints:
+    """(n, F) fields: the known ones in schema order, then field last (n,), then -1."""
+    rank = missing * 2.0
+    rank[np.arange(len(last)), last] = 1.0
+    # A stable sort keeps schema order among equals.
+    fields = np.argsort(rank, axis=1, kind="stable")
+    return np.where(np.take_along_axis(rank, fields, axis=1) == 2, -1, fields)
+
+
+def ask_one(missing: Bools, wanted: int) -> Orders:
+    """Known fields given, in schema order, then one wanted field, alone in the loss."""
+    fields = one_last(missing, np.full(len(missing), wanted))
+    return Orders(fields, fields == wanted)
+
+
+def missing_in(shard: Shard, which: Ints) -> Bools:
+    """(n, F): which values of the records are <missing>, or absent."""
+    lens = np.asarray(shard.lens[which], np.int64)
+    starts = shard.starts[which][:, None] + np.cumsum(lens, axis=1) - lens
+    absent = lens == 0
+    first = np.asarray(shard.ids[np.where(absent, 0, starts)])
+    out: Bools = absent | (first == MISSING)
+    return out

@@ -14,7 +14,7 @@ from numpy.random import Generator, default_rng
 
 from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
-from omnifill.form.layout import Former, draw_orders, schema_order
+from omnifill.form.layout import Former, draw_orders, missing_in, schema_order
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.recipe import FormSettings
 from omnifill.types import Ints
@@ -73,7 +73,8 @@ class BatchStream:
     def build(self, starts: Ints, lens: Ints, which: Ints, rng: Generator) -> Batch:
         if self.text:
             return self.former.pieces(self.shard, starts[which], lens[which])
-        orders = draw_orders(len(which), self.vocabulary, self.form, rng)
+        missing = missing_in(self.shard, which)
+        orders = draw_orders(missing, self.vocabulary, self.form, rng)
         return self.former.records(self.shard, which, orders)
 
 

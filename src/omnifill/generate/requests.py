@@ -19,7 +19,7 @@ from omnifill.data.source import Source
 from omnifill.data.values import parse_many, parse_value, to_native, to_text
 from omnifill.errors import DataError, RequestError, unknown_name
 from omnifill.form.encode import encode_records, whole_stream
-from omnifill.form.layout import Former, Orders, one_wanted, schema_order
+from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
 from omnifill.form.vocabulary import CODE_COLUMN, END, MISSING
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
@@ -455,7 +455,7 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
     columns = frame_columns(run, table.drop(columns=[field], errors="ignore"))
     num = len(table)
     shard = encoded(run, {**columns, field: [None] * num})
-    grid = category_log_probs(run, shard, field, list(columns))
+    grid = category_log_probs(run, shard, field)
     codec = run.vocabulary[field].codec
     names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
     prob = np.exp(grid)
@@ -463,16 +463,14 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
 
 
 @torch.no_grad()
-def category_log_probs(
-    run: LoadedRun, shard: Shard, field: str, given: Sequence[str]
-) -> np.ndarray[Any, Any]:
-    """(N, K): log-probability of every code of a one-slot field, given other fields."""
+def category_log_probs(run: LoadedRun, shard: Shard, field: str) -> np.ndarray[Any, Any]:
+    """(N, K): log-probability of every code of a one-slot field, given the known others."""
     parts = []
     where = run.vocabulary[field]
     former = Former(run.vocabulary)
     for first in range(0, len(shard), ROWS):
         which = np.arange(first, min(first + ROWS, len(shard)))
-        orders = one_wanted(len(which), run.vocabulary, field, given)
+        orders = ask_one(missing_in(shard, which), where.index)
         batch = former.records(shard, which, orders, weighted=False)
         hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
         at = (batch.weight > 0).int().argmax(dim=1)

@@ -1,8 +1,8 @@
 """The keys and values of what was already read, so that a step costs one slot.
 
-Keys are stored *unrotated*: a slot's position is its index in the cache, so dropping old slots
-re-numbers the rest and text can go on for ever in constant memory (attention sinks and a window:
-Xiao et al. 2023, arXiv 2309.17453).
+A slot's position is its index in the cache. Keys are kept unrotated too, so that dropping old
+slots re-numbers the rest exactly, and text can go on for ever in constant memory (attention
+sinks and a window: Xiao et al. 2023, arXiv 2309.17453).
 """
 
 from __future__ import annotations
@@ -11,6 +11,8 @@ from typing import Protocol
 
 import torch
 from torch import Tensor
+
+from omnifill.model.rotary import rotary, rotate
 
 
 class Cache(Protocol):
@@ -26,39 +28,59 @@ class Cache(Protocol):
 
 
 class LayerCache:
-    """One layer's keys and values, (B, H, capacity, head_dim) each."""
+    """One layer's keys (as they are, and rotated) and values, (B, H, capacity, head_dim) each."""
 
-    def __init__(self, keys: Tensor, values: Tensor) -> None:
-        self.keys = keys
-        self.values = values
+    def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
+        self.keys, self.turned, self.values = (like.new_zeros(shape) for _ in range(3))
 
-    def write(self, k: Tensor, v: Tensor, start: Tensor) -> None:
-        """Put k, v (B, H, T, d) at slots start (B,) onwards."""
-        rows, _, num, _ = k.shape
-        if rows == 1 or bool((start == start[0]).all()):
-            at = int(start[0])
-            self.keys[:rows, :, at : at + num] = k
-            self.values[:rows, :, at : at + num] = v
-            return
-        row = torch.arange(rows, device=k.device)[:, None].expand(rows, num)
-        slot = start[:, None] + torch.arange(num, device=k.device)
-        self.keys[row, :, slot] = k.transpose(1, 2)
-        self.values[row, :, slot] = v.transpose(1, 2)
+    def extend(
+        self, keys: Tensor, turned: Tensor, values: Tensor, start: Tensor, num: int
+    ) -> tuple[Tensor, Tensor]:
+        """Put (B, H, T, d) tensors at slots start (B,) onwards -> the first `num` slots."""
+        rows, _, new, _ = keys.shape
+        even = rows == 1 or bool((start == start[0]).all())
+        slot = start[:, None] + torch.arange(new, device=keys.device)  # (B, T)
+        row = torch.arange(rows, device=keys.device)[:, None].expand(rows, new)
+        for store, fresh in self._stores(keys, turned, values):
+            if even:
+                at = int(start[0])
+                store[:, :, at : at + new] = fresh
+            else:
+                store[row, :, slot] = fresh.transpose(1, 2)
+        return self.turned[:, :, :num], self.values[:, :, :num]
+
+    def _stores(self, *fresh: Tensor) -> list[tuple[Tensor, Tensor]]:
+        return list(zip((self.keys, self.turned, self.values), fresh, strict=True))
+
+    def select(self, rows: Tensor) -> LayerCache:
+        """The given rows only."""
+        out = object.__new__(LayerCache)
+        out.keys, out.turned, out.values = (
+            store[rows] for store in (self.keys, self.turned, self.values)
+        )
+        return out
+
+    def drop(self, row: int, first: int, num: int, length: int, theta: float) -> None:
+        """Forget `num` slots of a row from `first` on; what is behind moves up and re-rotates."""
+        for store in (self.keys, self.values):
+            store[row, :, first : length - num] = store[row, :, first + num : length].clone()
+        moved = self.keys[row : row + 1, :, first : length - num]
+        pos = torch.arange(first, length - num, device=moved.device)[None]
+        cos, sin = rotary(pos, moved.shape[-1], theta)
+        self.turned[row, :, first : length - num] = rotate(moved, cos, sin)[0]
 
 
 class KVCache:
     """The caches of all layers and the number of slots that each row has filled."""
 
-    def __init__(self, layers: list[LayerCache], sinks: int) -> None:
-        self.layers = layers
-        self.sinks = sinks
+    def __init__(self, layers: list[LayerCache], sinks: int, theta: float) -> None:
+        self.layers, self.sinks, self.theta = layers, sinks, theta
         rows, _, self.capacity, _ = layers[0].keys.shape
         self.lengths = torch.zeros(rows, dtype=torch.long, device=layers[0].keys.device)
 
     def select(self, rows: Tensor) -> KVCache:
         """A cache of the given rows only, (R,) indices."""
-        picked = [LayerCache(c.keys[rows], c.values[rows]) for c in self.layers]
-        cache = KVCache(picked, self.sinks)
+        cache = KVCache([layer.select(rows) for layer in self.layers], self.sinks, self.theta)
         cache.lengths = self.lengths[rows]
         return cache
 
@@ -81,10 +103,8 @@ class KVCache:
             return
         for row in full.nonzero().flatten().tolist():
             length = int(self.lengths[row])
-            # A quarter at once, so that the copy is paid rarely.
+            # A quarter at once, so that moving the rest is paid rarely.
             drop = min(max(num, self.capacity // 4), length - self.sinks)
-            first = self.sinks + drop
             for layer in self.layers:
-                for store in (layer.keys, layer.values):
-                    store[row, :, self.sinks : length - drop] = store[row, :, first:length].clone()
+                layer.drop(row, self.sinks, drop, length, self.theta)
             self.lengths[row] = length - drop

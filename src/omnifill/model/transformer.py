@@ -16,23 +16,10 @@ from torch import Tensor, nn
 from omnifill.model.cache import KVCache, LayerCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.mask import Mask
+from omnifill.model.rotary import rotary, rotate
 
 LONG = 512
 """From this many keys on, the fused attention kernel wins over two products and a softmax."""
-
-
-def rotary(pos: Tensor, head_dim: int, theta: float) -> tuple[Tensor, Tensor]:
-    """pos (B, T) -> cosines and sines (B, 1, T, head_dim) (Su et al. 2021, arXiv 2104.09864)."""
-    half = torch.arange(0, head_dim, 2, device=pos.device, dtype=torch.float32)
-    angle = pos[..., None].float() * theta ** (-half / head_dim)  # (B, T, d/2)
-    angle = torch.cat([angle, angle], dim=-1)[:, None]  # (B, 1, T, d)
-    return angle.cos(), angle.sin()
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pairs (i, i + d/2) of x (B, H, T, d) by their angle."""
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos + torch.cat([-second, first], dim=-1) * sin).to(x.dtype)
 
 
 class Attention(nn.Module):
@@ -56,7 +43,7 @@ class Attention(nn.Module):
     ) -> Tensor:  # fmt: skip
         """x (B, T, D), mask broadcast to (B, H, T, keys) -> (B, T, D).
 
-        `turn` rotates the keys; the queries are the last T of them, or stand at `start`.
+        With a cache, the slots of x stand at `start` (B,) and see what the cache holds.
         """
         rows, num, _ = x.shape
         q = self.q_norm(self.q_proj(x).view(rows, num, self.heads, self.head_dim)).transpose(1, 2)
@@ -64,15 +51,12 @@ class Attention(nn.Module):
         k = k.transpose(1, 2)  # (B, KV, T, d)
         v = self.v_proj(x).view(rows, num, self.kv_heads, self.head_dim).transpose(1, 2)
         cos, sin = turn
+        turned = rotate(k, cos, sin)
+        q = rotate(q, cos, sin)
         if cache is None or start is None:
-            q, k = rotate(q, cos, sin), rotate(k, cos, sin)
+            k = turned
         else:
-            cache.write(k, v, start)
-            keys = cos.shape[2]
-            slot = start[:, None] + torch.arange(num, device=x.device)  # (B, T)
-            q = rotate(q, cos[0, 0, slot][:, None], sin[0, 0, slot][:, None])
-            k = rotate(cache.keys[:rows, :, :keys], cos, sin)
-            v = cache.values[:rows, :, :keys]
+            k, v = cache.extend(k, turned, v, start, mask.shape[-1])
         if self.kv_heads != self.heads:
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
@@ -158,13 +142,11 @@ class Transformer(nn.Module):
         num = x.shape[1]
         if cache is None:
             start, look = None, mask.dense(num, x.device)
-            turn = rotary(pos, self.config.head_dim, self.config.rope_theta)
         else:
             start = cache.lengths
-            keys = int(start.max()) + num
-            look = mask.stepped(start, num, keys)
-            every = torch.arange(keys, device=x.device)[None]
-            turn = rotary(every, self.config.head_dim, self.config.rope_theta)
+            look = mask.stepped(start, num, int(start.max()) + num)
+            pos = start[:, None] + torch.arange(num, device=x.device)
+        turn = rotary(pos, self.config.head_dim, self.config.rope_theta)
         turn = (turn[0].to(x.dtype), turn[1].to(x.dtype))
         for i, block in enumerate(self.blocks):
             x = block(x, turn, look, None if cache is None else cache.layers[i], start)
@@ -177,8 +159,5 @@ class Transformer(nn.Module):
         """Room for `length` slots of `rows` rows; the first `sinks` slots are never dropped."""
         weight = self.norm.weight
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
-        layers = [
-            LayerCache(weight.new_zeros(shape), weight.new_zeros(shape))
-            for _ in range(self.config.layers)
-        ]
-        return KVCache(layers, sinks)
+        layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]
+        return KVCache(layers, sinks, self.config.rope_theta)

@@ -38,6 +38,8 @@ class Splittable(Protocol):
     def split(self, micro_tokens: int | None) -> Sequence[Any]: ...
 
 
+MARGIN = 0.005
+"""A validation loss within this share of the best one is noise, not over-fitting."""
 Loss = Callable[[nn.Module, Any], LossSum]
 Stream = Callable[[dict[str, int]], Iterator[tuple[Splittable, dict[str, int]]]]
 Knots = list[tuple[int, float]]
@@ -76,7 +78,7 @@ class Progress:
     best: float = math.inf
     best_step: int = 0
     stale: int = 0
-    """Validations since the best one."""
+    """Validations clearly worse than the best one, since then."""
     over_fitted: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
 
@@ -273,7 +275,7 @@ class Trainer:
         if valid < progress.best:
             progress.best, progress.best_step, progress.stale = valid, progress.step, 0
             self.best = {n: t.clone() for n, t in self.weights().items()}
-        else:
+        elif valid > progress.best * (1 + MARGIN):
             progress.stale += 1
             if progress.stale >= self.plan.patience:
                 self._over_fitted()
