@@ -15,7 +15,7 @@ from typing import Any
 
 import pandas as pd
 
-from omnifill.artifact import LoadedRun, RunFolder, open_run
+from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema, profile
 from omnifill.data.inspect import Inspection, inspect_data
 from omnifill.data.sink import write_cells
@@ -90,7 +90,7 @@ def train(
             notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
             session.decide(chosen, schema, codecs, vocabulary, notes)
         session.fit()
-    return load(folder.path)
+    return load(folder.path, code_named_in(chosen))
 
 
 def load(run: str | Path, allow_code: Sequence[str] = ()) -> Model:

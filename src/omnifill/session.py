@@ -51,6 +51,8 @@ class Session:
         self.trainer: Trainer | None = None
         self.asked = 0
         self.handlers: dict[int, Any] = {}
+        self.preparing = False
+        self.created = not folder.path.exists()
 
     # --- entering and leaving --------------------------------------------------------------
 
@@ -62,12 +64,18 @@ class Session:
                 self.handlers[number] = signal.signal(number, self._asked_to_stop)
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.live.close()
         with suppress(OSError):
             (self.folder.path / "lock").unlink()
+        if kind is not None and self.preparing:  # nothing half-written stays behind
+            for path in self.folder.path.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        if self.created:
+            with suppress(OSError):  # it stays if it holds anything
+                self.folder.path.rmdir()
 
     def _lock(self) -> None:
         """One session a folder: the lock names a process; a dead one's lock does not count."""
@@ -113,6 +121,7 @@ class Session:
             )
         for name in ("data", "codecs", "checkpoints"):
             shutil.rmtree(self.folder.path / name, ignore_errors=True)
+        self.preparing = True
         self.folder.write_state(state="preparing")
 
     def decide(
@@ -150,6 +159,7 @@ class Session:
         self.folder.write("config.json", decision.config.model_dump_json(indent=1))
         self.folder.write("recipe.yaml", dump_recipe(decision.recipe))
         self.folder.write_state(state="training", notes=list(notes), deadline=deadline is not None)
+        self.preparing = False
 
     def _time_left(self, recipe: Recipe) -> tuple[float | None, float | None]:
         """Seconds for the steps, and the moment by which they must be done; None: no budget."""

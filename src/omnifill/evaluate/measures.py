@@ -66,8 +66,12 @@ def evaluate_run(
             out["fields"][spec.name] = bits_per_byte(own, values)
         elif spec.type == "category":
             out["fields"][spec.name], base[spec.name] = category_measures(run, some, spec.name)
-        else:
+        elif spec.type in ("number", "datetime"):
             out["fields"][spec.name], base[spec.name] = number_measures(run, some, spec.name)
+        else:
+            there = [i for i, v in enumerate(values) if v is not None]
+            own = nats[there, run.schema.index(spec.name)] / math.log(2)
+            out["fields"][spec.name] = {"bits": interval(own)}
     out["baselines"]["most_frequent_or_median"] = {"fields": base, "rows": {}}
     return out
 

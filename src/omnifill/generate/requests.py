@@ -256,7 +256,6 @@ def stream(run: LoadedRun, request: Request) -> Iterator[str]:
             yield held[:ready]
             held = held[ready:]
         if step.done[0]:
-            held += decoder.finish()
             break
     if held:
         yield held

@@ -353,7 +353,7 @@ def _before(schedule: Knots, step: int) -> Knots:
 def default_schedule(steps: int, warmup: int, decay: float) -> Knots:
     """Up over `warmup` steps, flat, and down to zero over the last `decay` share."""
     warmup = min(warmup, steps // 2)
-    start = max(warmup, round(steps * (1 - decay)))
+    start = min(steps - 1, max(warmup, round(steps * (1 - decay))))
     knots = [(0, 1.0 / (warmup + 1)), (warmup, 1.0), (start, 1.0), (steps, 0.0)]
     return [k for i, k in enumerate(knots) if i == 0 or k[0] > knots[i - 1][0]]
 

@@ -1,0 +1,288 @@
+"""Optimisers against references, exact accumulation, schedules, checkpoints, bad numbers."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from omnifill.errors import TrainingStopped
+from omnifill.objectives.causal import LossSum
+from omnifill.train import checkpoint
+from omnifill.train.checkpoint import load_newest, save_checkpoint
+from omnifill.train.loop import (
+    Report,
+    Trainer,
+    TrainPlan,
+    bend,
+    default_schedule,
+    move_end,
+    rate_between,
+)
+from omnifill.train.optim import OptimConfig, Optimizer, clip_gradient, orthogonalise
+
+
+class Net(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.backbone = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.backbone(x))
+        return out
+
+
+@dataclass(frozen=True)
+class Rows:
+    x: Tensor
+    weight: Tensor
+
+    def split(self, micro_tokens: int | None) -> list[Rows]:
+        step = micro_tokens or len(self.x)
+        return [
+            Rows(self.x[i : i + step], self.weight[i : i + step])
+            for i in range(0, len(self.x), step)
+        ]
+
+
+def loss(model: nn.Module, rows: Rows) -> LossSum:
+    each = model(rows.x).square().sum(dim=1)
+    return LossSum((each * rows.weight).sum(), rows.weight.sum())
+
+
+def stream(position: dict[str, int]) -> Iterator[tuple[Rows, dict[str, int]]]:
+    at = position.get("at", 0)
+    while True:
+        generator = torch.Generator().manual_seed(at)
+        x = torch.randn(7, 4, generator=generator)
+        at += 1
+        yield Rows(x, torch.rand(7, generator=generator)), {"at": at}
+
+
+def plan(steps: int, **changes: Any) -> TrainPlan:
+    usual = {"optim": OptimConfig(), "eval_every": 5, "save_every": 4}
+    schedule = default_schedule(steps, 2, 0.5)
+    return TrainPlan(steps=steps, schedule=schedule, **{**usual, **changes})
+
+
+def ignore(_: Report) -> None: ...
+
+
+def trained(the_plan: TrainPlan, folder: Path | None = None) -> dict[str, Tensor]:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), the_plan, folder)
+    trainer.run(stream, loss, lambda model: 1.0 / trainer.progress.step, ignore)
+    return trainer.model.state_dict()
+
+
+def test_adamw_matches_torchs_own() -> None:
+    torch.manual_seed(0)
+    ours, theirs = Net(), Net()
+    theirs.load_state_dict(ours.state_dict())
+    config = OptimConfig(muon=False, lr_adamw=0.01, weight_decay=0.1)
+    mine = Optimizer(ours, config)
+    decayed = [p for p in theirs.parameters() if p.ndim >= 2]
+    plain = [p for p in theirs.parameters() if p.ndim < 2]
+    reference = torch.optim.AdamW(
+        [{"params": decayed, "weight_decay": 0.1}, {"params": plain, "weight_decay": 0.0}],
+        lr=0.01, betas=(0.9, 0.95),
+    )  # fmt: skip
+    for _, (batch, _) in zip(range(5), stream({}), strict=False):
+        for model in (ours, theirs):
+            model.zero_grad()
+            loss(model, batch).total.backward()
+        mine.step(1.0)
+        reference.step()
+    for a, b in zip(ours.parameters(), theirs.parameters(), strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)
+
+
+def test_orthogonalised_matrices_have_singular_values_near_one_each_by_itself() -> None:
+    torch.manual_seed(0)
+    matrices = torch.randn(3, 12, 20) * torch.tensor([0.01, 1.0, 100.0])[:, None, None]
+    together = orthogonalise(matrices)
+    values = torch.linalg.svdvals(together)
+    assert ((values > 0.6) & (values < 1.3)).all()
+    alone = torch.cat([orthogonalise(m[None]) for m in matrices])
+    torch.testing.assert_close(together, alone, rtol=0.05, atol=0.02)
+    torch.testing.assert_close(orthogonalise(matrices.mT), together.mT, rtol=0.05, atol=0.02)
+
+
+def test_micro_batches_equal_one_large_batch() -> None:
+    whole = trained(plan(6))
+    parts = trained(plan(6, micro_tokens=2))
+    for name in whole:
+        torch.testing.assert_close(whole[name], parts[name], rtol=2e-3, atol=2e-4)
+
+
+def test_clipping_scales_to_the_limit() -> None:
+    parameter = nn.Parameter(torch.zeros(3))
+    parameter.grad = torch.tensor([3.0, 4.0, 0.0])
+    assert clip_gradient([parameter], 1.0) == pytest.approx(5.0)
+    torch.testing.assert_close(parameter.grad, torch.tensor([0.6, 0.8, 0.0]))
+
+
+@given(st.integers(1, 500), st.integers(0, 50), st.floats(0.05, 1.0))
+def test_a_schedule_rises_stays_and_ends_at_zero(steps: int, warmup: int, decay: float) -> None:
+    knots = default_schedule(steps, warmup, decay)
+    rates = [rate_between(knots, s) for s in range(steps)]
+    assert all(0 < r <= 1 for r in rates)
+    assert rate_between(knots, steps) == 0
+    top = rates.index(max(rates))
+    assert all(a <= b + 1e-9 for a, b in pairwise(rates[: top + 1]))
+    assert all(a >= b - 1e-9 for a, b in pairwise(rates[top:]))
+
+
+@given(st.integers(0, 99), st.integers(1, 200))
+def test_moving_the_end_keeps_the_past_and_decays_fully(step: int, more: int) -> None:
+    knots = default_schedule(100, 5, 0.6)
+    for moved in (move_end(knots, step, step + more, 0.6), bend(knots, step, step + more)):
+        assert moved[-1] == (step + more, 0.0)
+        assert [s for s, _ in moved] == sorted(s for s, _ in moved)
+        for s in range(step):
+            assert rate_between(moved, s) == pytest.approx(rate_between(knots, s))
+        assert all(0 <= rate_between(moved, s) <= 1 for s in range(step + more + 1))
+
+
+def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path: Path) -> None:
+    whole = trained(plan(13))
+    for stop in (1, 4, 6, 9, 12):
+        folder = tmp_path / str(stop)
+        torch.manual_seed(0)
+        first = Trainer(Net(), plan(13), folder)
+        batches = stream({})
+        for _ in range(stop):  # as `run` does, without its reports
+            batch, first.progress.position = next(batches)
+            first.step(batch, loss)
+            if first.progress.step % first.plan.save_every == 0:
+                first.save()
+        torch.manual_seed(99)
+        second = Trainer(Net(), plan(13), folder)
+        assert second.resume() == []
+        assert second.progress.step == stop // 4 * 4
+        if second.progress.step == 0:  # nothing was saved yet: the start is the seed's
+            torch.manual_seed(0)
+            second = Trainer(Net(), plan(13), folder)
+        second.run(stream, loss, lambda m, t=second: 1.0 / t.progress.step, ignore)
+        for name, tensor in second.model.state_dict().items():
+            assert torch.equal(tensor, whole[name]), (stop, name)
+
+
+@pytest.mark.parametrize("poison", [float("nan"), float("inf")])
+def test_a_non_finite_loss_stops_before_the_update(poison: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(10), tmp_path)
+
+    def poisoned(model: nn.Module, rows: Rows) -> LossSum:
+        part = loss(model, rows)
+        return LossSum(part.total * (poison if trainer.progress.step == 3 else 1), part.count)
+
+    before = {}
+
+    def remember(position: dict[str, int]) -> Iterator[tuple[Rows, dict[str, int]]]:
+        for item in stream(position):
+            before.update({n: t.clone() for n, t in trainer.model.state_dict().items()})
+            yield item
+
+    with pytest.raises(TrainingStopped, match=r"not finite at step 3.*no update"):
+        trainer.run(remember, poisoned, lambda model: 1.0, ignore)
+    for name, tensor in trainer.model.state_dict().items():
+        assert torch.equal(tensor, before[name])
+
+
+def test_over_fitting_goes_back_to_the_best_weights_and_ends_decayed() -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(400, patience=3), None)
+    progress = trainer.run(
+        stream, loss, lambda model: 1.0 + abs(trainer.progress.step - 50) / 100, ignore
+    )
+    assert progress.over_fitted
+    assert progress.best_step == 50
+    assert progress.step < 200
+    assert progress.schedule[-1][1] == 0.0
+
+
+def test_a_deadline_ends_the_run_in_time_and_fully_decayed() -> None:
+    torch.manual_seed(0)
+    deadline = time.monotonic() + 0.5
+    trainer = Trainer(Net(), plan(1_000_000, deadline=deadline), None)
+    progress = trainer.run(stream, loss, lambda model: 1.0, ignore)
+    assert progress.step < 1_000_000
+    assert progress.schedule[-1] == (progress.step, 0.0)
+
+
+def test_the_moving_average_is_what_is_validated_and_kept() -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(20, ema=0.9), None)
+    seen: list[Tensor] = []
+
+    def evaluate(model: nn.Module) -> float:
+        seen.append(next(iter(model.state_dict().values())).clone())
+        return 1.0 / trainer.progress.step
+
+    trainer.run(stream, loss, evaluate, ignore)
+    assert trainer.average is not None
+    assert torch.equal(seen[-1], next(iter(trainer.average.values())))
+    assert not torch.equal(seen[-1], next(iter(trainer.model.state_dict().values())))
+
+
+# --- checkpoints ---------------------------------------------------------------------------
+
+
+def saved(folder: Path, *steps: int) -> None:
+    for step in steps:
+        save_checkpoint(folder, step, {"w": torch.full((64,), float(step))}, {"step": step})
+
+
+def test_the_newest_checkpoint_counts_and_two_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3)
+    found, damaged = load_newest(tmp_path)
+    assert found is not None and found.step == 3 and damaged == []
+    assert torch.equal(found.tensors["w"], torch.full((64,), 3.0))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["step-00000002", "step-00000003"]
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json", "manifest.json"])
+@pytest.mark.parametrize("how", ["flip", "truncate", "empty", "delete"])
+def test_a_damaged_checkpoint_is_reported_and_the_one_before_used(
+    tmp_path: Path, name: str, how: str
+) -> None:
+    saved(tmp_path, 1, 2)
+    path = tmp_path / "step-00000002" / name
+    data = bytearray(path.read_bytes())
+    if how == "flip":
+        data[len(data) // 2] ^= 1
+    path.unlink() if how == "delete" else path.write_bytes(
+        {"flip": bytes(data), "truncate": bytes(data[:-5]), "empty": b""}[how]
+    )
+    found, damaged = load_newest(tmp_path)
+    assert found is not None and found.step == 1
+    assert "step-00000002 is damaged" in damaged[0]
+
+
+@pytest.mark.parametrize("point", ["save_file", "hash_file", "sync_file", "sync_folder"])
+def test_a_save_that_fails_anywhere_leaves_the_one_before(
+    tmp_path: Path, point: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    saved(tmp_path, 1)
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(checkpoint, point, full)
+    with pytest.raises(TrainingStopped, match="No space left"):
+        saved(tmp_path, 2)
+    monkeypatch.undo()
+    found, _ = load_newest(tmp_path)
+    assert found is not None and found.step == 1
+    assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
