@@ -18,7 +18,7 @@ def network(kv_heads: int = 2, context: int = 16, fields: int = 3) -> Network:
     torch.manual_seed(0)
     config = ModelConfig(
         vocabulary=40, fields=fields, dim=32, layers=2, heads=4, kv_heads=kv_heads, head_dim=8,
-        ffn=48, context=context,
+        ffn=48, context=context, standing=((7, 9), (30, 5)),
     )  # fmt: skip
     net = Network(config)
     with torch.no_grad():  # away from the zero initialisation, which would hide mistakes
@@ -39,7 +39,7 @@ def test_cached_equals_uncached_with_unequal_lengths(kv_heads: int) -> None:
     ids, field = random_ids(3, 12)
     whole = net(ids, field, None, Mask())
     lengths = torch.tensor([2, 7, 5])
-    cache = net.backbone.new_cache(3, 12)
+    cache = net.new_cache(3, 12)
     net(ids[:, :7], field[:, :7], None, Mask(), cache)
     cache.rewind(lengths)
     for _ in range(5):
@@ -65,7 +65,7 @@ def test_what_comes_later_changes_nothing_before() -> None:
 def test_selected_rows_go_on_as_if_alone() -> None:
     net = network()
     ids, field = random_ids(4, 9)
-    cache = net.backbone.new_cache(4, 9)
+    cache = net.new_cache(4, 9)
     net(ids[:, :8], field[:, :8], None, Mask(), cache)
     few = cache.select(torch.tensor([3, 1]))
     step = net(ids[[3, 1], 8:], field[[3, 1], 8:], None, Mask(), few)
@@ -76,10 +76,10 @@ def test_selected_rows_go_on_as_if_alone() -> None:
 @torch.no_grad()
 def test_a_full_cache_keeps_its_sink_and_renumbers_the_rest() -> None:
     net = network()
-    cache = net.backbone.new_cache(2, 8)
+    cache = net.new_cache(2, 8)
     ids, field = random_ids(2, 8)
     net(ids, field, None, Mask(), cache)
-    layer = cache.layers[0]
+    layer = cache.inner.layers[0]  # type: ignore[attr-defined]
     keys = layer.keys.clone()
     cache.make_room(1)
     assert cache.lengths.tolist() == [6, 6]

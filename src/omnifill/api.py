@@ -7,6 +7,7 @@ codecs -> record. Nothing here computes; it says what happens in which order.
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,9 +19,10 @@ import pandas as pd
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema, profile
 from omnifill.data.inspect import Inspection, inspect_data
-from omnifill.data.sink import write_cells
+from omnifill.data.sink import check_target, write_cells
 from omnifill.data.source import open_source
 from omnifill.data.stage import stage
+from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.measures import evaluate_run
 from omnifill.form.layout import check_tasks
 from omnifill.form.vocabulary import Vocabulary
@@ -57,8 +59,8 @@ def inspect(data: Data, recipe: Recipe | None = None) -> Inspection:
 
 def train(
     data: Data, out: str | Path | None = None, *, budget: str | None = None,
-    steps: int | None = None, epochs: float | None = None, given: Sequence[str] = (),
-    want: Sequence[str] = (), recipe: Recipe | Path | str | Mapping[str, Any] | None = None,
+    steps: int | None = None, epochs: float | None = None, given: Sequence[str] | str = (),
+    want: Sequence[str] | str = (), recipe: Recipe | Path | str | Mapping[str, Any] | None = None,
     resume: bool = False, seed: int | None = None, started: float | None = None,
     live: LiveLine | None = None,
 ) -> Model:  # fmt: skip
@@ -70,7 +72,7 @@ def train(
     """
     started = time.monotonic() if started is None else started
     folder = RunFolder(Path(out) if out is not None else Path(tempfile.mkdtemp(prefix="omnifill-")))
-    tasks = [{"given": list(given), "want": list(want)}] if want else None
+    tasks = [{"given": _listed(given), "want": _listed(want)}] if want else None
     chosen = build_recipe(recipe, **{
         "train.budget": budget, "train.steps": steps, "train.epochs": epochs,
         "train.seed": seed, "form.tasks": tasks,
@@ -111,8 +113,8 @@ class Model:
 
     def generate(
         self, n: int = 1, *, given: Mapping[str, Any] | None = None,
-        want: Sequence[str] | None = None, prompt: str | None = None, seed: int = 0,
-        max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] = (),
+        want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
+        max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
         stop: Sequence[str] = (), **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
@@ -122,9 +124,9 @@ class Model:
         min_p, repetition_penalty, no_repeat_ngram. Raises RequestError or ValueRefused.
         """
         request = requests.build(
-            self.run, n, given or {}, want, prompt,
-            seed=seed, max_tokens=max_tokens, no_missing=no_missing if missing else self.fields,
-            stop=stop, sampling=Sampling(**sampling),
+            self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
+            max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
+            stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
         return requests.run(self.run, request)
 
@@ -136,7 +138,7 @@ class Model:
         """One text field, piece by piece, never splitting a character."""
         request = requests.build(
             self.run, 1, given or {}, None if want is None else [want], prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=self.fields, stop=stop, sampling=Sampling(**sampling),
+            max_tokens=max_tokens, no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
         return requests.stream(self.run, request)
 
@@ -147,7 +149,7 @@ class Model:
 
         Answers with the mode, or the median of numbers and dates; `draw` samples instead.
         """
-        return requests.fill(self.run, table, draw=draw, seed=seed, sampling=Sampling(**sampling))
+        return requests.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
         """Log-likelihood in nats of every row ('row') and of each of its fields.
@@ -174,6 +176,7 @@ def fill_file(
     encoding: str | None = None,
 ) -> int:  # fmt: skip
     """Fill the blank cells of a table file, touch no other, and return how many there were."""
+    check_target(out)
     settings = model.run.recipe.data
     if encoding is not None:
         settings = settings.model_copy(update={"encoding": encoding})
@@ -181,6 +184,20 @@ def fill_file(
     filled, raw = requests.fill_source(model.run, source, draw=draw, seed=seed)
     write_cells(raw, out, source.delimiter)
     return filled
+
+
+def _sampling(values: Mapping[str, Any]) -> Sampling:
+    """Sampling options by name; RequestError names the near one."""
+    known = [option.name for option in dataclasses.fields(Sampling)]
+    for name in values:
+        if name not in known:
+            raise RequestError(unknown_name("sampling option", name, known))
+    return Sampling(**values)
+
+
+def _listed(names: Sequence[str] | str | None) -> list[str]:
+    """One name by itself is a list of one."""
+    return [names] if isinstance(names, str) else list(names or ())
 
 
 def dump(recipe: Recipe) -> str:

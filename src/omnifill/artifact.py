@@ -1,12 +1,14 @@
 """The run folder: what a trained model is on disk, written by training and read by all else.
 
 `run.json` (format and state) · `recipe.yaml` · `schema.json` · `codecs/` · `config.json` ·
-`model.safetensors` · `checkpoints/` · `metrics.jsonl` · `data/` (staged and encoded records).
+`model.safetensors` · `sums.json` (hashes of what the model is made of) · `checkpoints/` ·
+`metrics.jsonl` · `data/` (staged and encoded records).
 Nothing in it is ever unpickled or imported, unless the caller allows a module by name.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -21,7 +23,7 @@ from torch import Tensor
 from omnifill import __version__
 from omnifill.codecs.table import CODECS, load_codec
 from omnifill.errors import RunError
-from omnifill.files import write_atomic
+from omnifill.files import reason, write_atomic
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import BACKBONES, Network
@@ -66,7 +68,8 @@ class RunFolder:
         try:
             return path.read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise RunError(f"{path}: cannot be read ({error}); is this a run folder?") from None
+            why = reason(error) if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise RunError(f"{path}: cannot be read ({why}); is the run folder whole?") from None
 
     def read_json(self, name: str) -> Any:
         try:
@@ -83,6 +86,8 @@ class RunFolder:
         """`run.json`, or RunError if this is no run folder or one from a newer version."""
         if not self.path.exists():
             raise RunError(f"{self.path}: there is no such run folder")
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: is a file; a run is the folder that `train` wrote")
         if not (self.path / "run.json").exists():
             raise RunError(f"{self.path}: is not a run folder (no run.json in it)")
         state = self.read_json("run.json")
@@ -93,6 +98,8 @@ class RunFolder:
                 f"{self.path}: was written by a newer Omnifill ({state.get('omnifill')}, format "
                 f"{state['format']}; this one reads up to {FORMAT}). Please update Omnifill"
             )
+        if state.get("state") == "done" and not isinstance(state.get("training"), dict):
+            raise RunError(f"{self.path / 'run.json'}: is damaged (nothing about its training)")
         return state
 
     # --- the parts of a model --------------------------------------------------------------
@@ -122,6 +129,35 @@ class RunFolder:
         if config.tied:  # stored once
             tensors.pop("head.weight", None)
         write_atomic(self.path / "model.safetensors", save(tensors, {"format": "pt"}))
+        self.write("sums.json", json.dumps(self._sums(), indent=1))
+
+    def _sums(self) -> dict[str, str]:
+        """SHA-256 of every file that a model is made of; the recipe may be edited."""
+        names = ["model.safetensors", "config.json", "schema.json"]
+        files = [self.path / name for name in names]
+        files += sorted(p for p in (self.path / "codecs").rglob("*") if p.is_file())
+        sums = {}
+        for path in files:
+            if path.exists():
+                with path.open("rb") as file:
+                    digest = hashlib.file_digest(file, "sha256")
+                sums[path.relative_to(self.path).as_posix()] = digest.hexdigest()
+        return sums
+
+    def check_sums(self) -> None:
+        """RunError for a file that is missing or is not as `save_model` left it."""
+        if not (self.path / "sums.json").exists():
+            return  # an older run
+        written, now = self.read_json("sums.json"), self._sums()
+        if not isinstance(written, dict):
+            raise RunError(f"{self.path / 'sums.json'}: is damaged (no table of hashes)")
+        for name, digest in written.items():
+            if now.get(name) != digest:
+                what = "is damaged" if name in now else "is missing"
+                raise RunError(
+                    f"{self.path / name}: {what} (not as training left it); restore it from a "
+                    f"copy, or train again"
+                )
 
     def load_network(self, config: ModelConfig) -> Network:
         path = self.path / "model.safetensors"
@@ -187,6 +223,7 @@ def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
             f"{path}: its training has not finished; continue it with "
             f"`omnifill train DATA --out {path} --resume`"
         )
+    folder.check_sums()
     schema, recipe = folder.load_schema(), load_recipe(path / "recipe.yaml")
     config = folder.load_config()
     check_code(

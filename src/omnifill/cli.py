@@ -6,6 +6,7 @@ input is wrong; 1 a fault of ours or training that cannot go on; 130 interrupted
 
 from __future__ import annotations
 
+import io
 import json
 import sys
 import time
@@ -15,11 +16,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from omnifill import __version__
-from omnifill.errors import Interrupted, OmnifillError, RequestError, UserError
+from omnifill.errors import Interrupted, OmnifillError, RequestError, UserError, unknown_name
+from omnifill.files import reason
 
 if TYPE_CHECKING:
     import pandas as pd
 
+FORMATS = ("table", "jsonl", "csv")
 STARTED = time.monotonic()
 """The budget counts from here."""
 
@@ -52,7 +55,9 @@ EncodingOpt = Annotated[str | None, typer.Option(
 CodeOpt = Annotated[list[str] | None, typer.Option(
     "--allow-code", help="A module of your own that the run may import."
 )]  # fmt: skip
-SeedOpt = Annotated[int, typer.Option(help="The same seed gives the same bytes.", min=0)]
+SeedOpt = Annotated[int, typer.Option(
+    help="The same seed gives the same bytes.", min=0, max=2**32 - 1
+)]  # fmt: skip
 FormatOpt = Annotated[str, typer.Option("--format", help="table, jsonl or csv.")]
 
 
@@ -114,15 +119,15 @@ def train(
     """Train a model of DATA into a run folder."""
     from omnifill import api
 
-    if given and not want:
+    if given is not None and want is None:
         raise RequestError("--given needs --want: which fields are to be generated from them?")
     chosen = api.build_recipe(
         recipe, **_settings(field, set_, encoding, **{"data.split.valid_file": valid})
     )
     model = api.train(
         _data(data), out, budget=budget, steps=steps, epochs=epochs,
-        given=_names(given), want=_names(want), recipe=chosen, resume=resume, seed=seed,
-        started=STARTED,
+        given=_names("--given", given), want=_names("--want", want), recipe=chosen,
+        resume=resume, seed=seed, started=STARTED,
     )  # fmt: skip
     state = model.run.folder.read_state()["training"]
     best = "" if state["valid"] is None else f", validation loss {state['valid']:.4f}"
@@ -130,8 +135,15 @@ def train(
     typer.echo(f"next: omnifill generate {out} -n 5 · omnifill evaluate {out}", err=True)
 
 
-def _names(text: str | None) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()] if text else []
+def _names(option: str, text: str | None) -> list[str]:
+    """'a,b' -> ['a', 'b']; not given: []."""
+    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    if text is not None and not names:
+        raise RequestError(f"{option} {text!r}: names no field; write it as a,b")
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise RequestError(f"{option} {text!r}: names {', '.join(sorted(twice))} twice")
+    return names
 
 
 @app.command(epilog="Examples: omnifill generate run -n 5 --given stars=1 --want review · "
@@ -165,14 +177,13 @@ def generate(
     """Generate records: any fields from any others."""
     from omnifill import api
 
-    _check_format(format_)
+    _check_output(format_, out)
+    values, wanted = _given(given or []), _names("--want", want) or None
     model = api.load(run, allow_code or ())
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
-    values = dict(_given(item) for item in given or [])
-    wanted = _names(want) or None
     if stream:
         if n != 1 or out is not None or len(wanted or []) > 1:
             raise RequestError("--stream shows one text: leave out -n, --out and further fields")
@@ -192,21 +203,33 @@ def generate(
     _print_table(model, table, format_, out)
 
 
-def _given(item: str) -> tuple[str, Any]:
-    name, equals, value = item.partition("=")
-    if not equals:
-        raise RequestError(f"--given {item!r}: write it as field=value")
-    if value.startswith("@"):
-        try:
-            value = Path(value[1:]).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise RequestError(f"--given {item!r}: the file cannot be read ({error})") from None
-    return name, value
+def _given(items: list[str]) -> dict[str, str]:
+    """['field=value', 'field=@file'] -> values by field."""
+    out: dict[str, str] = {}
+    for item in items:
+        name, equals, value = item.partition("=")
+        if not equals:
+            raise RequestError(f"--given {item!r}: write it as field=value")
+        if name in out:
+            raise RequestError(f"--given {item!r}: {name} has a value already; give one")
+        if value.startswith("@"):
+            try:
+                value = Path(value[1:]).read_text(encoding="utf-8")
+            except OSError as error:
+                raise RequestError(f"--given {item!r}: {reason(error)}") from None
+            except UnicodeDecodeError:
+                raise RequestError(f"--given {item!r}: the file is not UTF-8 text") from None
+        out[name] = value
+    return out
 
 
-def _check_format(name: str) -> None:
-    if name not in ("table", "jsonl", "csv"):
-        raise RequestError(f"--format {name!r}: known are table, jsonl and csv")
+def _check_output(format_: str, out: Path | None) -> None:
+    from omnifill.data.sink import check_target
+
+    if format_ not in FORMATS:
+        raise RequestError(f"--format: {unknown_name('format', format_, FORMATS)}")
+    if out is not None:
+        check_target(out)
 
 
 def _print_table(model: Any, table: pd.DataFrame, format_: str, out: Path | None) -> None:
@@ -278,6 +301,8 @@ def top(
 
 def main() -> None:
     """Run a command; turn our errors into one message and an exit status."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
+        sys.stdout.reconfigure(encoding="utf-8")  # files and pipes, whatever the system's habit
     try:
         app()
     except UserError as error:
@@ -288,9 +313,12 @@ def main() -> None:
         _leave(f"error: {error}", 1)
     except KeyboardInterrupt:
         _leave("interrupted", 130)
-    except BrokenPipeError:  # the reader of a pipe has had enough
-        sys.stderr.close()
-        sys.exit(0)
+    except SystemExit as leaving:
+        if isinstance(leaving.__context__, BrokenPipeError):
+            sys.exit(0)  # the reader of a pipe has had enough; typer makes a failure of it
+        raise
+    except OSError as error:  # a full disk, a folder that may not be written
+        _leave(f"error: {error.filename or 'output'}: {reason(error)}", 2)
 
 
 def _leave(message: str, status: int) -> None:

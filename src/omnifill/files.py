@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from omnifill.errors import DataError
+
+REASONS = {
+    errno.ENOSPC: "the disk is full; free some space and run it again",
+    errno.EDQUOT: "the disk quota is used up; free some space and run it again",
+    errno.ENOENT: "there is no such file or folder; check the path",
+    errno.EACCES: "permission denied; choose a path that you may use",
+    errno.EPERM: "permission denied; choose a path that you may use",
+    errno.EROFS: "the disk is read-only; choose another path",
+    errno.EEXIST: "a file stands where a folder is needed; choose another path",
+    errno.ENOTDIR: "a file stands where a folder is needed; choose another path",
+    errno.EISDIR: "is a folder, not a file; choose another path",
+    errno.ENAMETOOLONG: "the name is too long",
+}
+"""What the system's commonest refusals mean, and what to do."""
+
+
+def reason(error: OSError) -> str:
+    """Why the system refused a file, in words."""
+    return REASONS.get(error.errno or 0) or error.strerror or str(error)
 
 
 def sync_file(path: Path) -> None:
@@ -37,7 +57,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
         beside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        raise DataError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise DataError(f"{path}: cannot be written ({reason(error)})") from error
     finally:
         with suppress(OSError):
             beside.unlink()

@@ -8,6 +8,7 @@ from typing import Any
 from omnifill.artifact import RunFolder, codec_folders
 from omnifill.codecs.table import check_codec, load_codec
 from omnifill.data.stage import Staged, open_staged
+from omnifill.errors import RecipeError
 from omnifill.form.encode import encode_part
 from omnifill.form.stream import is_text
 from omnifill.form.vocabulary import Vocabulary
@@ -32,7 +33,10 @@ def fit_codecs(staged: Staged, schema: Schema) -> dict[str, Codec]:
     with Progress("learning codecs", len(groups), "codecs") as progress:
         for specs in groups.values():
             options: Mapping[str, Any] = specs[0].options
-            codec = load_codec(specs[0].codec).fit(_values(staged, specs), options)
+            try:
+                codec = load_codec(specs[0].codec).fit(_values(staged, specs), options)
+            except RecipeError as error:  # a codec does not know its field's name
+                raise RecipeError(str(error).replace("NAME", specs[0].name)) from None
             out |= {spec.name: codec for spec in specs}
             progress.advance()
     return {spec.name: out[spec.name] for spec in schema.fields}

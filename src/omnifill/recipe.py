@@ -121,6 +121,7 @@ class MixSettings(Settings):
     """Shares of the orders in which a record is laid out when no task is named."""
 
     schema_order: float = Field(0.5, ge=0)
+    """Columns as they come, but texts last: they lean on everything else."""
     random_order: float = Field(0.25, ge=0)
     one_last: float = Field(0.25, ge=0)
     """One random field moved to the end: it is predicted from all the others."""
@@ -215,6 +216,14 @@ class TrainSettings(Settings):
     def _is_a_time(cls, value: str | None) -> str | None:
         if value is not None:
             parse_duration(value)
+        return value
+
+    @field_validator("schedule")
+    @classmethod
+    def _rises(cls, value: list[tuple[int, float]] | None) -> list[tuple[int, float]] | None:
+        steps = [step for step, _ in value or [(1, 0.0)]]
+        if steps != sorted(steps) or steps[0] < 0 or steps[-1] < 1:
+            raise ValueError("must be knots [step, share], steps rising, the last one above 0")
         return value
 
     @model_validator(mode="after")
@@ -319,6 +328,16 @@ def _split_path(path: str) -> list[str]:
     return path.split(".")
 
 
+PLAIN = {
+    "list_type": "must be a list, such as [a, b]",
+    "model_type": "must be a group of settings, key: value",
+    "dict_type": "must be a group of settings, key: value",
+    "bool_type": "must be true or false",
+    "string_type": "must be a text; put it in quotes",
+}
+"""pydantic's words for what a person of no Python expects to read differently."""
+
+
 def _explain(error: ValidationError) -> str:
     lines = []
     for item in error.errors():
@@ -327,8 +346,10 @@ def _explain(error: ValidationError) -> str:
             known = _keys_at(item["loc"][:-1])
             lines.append(f"{where}: {unknown_name('setting', str(item['loc'][-1]), known)}")
         else:
-            what = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{where or 'recipe'} = {item['input']!r}: {what}")
+            what = PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
+            # A whole group of settings says less than its name.
+            value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
+            lines.append(f"{where or 'recipe'}{value}: {what}")
     return "recipe: " + "; ".join(lines)
 
 

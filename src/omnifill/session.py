@@ -151,9 +151,8 @@ class Session:
 
         left, deadline = self._time_left(recipe)
         decision = decide(
-            recipe, numbers, vocabulary=vocabulary.size, fields=len(vocabulary.fields),
-            coords=vocabulary.coord_sizes, seconds=left, deadline=deadline, measure=measure,
-        )  # fmt: skip
+            recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure
+        )
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
         self.folder.write("config.json", decision.config.model_dump_json(indent=1))

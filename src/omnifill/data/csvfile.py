@@ -10,13 +10,14 @@ from typing import TextIO
 
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.reading import open_text, undecodable
+from omnifill.data.values import LONGEST
 from omnifill.errors import DataError
 from omnifill.recipe import DataSettings
 
 DELIMITERS = ",;\t|"
-MAX_CELL = 32 << 20
-"""Characters of the longest cell that is read."""
 CHUNK_ROWS = 8192
+SAMPLE = 1 << 14
+"""Characters in which the delimiter is looked for."""
 SHOWN = 5
 """Bad rows that one message names."""
 
@@ -35,8 +36,8 @@ def open_csv(path: Path, settings: DataSettings) -> CsvFile:
     """Find the delimiter and read the header."""
     with open_text(path, settings.encoding) as file:
         try:
-            sample = file.read(1 << 16)
-        except UnicodeDecodeError as error:
+            sample = file.read(SAMPLE)
+        except UnicodeError as error:
             raise undecodable(path, 1, error, settings.encoding) from None
     if not sample.strip():
         raise DataError(f"{path}: the file is empty")
@@ -53,7 +54,7 @@ def find_delimiter(sample: str, path: Path) -> str:
     if path.name.lower().removesuffix(".gz").endswith((".tsv", ".tab")):
         return "\t"
     lines = sample.splitlines(keepends=True)
-    whole = lines[:-1] if len(sample) == 1 << 16 and len(lines) > 1 else lines
+    whole = lines[:-1] if len(sample) == SAMPLE and len(lines) > 1 else lines
     best, most = ",", (0.0, 1)
     for delimiter in DELIMITERS:
         try:
@@ -72,7 +73,7 @@ def _rows(
     file: TextIO, path: Path, delimiter: str, encoding: str | None
 ) -> Iterator[tuple[int, list[str]]]:
     """(line it starts on, cells) of every row that is not wholly empty."""
-    csv.field_size_limit(MAX_CELL)
+    csv.field_size_limit(LONGEST)
     reader = csv.reader(file, delimiter=delimiter, strict=True)
     line = 1
     try:
@@ -85,14 +86,14 @@ def _rows(
             line = reader.line_num + 1
     except csv.Error as error:
         raise DataError(_explained(path, line, str(error))) from None
-    except UnicodeDecodeError as error:
-        raise undecodable(path, line, error, encoding) from None
+    except UnicodeError as error:
+        raise undecodable(path, reader.line_num + 1, error, encoding) from None
 
 
 def _explained(path: Path, line: int, error: str) -> str:
     if "field larger" in error:
         return (
-            f"{path}:{line}: a cell of more than {MAX_CELL >> 20} million characters; is a "
+            f"{path}:{line}: a cell of more than {LONGEST:,} characters; is a "
             f'closing quote (") missing? Longer texts go into text files of their own'
         )
     if "unexpected end" in error:
@@ -131,11 +132,15 @@ def read_csv(source: CsvFile, problems: list[Problem] | None) -> Iterator[Chunk]
 
 
 def _ragged(found: int, width: int) -> str:
-    return f"{found} cells where the header has {width}"
+    return f"{_cells(found)} where the header has {width}"
+
+
+def _cells(num: int) -> str:
+    return f"{num} cell{'s' if num != 1 else ''}"
 
 
 def _ragged_message(source: CsvFile, bad: list[tuple[int, int]], width: int) -> str:
-    more = [f"line {line} ({found} cells)" for line, found in bad[1:]]
+    more = [f"line {line} ({_cells(found)})" for line, found in bad[1:]]
     tail = f"; also {', '.join(more)}" if more else ""
     return (
         f"{source.path}:{bad[0][0]}: {_ragged(bad[0][1], width)}{tail}. Mend the rows (a cell "

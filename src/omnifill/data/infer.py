@@ -60,6 +60,8 @@ class ColumnProfile:
     formats: list[str] | None = None
     """Datetime formats that fit every cell so far; None: no cell yet."""
     step_parts: set[str] = field(default_factory=set)
+    visible: bool = False
+    """Whether any cell holds more than white space."""
     longest: int = 0
     characters: int = 0
     odd: list[Problem] = field(default_factory=list)
@@ -81,6 +83,7 @@ class ColumnProfile:
     def _look(self, chunk: Chunk, cell: Any, count: int) -> None:
         self.kinds[type(cell).__name__] += count
         text = cell if isinstance(cell, str) else str(cell)
+        self.visible = self.visible or not text.isspace()
         self.longest = max(self.longest, len(text))
         self.characters += len(text) * count
         if len(self.examples) < 3 and text not in self.examples:
@@ -222,8 +225,8 @@ def infer_schema(found: Profile, recipe: Recipe) -> Schema:
             found.problems.append(Problem(column.name, "every cell is blank; it is left out"))
             continue
         specs.append(_spec(column, found, recipe))
-    if not specs:
-        raise DataError(f"{found.source.label}: every cell is blank; there is nothing to learn")
+    if not any(column.visible for column in found.columns.values()):
+        raise DataError(f"{found.source.label}: is blank throughout; there is nothing to learn")
     return Schema(fields=tuple(specs), stream=found.source.stream)
 
 
@@ -237,6 +240,8 @@ def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:
                 + unknown_name("type", asked.type, DEFAULT_CODECS)
             )
         kind, why = asked.type, "as you said"
+        if kind == "number":
+            found.problems.extend(column.odd)
     else:
         found.problems.extend(_suspicions(column, kind, found.rows))
     codec = (asked.codec if asked else None) or DEFAULT_CODECS[kind]

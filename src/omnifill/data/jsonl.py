@@ -71,7 +71,7 @@ def _objects(
                     problems.append(Problem(f"{path}:{number}", f"is no JSON object ({error})"))
                     continue
                 yield number, row
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise undecodable(path, number + 1, error, encoding) from None
 
 

@@ -7,7 +7,7 @@ import datetime
 from typing import Any
 
 from omnifill.data.cells import Chunk
-from omnifill.errors import DataError
+from omnifill.errors import DataError, unknown_name
 from omnifill.recipe import DataSettings
 
 PLAIN = (str, int, float, bool, datetime.date, datetime.datetime)
@@ -50,8 +50,9 @@ def _flat(
     if isinstance(cell, (list, tuple)):
         if all(isinstance(item, str) for item in cell):
             return [(name, settings.join.join(cell) if cell else None)]
+        kind = next(type(item).__name__ for item in cell if not isinstance(item, str))
         raise DataError(
-            f"{chunk.where(row, name)}: a list of {type(cell[0]).__name__}; lists of strings are "
+            f"{chunk.where(row, name)}: a list that holds a {kind}; lists of strings are "
             f"joined, others need a decision: --set data.explode={name} makes a row of each "
             f"element, --set 'data.drop=[{name}]' leaves the column out"
         )
@@ -77,9 +78,7 @@ def _scalar(cell: Any) -> Any:
 def _explode(chunk: Chunk, name: str) -> Chunk:
     """One row for each element of a list column."""
     if name not in chunk.columns:
-        raise DataError(
-            f"data.explode: no column called {name!r}; known: {', '.join(chunk.columns)}"
-        )
+        raise DataError(f"data.explode: {unknown_name('column', name, chunk.columns)}")
     counts = [len(c) if isinstance(c, list) else 1 for c in chunk.columns[name]]
     columns: dict[str, list[Any]] = {}
     for key, cells in chunk.columns.items():

@@ -11,6 +11,7 @@ from typing import BinaryIO, TextIO, cast
 from charset_normalizer import from_bytes
 
 from omnifill.errors import DataError
+from omnifill.files import reason
 
 SAMPLE = 1 << 16
 BINARY = {
@@ -23,14 +24,11 @@ BINARY = {
 def open_binary(path: Path) -> BinaryIO:
     """The file's bytes, unpacked if it is gzip (by its first bytes, not its name)."""
     try:
-        raw = path.open("rb")
-        head = raw.read(2)
-        raw.seek(0)
+        with path.open("rb") as raw:
+            packed = raw.read(2) == b"\x1f\x8b"
+        return cast(BinaryIO, gzip.open(path)) if packed else path.open("rb")
     except OSError as error:
-        raise DataError(f"{path}: cannot be opened ({error.strerror})") from None
-    if head == b"\x1f\x8b":
-        return cast(BinaryIO, gzip.open(raw))
-    return raw
+        raise DataError(f"{path}: cannot be opened ({reason(error)})") from None
 
 
 def open_text(path: Path, encoding: str | None) -> TextIO:
@@ -52,8 +50,11 @@ def open_text(path: Path, encoding: str | None) -> TextIO:
 def _encoding(path: Path, sample: bytes, wish: str | None) -> str:
     if wish is not None:
         try:
-            codecs.lookup(wish)
-        except LookupError:
+            io.TextIOWrapper(io.BytesIO(), encoding=wish)  # refuses codecs that are not of text
+            codecs.getincrementaldecoder(wish)().decode(sample)
+        except (LookupError, ValueError) as error:
+            if isinstance(error, UnicodeError):
+                raise undecodable(path, 1, error, wish) from None
             raise DataError(
                 f"--encoding {wish!r}: no such encoding; known are utf-8, utf-16, gb18030, big5, "
                 f"shift_jis, cp1252, latin-1, …"
@@ -87,13 +88,17 @@ def not_utf8(path: Path, line: int, sample: bytes) -> str:
     )
 
 
-def undecodable(
-    path: Path, line: int, error: UnicodeDecodeError, encoding: str | None
-) -> DataError:
-    """The error for a byte further on that its encoding does not know."""
+def undecodable(path: Path, line: int, error: UnicodeError, encoding: str | None) -> DataError:
+    """The error for bytes that their encoding does not know.
+
+    `line`: the first line that was not read; the decoder may be some lines ahead of the reader.
+    """
+    if not isinstance(error, UnicodeDecodeError):  # UTF-16 without its mark
+        return DataError(f"{path}: is not {encoding} ({error}); utf-16-le or utf-16-be need none")
+    line += error.object[: error.start].count(b"\n")
     if encoding is None:
-        with open_binary(path) as file:
-            file.seek(max(0, 0))
-            sample = bytes(error.object)[:SAMPLE]
-        return DataError(not_utf8(path, line, sample))
-    return DataError(f"{path}: near line {line}: is not {encoding} ({error.reason})")
+        return DataError(not_utf8(path, line, bytes(error.object)))
+    return DataError(
+        f"{path}:{line}: is not {encoding} ({error.reason}); name the encoding that the file has, "
+        f"or leave --encoding out to be told the best guess"
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from omnifill.errors import RunError
+from omnifill.errors import DataError, RunError
+from omnifill.files import reason
 from omnifill.types import Ints
 
 NAMES = ("ids", "rows", "lens")
@@ -106,11 +107,14 @@ def write_shard(folder: Path, num_fields: int) -> Iterator[ShardWriter]:
     writer = ShardWriter(folder, num_fields)
     try:
         yield writer
-    except BaseException:
+        writer.close()
+    except BaseException as error:
         for file in writer.files.values():
-            file.close()
+            with suppress(OSError):  # a full disk refuses the last bytes once more
+                file.close()
+        if isinstance(error, OSError):
+            raise DataError(f"{folder}: cannot be written ({reason(error)})") from error
         raise
-    writer.close()
 
 
 def open_shard(folder: Path) -> Shard:

@@ -34,6 +34,15 @@ def format_of(path: Path) -> str:
     return found
 
 
+def check_target(path: Path) -> None:
+    """RequestError if a table cannot be written to that path: asked before any work is done."""
+    format_of(path)
+    if path.is_dir():
+        raise RequestError(f"{path}: is a folder; name a file in it")
+    if not path.parent.is_dir():
+        raise RequestError(f"{path}: there is no folder {path.parent}; make it first")
+
+
 def render_table(frame: pd.DataFrame, specs: Sequence[FieldSpec], format_: str) -> str:
     """A DataFrame of native values as text."""
     if format_ in ("csv", "tsv"):

@@ -20,7 +20,9 @@ from omnifill.data import csvfile, jsonl, parquet, textfile
 from omnifill.data.builtin import unicode_records
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.nested import flatten_chunk
+from omnifill.data.values import unfit_text
 from omnifill.errors import DataError, unknown_name
+from omnifill.files import reason
 from omnifill.recipe import DataSettings
 
 CHUNK_ROWS = 8192
@@ -38,6 +40,7 @@ REFUSED = {
     "or Parquet", ".pickle": "pickles can run code; save CSV or Parquet", ".pt": "it is no table",
     ".npy": "save it as CSV or Parquet", ".bz2": "unpack it first", ".xz": "unpack it first",
 }  # fmt: skip
+BUILTIN = ("builtin:unicode",)
 Reader = Callable[[list[Problem] | None], Iterator[Chunk]]
 
 
@@ -66,7 +69,9 @@ class Source:
                 if len(chunk):
                     empty = False
                     yield chunk
-        except (EOFError, zlib.error, OSError) as error:
+        except OSError as error:
+            raise DataError(f"{self.label}: cannot be read to its end ({reason(error)})") from None
+        except (EOFError, zlib.error) as error:
             raise DataError(f"{self.label}: cannot be read to its end ({error})") from None
         if empty:
             raise DataError(f"{self.label}: there are no rows (nothing after the header?)")
@@ -77,12 +82,15 @@ def open_source(
 ) -> Source:
     """A source for a path, several, a glob, 'builtin:unicode' or a DataFrame."""
     if isinstance(data, pd.DataFrame):
-        source = _frame_source(data, "DataFrame")
-    elif isinstance(data, (str, Path)) and str(data) == "builtin:unicode":
-        source = _frame_source(unicode_records(), "builtin:unicode")
-    else:
-        source = _file_source(_expand(data), settings)
-    return _shaped(source, settings)
+        return _shaped(_frame_source(data, "DataFrame"), settings)
+    if isinstance(data, (str, Path)) and str(data) in BUILTIN:
+        return _shaped(_frame_source(unicode_records(), str(data)), settings)
+    try:
+        return _shaped(_file_source(_expand(data), settings), settings)
+    except OSError as error:
+        raise DataError(f"{error.filename or data}: cannot be read ({reason(error)})") from None
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{data}: cannot be unpacked ({error})") from None
 
 
 def _file_source(paths: list[Path], settings: DataSettings) -> Source:
@@ -140,9 +148,15 @@ def _text_source(paths: list[Path], settings: DataSettings, label: str) -> Sourc
 
 
 def _expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
-    items = [data] if isinstance(data, (str, Path)) else list(data)
+    items: list[Any] = list(data) if isinstance(data, (list, tuple)) else [data]
     if not items:
         raise DataError("no data was given")
+    for item in items:
+        if not isinstance(item, (str, Path)):
+            raise DataError(
+                f"data of type {type(item).__name__}: give a path, a list of paths, or a pandas "
+                f"DataFrame (pd.DataFrame(…) makes one of most things)"
+            )
     paths: list[Path] = []
     for item in items:
         path = Path(item)
@@ -153,18 +167,23 @@ def _expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
                 f"{path}: is a folder; give its files, such as {path / '*.csv'} (folders of "
                 f"pictures and sounds are not read yet)"
             )
-        elif found := sorted(glob.glob(str(item))):
-            paths.extend(Path(f) for f in found if Path(f).is_file())
+        elif path.exists():
+            raise DataError(f"{path}: is no regular file, and data are read more than once; save "
+                            f"it as a file first")  # fmt: skip
+        elif found := [Path(f) for f in sorted(glob.glob(str(item))) if Path(f).is_file()]:
+            paths.extend(found)
         else:
             raise DataError(_no_such_file(path))
     return paths
 
 
 def _no_such_file(path: Path) -> str:
+    if str(path).startswith("builtin:"):
+        return unknown_name("data set", str(path), BUILTIN)
     try:
         there = [p.name for p in path.parent.iterdir()]
     except OSError:
-        return f"{path}: there is no such file, and no folder {path.parent}"
+        return f"{path}: there is no such file (nor a folder {path.parent} that can be read)"
     near = get_close_matches(path.name, there, n=1)
     return f"{path}: there is no such file" + (f"; did you mean {near[0]!r}?" if near else "")
 
@@ -241,6 +260,9 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
     kept = [n for n in names if n not in settings.drop]
     if not kept:
         raise DataError(f"{source.label}: no column is left")
+    for name in kept:
+        if unfit_text(name):
+            raise DataError(f"{source.label}: column {name!a}: {unfit_text(name)}")
     if len(kept) > MAX_COLUMNS:
         raise DataError(
             f"{source.label}: {len(kept):,} columns; at most {MAX_COLUMNS:,} can be learned "

@@ -18,7 +18,7 @@ from omnifill.data.source import Source
 from omnifill.data.split import PARTS, part_of, stream_parts
 from omnifill.data.values import parse_many
 from omnifill.errors import DataError, RunError
-from omnifill.files import atomic_path, write_atomic
+from omnifill.files import atomic_path, reason, write_atomic
 from omnifill.progress import Progress
 from omnifill.recipe import Recipe, SplitSettings
 from omnifill.schema import FieldSpec, Schema
@@ -112,10 +112,8 @@ def _write(
             writer.write_batch(pa.record_batch(
                 [pa.array(columns[f.name], f.type) for f in arrow], schema=arrow
             ))  # fmt: skip
-        except (OSError, pa.ArrowException) as error:
-            if isinstance(error, UnicodeError) or "surrogate" in str(error):
-                raise DataError(f"a text holds half a surrogate pair ({error})") from None
-            raise DataError(f"prepared rows cannot be written ({error})") from None
+        except OSError as error:
+            raise DataError(f"prepared rows cannot be written ({reason(error)})") from None
         rows[part] += num
     return num
 

@@ -26,7 +26,7 @@ def _lines(path: Path, encoding: str | None) -> Iterator[str]:
                 if "\x00" in line:
                     raise DataError(f"{path}:{number}: holds a NUL byte; remove it")
                 yield line
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise undecodable(path, number + 1, error, encoding) from None
 
 

@@ -21,6 +21,8 @@ NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 IDENTIFIER = re.compile(r"[+-]?0\d+")
 """Digits with a leading zero, such as a postcode: no number, or the zero would be lost."""
 EXACT = 2**53
+LONGEST = 32_000_000
+"""Characters of the longest text that one cell may hold."""
 EPOCH = datetime.datetime(1970, 1, 1)
 MICROSECOND = datetime.timedelta(microseconds=1)
 FORMATS = (
@@ -81,7 +83,10 @@ def parse_many(field: FieldSpec, cells: Sequence[Any], where: Callable[[int], st
             continue
         value = parse(cell)
         if value is None:
-            raise DataError(f"{where(i)}: {refusal(field, cell)}")
+            way = "" if field.type not in ALLOWED else (
+                f"; correct it, or read the column as text: --field {field.name}:text"
+            )  # fmt: skip
+            raise DataError(f"{where(i)}: {refusal(field, cell)}{way}")
         out.append(value)
     return out
 
@@ -97,12 +102,27 @@ def parse_value(field: FieldSpec, value: Any) -> Any:
 
 
 def refusal(field: FieldSpec, cell: Any) -> str:
-    """Why a cell does not fit and what does."""
-    allowed = ALLOWED.get(field.type, "text").format(format=field.options.get("format", "ISO 8601"))
-    return (
-        f"{str(cell)[:60]!r} is not {allowed}; correct it, or read the column as text: "
-        f"--field {field.name}:text"
-    )
+    """Why a value does not fit and what does."""
+    if field.type not in ALLOWED:
+        return unfit_text(str(cell))
+    allowed = ALLOWED[field.type].format(format=field.options.get("format", "ISO 8601"))
+    return f"{str(cell)[:60]!r} is not {allowed}"
+
+
+def unfit_text(text: str) -> str:
+    """Why a text cannot be read, or nothing if it can."""
+    if len(text) > LONGEST:
+        return (
+            f"a text of {len(text):,} characters, and {LONGEST:,} are the most; cut it, or give "
+            f"it as a text file of its own"
+        )
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError as error:
+            bad = ascii(text[error.start])
+            return f"{bad} at character {error.start + 1} is half a surrogate pair; remove it"
+    return ""
 
 
 def _parser(field: FieldSpec) -> Callable[[Any], Any]:
@@ -144,9 +164,9 @@ def _datetime(cell: Any, format_: str) -> int | None:
         return None
 
 
-def _string(cell: Any) -> str:
+def _string(cell: Any) -> str | None:
     if isinstance(cell, str):
-        return cell
+        return None if unfit_text(cell) else cell
     if isinstance(cell, float) and cell.is_integer() and abs(cell) < EXACT:
         return str(int(cell))
     if isinstance(cell, (datetime.datetime, datetime.date)):

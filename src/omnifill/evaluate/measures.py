@@ -61,6 +61,8 @@ def evaluate_run(
         if spec.name not in columns:
             continue
         values = columns[spec.name]
+        if all(value is None for value in values):
+            continue  # nothing to compare with
         if run.vocabulary[spec.name].slots is None:
             own = nats[:, run.schema.index(spec.name)]
             out["fields"][spec.name] = bits_per_byte(own, values)
@@ -165,6 +167,9 @@ def category_measures(
     there = [i for i, v in enumerate(columns[name]) if v is not None]
     unseen = [i for i in there if columns[name][i] is ABSENT]
     there = [i for i in there if columns[name][i] is not ABSENT]
+    if not there:
+        wrong = interval(np.zeros(len(unseen)))
+        return {"accuracy": wrong}, {"accuracy": wrong}
     some = {n: [v[i] for i in there] for n, v in columns.items()}
     codes = field.codec.encode_many(some[name])[0]
     log_probs = category_log_probs(run, encoded(run, some), name)

@@ -47,14 +47,14 @@ def draw_orders(
         return Orders(
             np.stack([f for f, _ in laid])[picked], np.stack([w for _, w in laid])[picked]
         )
-    fields = np.tile(np.arange(num_fields), (num, 1))
+    fields = np.tile(vocabulary.order, (num, 1))
     if num_fields > 1:
         mix = form.mix
         shares = np.array([mix.schema_order, mix.random_order, mix.one_last])
         kind = np.asarray(rng.choice(3, num, p=shares / shares.sum()))
         shuffled = rng.permuted(fields, axis=1)
         last = np.where(missing, -1.0, rng.random((num, num_fields))).argmax(axis=1)
-        moved = one_last(missing, last)
+        moved = one_last(missing, last, vocabulary)
         fields = np.where((kind == 1)[:, None], shuffled, fields)
         fields = np.where((kind == 2)[:, None], moved, fields)
     return Orders(fields, np.ones_like(fields, dtype=bool))
@@ -149,23 +149,25 @@ def _coord_table(vocabulary: Vocabulary) -> Ints | None:
 
 
 def schema_order(num: int, vocabulary: Vocabulary) -> Orders:
-    """Schema order, everything in the loss: what `score` uses."""
-    fields = np.tile(np.arange(len(vocabulary.fields)), (num, 1))
+    """Schema order (texts last), everything in the loss: what `score` uses."""
+    fields = np.tile(vocabulary.order, (num, 1))
     return Orders(fields, np.ones_like(fields, dtype=bool))
 
 
-def one_last(missing: Bools, last: Ints) -> Ints:
+def one_last(missing: Bools, last: Ints, vocabulary: Vocabulary) -> Ints:
     """(n, F) fields: the known ones in schema order, then field last (n,), then -1."""
     rank = missing * 2.0
     rank[np.arange(len(last)), last] = 1.0
+    rank = rank[:, vocabulary.order]
     # A stable sort keeps schema order among equals.
-    fields = np.argsort(rank, axis=1, kind="stable")
-    return np.where(np.take_along_axis(rank, fields, axis=1) == 2, -1, fields)
+    places = np.argsort(rank, axis=1, kind="stable")
+    absent = np.take_along_axis(rank, places, axis=1) == 2
+    return np.where(absent, -1, vocabulary.order[places])
 
 
-def ask_one(missing: Bools, wanted: int) -> Orders:
+def ask_one(missing: Bools, wanted: int, vocabulary: Vocabulary) -> Orders:
     """Known fields given, in schema order, then one wanted field, alone in the loss."""
-    fields = one_last(missing, np.full(len(missing), wanted))
+    fields = one_last(missing, np.full(len(missing), wanted), vocabulary)
     return Orders(fields, fields == wanted)
 
 

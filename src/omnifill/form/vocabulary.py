@@ -8,12 +8,13 @@ all take their softmax over exactly those.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from omnifill.model.config import Alphabet
 from omnifill.schema import Schema
 from omnifill.types import ABSENT, Bools, Codec, Grammar, Ints
 
@@ -21,6 +22,8 @@ PAD, BOS, END, MASK, MISSING = range(5)
 NUM_SPECIAL = 5
 END_COLUMN, MISSING_COLUMN, CODE_COLUMN = 0, 1, 2
 """Columns of a block: <end>, <missing>, then the codes."""
+MOST_STANDING = 4
+"""Values of up to so many slots stay in view of all that comes after them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,6 +112,10 @@ class Vocabulary:
         self.blocks = [
             Block(first, size, np.stack(rows[block])) for block, first, size in blocks.values()
         ]
+        self.order: Ints = np.array(
+            sorted(range(len(self.fields)), key=lambda i: self.fields[i].slots is None), np.int64
+        )
+        """(F,): the fields in the order they are laid out: that of the schema, but texts last."""
         self.coord_sizes = self._coord_sizes()
 
     def __getitem__(self, name: str) -> FieldIds:
@@ -121,6 +128,19 @@ class Vocabulary:
             if field.slots:
                 top = np.maximum(top, field.codec.coords(field.slots).max(axis=0))
         return (int(top[0]) + 1, int(top[1]) + 1, int(top[2]) + 1)
+
+    def in_order(self, names: Iterable[str]) -> list[str]:
+        """The names as they are laid out."""
+        wanted = set(names)
+        return [self.fields[i].name for i in self.order if self.fields[i].name in wanted]
+
+    @property
+    def alphabet(self) -> Alphabet:
+        """What a network must know. Values of few slots stay in view (see `model.network`)."""
+        short = {f.block for f in self.fields if f.slots and f.slots <= MOST_STANDING}
+        blocks = [self.blocks[b] for b in sorted(short)] if len(self.fields) > 1 else []
+        standing = tuple((b.first, b.size) for b in blocks)
+        return Alphabet(self.size, len(self.fields), self.coord_sizes, standing)
 
     def encode_column(
         self, name: str, values: Sequence[Any], max_tokens: int | None = None

@@ -24,7 +24,7 @@ from omnifill.form.vocabulary import (
     Vocabulary,
 )
 from omnifill.generate.filters import Sampling, choose, filtered, penalised, uniforms
-from omnifill.model.cache import Cache
+from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.objectives.causal import Columns
@@ -134,7 +134,7 @@ class Autoregressive:
                 self._coord(state), Mask("causal"), cache,
             )[:, 0]  # fmt: skip
 
-    def _read_given(self, plan: Plan, state: State) -> tuple[Tensor, Cache]:
+    def _read_given(self, plan: Plan, state: State) -> tuple[Tensor, StandingCache]:
         """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot."""
         given = Orders(np.where(plan.orders.wanted, -1, plan.orders.fields), plan.orders.wanted)
         batch = self.former.records(plan.shard, plan.which, given, weighted=False)
@@ -158,7 +158,7 @@ class Autoregressive:
             coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        cache = self.network.backbone.new_cache(num, capacity)
+        cache = self.network.new_cache(num, capacity)
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
@@ -166,7 +166,7 @@ class Autoregressive:
         return self._read_long(ids, field, coord, sizes, cache), cache
 
     def _read_long(self, ids: Tensor, field: Tensor, coord: Tensor | None, sizes: Tensor,
-                   cache: Cache) -> Tensor:  # fmt: skip
+                   cache: StandingCache) -> Tensor:  # fmt: skip
         """Read more than the cache holds, chunk by chunk; old slots fall out behind the sinks."""
         num = len(ids)
         last = torch.zeros(num, self.network.config.dim)

@@ -64,12 +64,12 @@ def build(
     wanted = list(want) if want else [n for n in schema.names if n not in parsed]
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
-    wanted = sorted(wanted, key=schema.index) if prompt is None else wanted
+    wanted = run.vocabulary.in_order(wanted)
     if prompt is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]
         if not texts:
             raise RequestError("--prompt continues a text, and no text is wanted")
-        wanted = [texts[0], *sorted((n for n in wanted if n != texts[0]), key=schema.index)]
+        wanted = [texts[0], *(n for n in wanted if n != texts[0])]
     if stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
     return Request(
@@ -95,7 +95,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     shard, _ = encode_records(run.vocabulary, values or {run.schema.names[0]: [None]})
     if request.prompt is not None:
         shard = _open_end(run, shard, request.want[0])
-    names = sorted(request.given, key=run.schema.index)
+    names = run.vocabulary.in_order(request.given)
     row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
     wanted = np.zeros(len(row), bool)
     given = [*names, *([request.want[0]] if request.prompt is not None else [])]
@@ -345,11 +345,12 @@ def fill_columns(
     """
     shard = encoded(run, columns)
     index = {name: run.schema.index(name) for name in columns}
+    laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
     num = len(shard)
     asks: list[tuple[int, list[str]]] = []
     for row in range(num):
-        open_fields = [n for n in run.schema.names if n in columns and blanks[n][row]]
+        open_fields = [n for n in laid if n in columns and blanks[n][row]]
         if only is not None:
             open_fields = [only] if blanks[only][row] else []
         if draw and open_fields:
@@ -363,7 +364,7 @@ def fill_columns(
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
         wanted = np.zeros_like(fields, dtype=bool)
         for i, (row, names) in enumerate(part):
-            known = [index[n] for n in run.schema.names if n in columns and not blanks[n][row]]
+            known = [index[n] for n in laid if n in columns and not blanks[n][row]]
             order = [*known, *(index[n] for n in names)]
             fields[i, : len(order)] = order
             wanted[i, len(known) : len(order)] = True
@@ -442,7 +443,7 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
 def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
     """Schema order over the columns that are there."""
     orders = schema_order(num, run.vocabulary)
-    there = np.array([n in columns for n in run.schema.names])
+    there = np.array([n in columns for n in run.schema.names])[orders.fields]
     return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
 
 
@@ -469,7 +470,7 @@ def category_log_probs(run: LoadedRun, shard: Shard, field: str) -> np.ndarray[A
     former = Former(run.vocabulary)
     for first in range(0, len(shard), ROWS):
         which = np.arange(first, min(first + ROWS, len(shard)))
-        orders = ask_one(missing_in(shard, which), where.index)
+        orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
         batch = former.records(shard, which, orders, weighted=False)
         hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
         at = (batch.weight > 0).int().argmax(dim=1)

@@ -108,3 +108,52 @@ class KVCache:
             for layer in self.layers:
                 layer.drop(row, self.sinks, drop, length, self.theta)
             self.lengths[row] = length - drop
+
+
+class StandingCache:
+    """A backbone's cache, and the sum of the values that stay in view (see `model.network`)."""
+
+    def __init__(self, inner: Cache, total: Tensor) -> None:
+        """total (B, D); (B, 0) where nothing stays in view."""
+        self.inner, self.total = inner, total
+        self.fresh = total.new_zeros((len(total), 0, total.shape[1]))
+
+    @property
+    def lengths(self) -> Tensor:
+        """(B,): slots of each row that count."""
+        return self.inner.lengths
+
+    def stand(self, fresh: Tensor) -> Tensor:
+        """Add what T new slots bring, (B, T, D) -> the sums that each of them sees."""
+        sums = self.total[:, None] + fresh.cumsum(dim=1)
+        self.total, self.fresh = sums[:, -1], fresh
+        return sums
+
+    def select(self, rows: Tensor) -> StandingCache:
+        """A cache of the given rows only, (R,) indices."""
+        cache = StandingCache(self.inner.select(rows), self.total[rows])
+        cache.fresh = self.fresh[rows]
+        return cache
+
+    def reset(self, rows: Tensor) -> None:
+        """Forget the given rows."""
+        self.inner.reset(rows)
+        self.total[rows] = 0.0
+
+    def rewind(self, lengths: Tensor) -> None:
+        """Keep only the first `lengths` (B,) slots; once, and no further than the last pass."""
+        if self.total.shape[1]:
+            away = (self.lengths - lengths).clamp(min=0)
+            num = self.fresh.shape[1]
+            assert int(away.max()) <= num, "a cache goes back over its last forward pass only"
+            gone = torch.arange(num, device=away.device) >= (num - away)[:, None]
+            self.total = self.total - (self.fresh * gone[..., None]).sum(dim=1)
+            self.fresh = self.fresh[:, :0]
+        self.inner.rewind(lengths)
+
+    def make_room(self, num: int) -> None:
+        """Where a row has no place for `num` more slots, drop its oldest ones after the sinks.
+
+        What stood in them stays in view.
+        """
+        self.inner.make_room(num)

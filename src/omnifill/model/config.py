@@ -2,7 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from pydantic import BaseModel, ConfigDict, model_validator
+
+
+@dataclass(frozen=True)
+class Alphabet:
+    """What a network must know of the ids it reads and writes."""
+
+    vocabulary: int
+    """Number of ids."""
+    fields: int
+    coords: tuple[int, int, int]
+    standing: tuple[tuple[int, int], ...]
 
 
 class ModelConfig(BaseModel):
@@ -17,6 +30,8 @@ class ModelConfig(BaseModel):
     """Number of fields; with one field there is no field embedding."""
     coords: tuple[int, int, int] = (1, 1, 1)
     """Size of each coordinate axis (row or time, column, level); 1: no embedding."""
+    standing: tuple[tuple[int, int], ...] = ()
+    """(first, size) ranges of ids: values that stay in view (see `model.network`)."""
     dim: int
     layers: int
     heads: int

@@ -1,5 +1,9 @@
 """Embeddings, a backbone and a head: ids in, scores of ids out.
 
+Values of a few slots (a category, a number, a date) *stay in view*: a second embedding of each
+of their ids is added to every slot from there on. A text of sixty tokens tells little about its
+label in any one of them, so attention alone takes long to learn to obey it (docs/log.md).
+
 The head is applied to the columns that matter only (a field's own range of ids); which those
 are is the caller's business.
 """
@@ -14,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.errors import RecipeError, unknown_name
-from omnifill.model.cache import Cache
+from omnifill.model.cache import Cache, StandingCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.mask import Mask
 
@@ -54,18 +58,25 @@ class Network(nn.Module):
         self.coords = nn.ModuleDict(
             {str(a): nn.Embedding(n, config.dim) for a, n in enumerate(config.coords) if n > 1}
         )
+        if config.standing:
+            num = 1 + sum(size for _, size in config.standing)
+            self.standing = nn.Embedding(num, config.dim, padding_idx=0)
+            self.register_buffer("standing_row", _standing_rows(config), persistent=False)
         self.backbone = load_backbone(config.backbone)(config)
         self.head = nn.Linear(config.dim, config.vocabulary, bias=False)
         nn.init.normal_(self.embed.weight, std=1.0)
         nn.init.zeros_(self.head.weight)
-        for table in [self.fields, *self.coords.values()]:
+        added = [self.fields, *self.coords.values(), getattr(self, "standing", None)]
+        for table in added:
             if table is not None:
                 nn.init.zeros_(cast(nn.Embedding, table).weight)
         if config.tied:
             nn.init.normal_(self.embed.weight, std=0.02)
             self.head.weight = self.embed.weight
 
-    def embedded(self, ids: Tensor, field: Tensor, coord: Tensor | None) -> Tensor:
+    def embedded(
+        self, ids: Tensor, field: Tensor, coord: Tensor | None, cache: StandingCache | None
+    ) -> Tensor:
         """ids and field (B, T), coord (B, T, 3) -> (B, T, D).
 
         Field and coordinates are those of the slot that comes *next*, which is predicted here.
@@ -76,17 +87,37 @@ class Network(nn.Module):
         if coord is not None:
             for axis, table in self.coords.items():
                 x = x + table(coord[..., int(axis)])
+        if self.config.standing:
+            fresh = self.standing(self.get_buffer("standing_row")[ids])
+            x = x + (fresh.cumsum(dim=1) if cache is None else cache.stand(fresh))
         return F.dropout(x, self.config.dropout, self.training)
 
     def forward(
         self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
-        cache: Cache | None = None,
+        cache: StandingCache | None = None,
     ) -> Tensor:  # fmt: skip
         """(B, T) -> hidden states (B, T, D)."""
         pos = torch.arange(ids.shape[1], device=ids.device)[None]
-        hidden: Tensor = self.backbone(self.embedded(ids, field, coord), pos, mask, cache)
+        x = self.embedded(ids, field, coord, cache)
+        hidden: Tensor = self.backbone(x, pos, mask, None if cache is None else cache.inner)
         return hidden
+
+    def new_cache(self, rows: int, length: int, sinks: int = 1) -> StandingCache:
+        """Room for `length` slots of `rows` rows; the first `sinks` slots are never dropped."""
+        inner = self.backbone.new_cache(rows, length, sinks)
+        width = self.config.dim if self.config.standing else 0
+        return StandingCache(inner, self.embed.weight.new_zeros(rows, width))
 
     def scores(self, hidden: Tensor, columns: Tensor) -> Tensor:
         """hidden (N, D), columns (K,) ids -> unnormalised log-probabilities (N, K)."""
         return F.linear(hidden, self.head.weight[columns])
+
+
+def _standing_rows(config: ModelConfig) -> Tensor:
+    """(V,): the row of `standing` of every id; 0, which stays zero, for ids that do not stand."""
+    rows = torch.zeros(config.vocabulary, dtype=torch.long)
+    at = 1
+    for first, size in config.standing:
+        rows[first : first + size] = torch.arange(at, at + size)
+        at += size
+    return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from omnifill.model.config import ModelConfig
+from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.recipe import ModelSettings
 
 
@@ -34,18 +34,15 @@ SIZES = {
 
 
 def build_config(
-    settings: ModelSettings, size: str, *, vocabulary: int, fields: int,
-    coords: tuple[int, int, int], context: int, dropout: float,
-) -> ModelConfig:  # fmt: skip
+    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int, dropout: float
+) -> ModelConfig:
     """All numbers of a network: those of the recipe first, then those of `size`."""
     base = SIZES[size]
     dim = settings.dim or base.dim
     heads = settings.heads or max(1, dim // (settings.head_dim or base.dim // base.heads))
     return ModelConfig(
         backbone=settings.backbone,
-        vocabulary=vocabulary,
-        fields=fields,
-        coords=coords,
+        **vars(alphabet),
         dim=dim,
         layers=settings.layers or base.layers,
         heads=heads,

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import torch
 
 from omnifill.errors import RecipeError
-from omnifill.model.config import ModelConfig
-from omnifill.model.sizes import build_config, nearest_size
-from omnifill.recipe import Recipe, parse_duration
+from omnifill.model.config import Alphabet, ModelConfig
+from omnifill.model.sizes import SIZES, build_config, nearest_size
+from omnifill.recipe import Recipe, TrainSettings, parse_duration
 from omnifill.train.loop import TrainPlan, default_schedule
 from omnifill.train.optim import OptimConfig
 
@@ -56,22 +56,23 @@ class Decision:
 
 
 def decide(
-    recipe: Recipe, numbers: DataNumbers, *, vocabulary: int, fields: int,
-    coords: tuple[int, int, int], seconds: float | None, deadline: float | None, measure: Measure,
+    recipe: Recipe, numbers: DataNumbers, alphabet: Alphabet, *, seconds: float | None,
+    deadline: float | None, measure: Measure,
 ) -> Decision:  # fmt: skip
     """`seconds`: what is left of the budget; RecipeError if nothing can be done in them."""
     settings = recipe.train
     batch_tokens = settings.batch_tokens or default_batch(numbers)
     size: str = recipe.model.size
+    time = seconds if seconds is not None else 600.0
     if size == "auto":
-        size = auto_size(numbers, seconds if seconds is not None else 600.0)
+        size = auto_size(numbers, time)
     context = recipe.model.context or (default_context(seconds) if numbers.text else 0)
     if not numbers.text:
         context = max(context, numbers.longest)
+    epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
     config = build_config(
-        recipe.model, size, vocabulary=vocabulary, fields=fields, coords=coords,
-        context=context, dropout=default_dropout(numbers),
-    )  # fmt: skip
+        recipe.model, size, alphabet, context=context, dropout=default_dropout(epochs)
+    )
     wish = recipe.train.precision
     bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
     pace = None
@@ -95,9 +96,21 @@ def default_context(seconds: float | None) -> int:
     return 128 if seconds is not None and seconds < 420 else 256
 
 
-def default_dropout(numbers: DataNumbers) -> float:
-    """More of it the less data there is."""
-    return 0.1 if numbers.ids < 300_000 else 0.0
+def default_dropout(epochs: float) -> float:
+    """More of it the more often every record comes by (docs/log.md)."""
+    return round(min(0.2, max(0.0, 0.05 * math.log2(max(epochs, 1.0) / 2))), 3)
+
+
+def epochs_ahead(
+    settings: TrainSettings, numbers: DataNumbers, batch_tokens: int, size: str, seconds: float
+) -> float:
+    """How often each record will be seen: a guess, before the pace is measured."""
+    if settings.epochs is not None:
+        return settings.epochs
+    tokens = RATE_GUESS * seconds / (6 * SIZES[size].parameters)
+    if settings.steps is not None:
+        tokens = settings.steps * batch_tokens
+    return tokens / max(1, numbers.ids)
 
 
 def auto_size(numbers: DataNumbers, seconds: float) -> str:

@@ -1,0 +1,157 @@
+"""Blank 20 % of a table's cells, train on what is left, fill, compare with what was there.
+
+Error of a column: the share of wrong categories, or the mean absolute error over the column's
+standard deviation; a table's error is the mean over its columns. Beside it stand the plainest
+filling (most frequent value, median) and a peer: scikit-learn's IterativeImputer with random
+forests, as MissForest does it. Same masks for all.
+
+    python benchmarks/filling.py --data DIR [--masks 10] [--only penguins] [--quick]
+"""
+
+from __future__ import annotations
+
+import time
+import warnings
+from argparse import Namespace
+from pathlib import Path
+
+import harness
+import numpy as np
+import pandas as pd
+
+TABLES = {
+    "penguins": ("penguins/penguins.csv", "60s"),
+    "german_credit": ("german_credit/german_credit.csv", "90s"),
+    "diamonds": ("diamonds/diamonds.csv.gz", "2m"),
+}
+"""File and budget of a run."""
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--masks", type=int, default=10)
+    parser.add_argument("--only", choices=TABLES)
+    parser.add_argument("--budget", help="instead of each table's own")
+    parser.add_argument("--no-peer", action="store_true")
+    parser.add_argument("--set", action="append", default=[], help="a setting of the recipe")
+    args = parser.parse_args()
+    data = harness.need_data(args)
+    masks = 1 if args.quick else args.masks
+    for name in [args.only] if args.only else TABLES:
+        file, budget = TABLES[name]
+        budget = args.budget or ("20s" if args.quick else budget)
+        runs = []
+        for seed in range(args.seed, args.seed + masks):
+            runs.append(one_mask(data / file, args, seed, budget))
+            print(name, seed, {k: round(v, 4) for k, v in runs[-1].items()}, flush=True)
+        figures = summary(runs)
+        protocol = (
+            f"{name}: {masks} masks of 20 % of the cells; `omnifill train --budget {budget}` on "
+            f"the rest, then `omnifill fill`; other cells byte for byte unchanged in every run"
+        )
+        harness.keep(f"filling-{name}", protocol, figures, ["scikit-learn"], args.quick)
+
+
+def summary(runs: list[dict[str, float]]) -> dict[str, float]:
+    """Mean error by method, and how far each lies below the plainest filling."""
+    frame = pd.DataFrame(runs)
+    out = {f"error_{n}": float(frame[n].mean()) for n in ("ours", "plain", "peer") if n in frame}
+    for name in ("ours", "peer"):
+        if name in frame:
+            below = 1 - frame[name] / frame["plain"]
+            out[f"below_plain_{name}"] = float(below.mean())
+            out[f"below_plain_{name}_sd"] = float(below.std()) if len(frame) > 1 else 0.0
+    out |= {n: float(frame[n].mean()) for n in frame if n.startswith("seconds")}
+    return out
+
+
+def one_mask(file: Path, args: Namespace, seed: int, budget: str) -> dict[str, float]:
+    work, sets = args.work, [word for pair in args.set for word in ("--set", pair)]
+    truth = pd.read_csv(file, keep_default_na=False, dtype=str)
+    rng = np.random.default_rng(seed)
+    mask = (rng.random(truth.shape) < 0.2) & (truth != "").to_numpy()
+    blanked = truth.mask(mask, "")
+    blanked.to_csv(work / "blanked.csv", index=False)
+    run = harness.fresh(work / "filling")
+    seconds = harness.omnifill(
+        "train", work / "blanked.csv", "--out", run, "--budget", budget, "--seed", seed, *sets
+    )
+    harness.omnifill("fill", run, work / "blanked.csv", "--out", work / "filled.csv")
+    filled = pd.read_csv(work / "filled.csv", keep_default_na=False, dtype=str)
+    known = (blanked != "").to_numpy()
+    assert (filled.to_numpy()[known] == blanked.to_numpy()[known]).all(), "a known cell changed"
+    assert (filled.to_numpy()[mask] != "").all(), "a blank stayed"
+    out = {
+        "ours": error(truth, filled, mask),
+        "plain": error(truth, plain(blanked), mask),
+        "seconds_ours": seconds,
+    }
+    if not args.no_peer:
+        started = time.monotonic()
+        rows = rng.permutation(len(truth))[:5000]  # forests are slow: a part of a large table
+        answer = forests(blanked.iloc[rows])
+        out["peer"] = error(truth.iloc[rows], answer, mask[rows])
+        out["seconds_peer"] = time.monotonic() - started
+    return out
+
+
+def is_number(column: pd.Series) -> bool:
+    return bool(pd.to_numeric(column[column != ""], errors="coerce").notna().all())
+
+
+def error(truth: pd.DataFrame, filled: pd.DataFrame, mask: np.ndarray) -> float:
+    errors = []
+    for i, name in enumerate(truth.columns):
+        at = mask[:, i]
+        if not at.any():
+            continue
+        real, ours = truth[name][at], filled[name].to_numpy()[at]
+        if is_number(truth[name]):
+            scale = pd.to_numeric(truth[name][truth[name] != ""]).std()
+            off = np.abs(pd.to_numeric(real).to_numpy() - pd.to_numeric(ours))
+            errors.append(float(off.mean() / scale))
+        else:
+            errors.append(float((real.to_numpy() != ours).mean()))
+    return float(np.mean(errors))
+
+
+def plain(table: pd.DataFrame) -> pd.DataFrame:
+    out = table.copy()
+    for name in table:
+        known = table[name][table[name] != ""]
+        value = pd.to_numeric(known).median() if is_number(known) else known.mode()[0]
+        out.loc[out[name] == "", name] = str(value)
+    return out
+
+
+def forests(table: pd.DataFrame) -> pd.DataFrame:
+    """IterativeImputer with random forests over ordinal codes; categories are rounded back."""
+    from sklearn.ensemble import RandomForestRegressor
+    from sklearn.experimental import enable_iterative_imputer  # noqa: F401
+    from sklearn.impute import IterativeImputer
+
+    levels, grid = {}, np.zeros(table.shape)
+    for i, name in enumerate(table):
+        blank = (table[name] == "").to_numpy()
+        if is_number(table[name]):
+            grid[:, i] = pd.to_numeric(table[name], errors="coerce")
+        else:
+            codes, levels[i] = pd.factorize(table[name].where(~blank, None))
+            grid[:, i] = np.where(blank, np.nan, codes)
+    forest = RandomForestRegressor(n_estimators=50, max_features=0.5, n_jobs=2, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        whole = IterativeImputer(forest, max_iter=5, random_state=0).fit_transform(grid)
+    out = table.copy()
+    for i, name in enumerate(table):
+        at = (table[name] == "").to_numpy()
+        if i in levels:
+            codes = np.clip(np.rint(whole[at, i]), 0, len(levels[i]) - 1).astype(int)
+            out.loc[at, name] = np.asarray(levels[i])[codes]
+        else:
+            out.loc[at, name] = whole[at, i].astype(str)
+    return out
+
+
+if __name__ == "__main__":
+    main()

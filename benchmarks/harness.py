@@ -1,0 +1,118 @@
+"""What the benchmarks share: running the command line, data sets, and keeping results.
+
+Figures are quality and ratios of one run on one quiet machine; a result names versions,
+protocol and date, and no machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+HERE = Path(__file__).parent
+THREADS = int(os.environ.get("BENCH_THREADS", "2"))
+
+
+def parser(doc: str | None) -> argparse.ArgumentParser:
+    """Arguments that every benchmark takes."""
+    out = argparse.ArgumentParser(
+        description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    out.add_argument("--data", type=Path, default=os.environ.get("OMNIFILL_DATA"),
+                     help="folder of the data sets (or $OMNIFILL_DATA)")  # fmt: skip
+    out.add_argument("--quick", action="store_true", help="a smaller run, to see that it works")
+    out.add_argument("--work", type=Path, default=Path("build/bench"), help="scratch folder")
+    out.add_argument("--seed", type=int, default=0)
+    out.add_argument("--judges", default=os.environ.get("OMNIFILL_JUDGES", sys.executable),
+                     help="Python that has benchmarks/requirements-judges.txt")  # fmt: skip
+    return out
+
+
+def need_data(args: argparse.Namespace) -> Path:
+    """The data folder, or a clear end."""
+    if args.data is None or not Path(args.data).is_dir():
+        sys.exit("name the folder of the data sets: --data DIR, or OMNIFILL_DATA=DIR")
+    args.work.mkdir(parents=True, exist_ok=True)
+    return Path(args.data)
+
+
+def omnifill(*words: object, out: Path | None = None) -> float:
+    """Run one command with two threads -> its wall time in seconds; its output goes to `out`."""
+    env = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+    command = [sys.executable, "-m", "omnifill", *map(str, words)]
+    print("$ omnifill", *words[:2], "…", file=sys.stderr, flush=True)
+    started = time.monotonic()
+    result = subprocess.run(command, env=env, capture_output=True, check=False)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr.decode()}")
+    if out is not None:
+        out.write_bytes(result.stdout)
+    return time.monotonic() - started
+
+
+def judge(args: argparse.Namespace, script: str, *words: object) -> dict[str, Any]:
+    """Run a judge in its own environment -> its figures."""
+    command = [args.judges, str(HERE / "judges" / script), *map(str, words)]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    if result.returncode:
+        sys.exit(f"{' '.join(command)} failed:\n{result.stderr}")
+    figures: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])
+    return figures
+
+
+def fresh(folder: Path) -> Path:
+    """A path where nothing is."""
+    import shutil
+
+    shutil.rmtree(folder, ignore_errors=True)
+    return folder
+
+
+def keep(
+    name: str, protocol: str, figures: Mapping[str, Any], packages: Sequence[str] = (),
+    quick: bool = False,
+) -> None:  # fmt: skip
+    """Write results/NAME.json and NAME.md (not for a quick run), and print the figures."""
+    print(json.dumps(figures, indent=1))
+    if quick:
+        return
+    versions = {"python": platform.python_version()}
+    for package in ("omnifill", "torch", "numpy", *packages):
+        versions[package] = importlib.metadata.version(package)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    ).stdout.strip()
+    date = datetime.date.today().isoformat()
+    whole = {"date": date, "commit": commit, "protocol": protocol, "threads": THREADS,
+             "versions": versions, "figures": figures}  # fmt: skip
+    folder = HERE / "results"
+    folder.mkdir(exist_ok=True)
+    (folder / f"{name}.json").write_text(json.dumps(whole, indent=1) + "\n", encoding="utf-8")
+    lines = [f"# {name}", "", f"{date}, commit {commit}. {protocol}", ""]
+    lines += [", ".join(f"{k} {v}" for k, v in versions.items()) + f"; {THREADS} threads.", ""]
+    lines += ["| figure | value |", "|---|---|"]
+    lines += [f"| {key} | {_shown(value)} |" for key, value in flat(figures)]
+    (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
+    """Nested figures as (path, value)."""
+    out: list[tuple[str, Any]] = []
+    for key, value in figures.items():
+        path = f"{prefix}{key}"
+        out += flat(value, f"{path} / ") if isinstance(value, Mapping) else [(path, value)]
+    return out
+
+
+def _shown(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
