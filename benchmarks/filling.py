@@ -15,9 +15,10 @@ import warnings
 from argparse import Namespace
 from pathlib import Path
 
-import harness
 import numpy as np
 import pandas as pd
+
+import harness
 
 TABLES = {
     "penguins": ("penguins/penguins.csv", "60s"),
@@ -32,6 +33,7 @@ def main() -> None:
     parser.add_argument("--masks", type=int, default=10)
     parser.add_argument("--only", choices=TABLES)
     parser.add_argument("--budget", help="instead of each table's own")
+    parser.add_argument("--steps", type=int, help="a number of steps instead of a budget")
     parser.add_argument("--no-peer", action="store_true")
     parser.add_argument("--set", action="append", default=[], help="a setting of the recipe")
     args = parser.parse_args()
@@ -67,6 +69,7 @@ def summary(runs: list[dict[str, float]]) -> dict[str, float]:
 
 def one_mask(file: Path, args: Namespace, seed: int, budget: str) -> dict[str, float]:
     work, sets = args.work, [word for pair in args.set for word in ("--set", pair)]
+    length = ["--steps", args.steps] if args.steps else ["--budget", budget]
     truth = pd.read_csv(file, keep_default_na=False, dtype=str)
     rng = np.random.default_rng(seed)
     mask = (rng.random(truth.shape) < 0.2) & (truth != "").to_numpy()
@@ -74,7 +77,7 @@ def one_mask(file: Path, args: Namespace, seed: int, budget: str) -> dict[str, f
     blanked.to_csv(work / "blanked.csv", index=False)
     run = harness.fresh(work / "filling")
     seconds = harness.omnifill(
-        "train", work / "blanked.csv", "--out", run, "--budget", budget, "--seed", seed, *sets
+        "train", work / "blanked.csv", "--out", run, *length, "--seed", seed, *sets
     )
     harness.omnifill("fill", run, work / "blanked.csv", "--out", work / "filled.csv")
     filled = pd.read_csv(work / "filled.csv", keep_default_na=False, dtype=str)

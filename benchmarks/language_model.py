@@ -15,8 +15,9 @@ import json
 import math
 import time
 
-import harness
 import torch
+
+import harness
 
 
 def main() -> None:
@@ -46,7 +47,7 @@ def main() -> None:
     harness.keep("language-model", protocol, figures, ["transformers"], args.quick)
 
 
-def ours(args, train, valid, budget: str, suffix: str) -> dict[str, float]:  # noqa: ANN001
+def ours(args, train, valid, budget: str, suffix: str) -> dict[str, float]:
     run = harness.fresh(args.work / "language-model")
     seconds = harness.omnifill("train", train, "--valid", valid, "--out", run,
                                "--budget", budget, "--seed", args.seed)  # fmt: skip
@@ -105,7 +106,7 @@ def peer(train: str, valid: str, steps: int, seed: int) -> tuple[float, float]:
     return total / count, seconds
 
 
-def _windows(part, rows: int):  # noqa: ANN001, ANN202
+def _windows(part, rows: int):
     if rows:
         yield part[: rows * 64].view(rows, 64), part[1 : rows * 64 + 1].view(rows, 64)
     if len(part) - 1 > rows * 64:

@@ -9,8 +9,9 @@ import gzip
 import json
 from collections import Counter
 
-import harness
 import pandas as pd
+
+import harness
 
 LANGUAGES = "en de fr es pt it cs fi ru tr ar hi th id ko zh ja".split()
 
@@ -30,7 +31,7 @@ def main() -> None:
     harness.keep("languages", protocol, figures, ["pandas"], args.quick)
 
 
-def sentences(args, data, budget: str) -> dict:  # noqa: ANN001
+def sentences(args, data, budget: str) -> dict:
     """One column a language (the file's second `id`, the identifier, is left out)."""
     table = pd.read_csv(data / "pud/train.csv.gz", header=0, keep_default_na=False,
                         names=["number", *LANGUAGES])[LANGUAGES]  # fmt: skip
@@ -52,7 +53,7 @@ def sentences(args, data, budget: str) -> dict:  # noqa: ANN001
     )
 
 
-def poems(args, data, budget: str) -> dict:  # noqa: ANN001
+def poems(args, data, budget: str) -> dict:
     source = data / "chinese_poetry/tang_train.jsonl.gz"
     run = harness.fresh(args.work / "poems")
     harness.omnifill("train", source, "--out", run, "--budget", budget, "--seed", args.seed)
@@ -74,7 +75,7 @@ def poems(args, data, budget: str) -> dict:  # noqa: ANN001
     }
 
 
-def _lines(paragraphs) -> list[str]:  # noqa: ANN001
+def _lines(paragraphs) -> list[str]:
     text = paragraphs if isinstance(paragraphs, str) else "\n".join(paragraphs or [])
     for mark in "，。！？；、,.!?;\n":
         text = text.replace(mark, "\n")

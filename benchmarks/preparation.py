@@ -12,9 +12,10 @@ import sys
 import time
 from pathlib import Path
 
-import harness
 import numpy as np
 import pandas as pd
+
+import harness
 
 MEASURE = """
 import resource, sys

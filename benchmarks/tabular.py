@@ -8,8 +8,9 @@ rows drawn again (perfect but for being copies).
 
 from __future__ import annotations
 
-import harness
 import pandas as pd
+
+import harness
 
 
 def main() -> None:

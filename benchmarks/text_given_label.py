@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import json
 
-import harness
 import pandas as pd
+
+import harness
 
 
 def main() -> None:

@@ -270,7 +270,6 @@ def test_a_folder_that_cannot_be_the_run(refused: Run) -> None:
     assert "a file stands where a folder is needed" in refused(*steps, "good.csv/run")
 
 
-@pytest.mark.xfail(strict=True, reason="train/decide.py: a budget that is used up already")
 def test_a_budget_too_small_to_do_anything(refused: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     for budget, ago in (("0s", 0.0), ("1s", 0.0), ("5s", 60.0)):
         monkeypatch.setattr(cli, "STARTED", time.monotonic() - ago)
@@ -340,12 +339,10 @@ def test_a_wrong_request_is_refused(refused: Run, run: Path, args: list[str], sa
     assert says in refused("generate", run, *args)
 
 
-@pytest.mark.xfail(strict=True, reason="generate/filters.py: an infinite temperature")
 def test_a_temperature_without_end_is_refused(refused: Run, run: Path) -> None:
     assert "temperature = inf" in refused("generate", run, "--temperature", "inf")
 
 
-@pytest.mark.xfail(strict=True, reason="generate/requests.py: _parse adds no field name")
 def test_an_unseen_given_value_names_its_field(model: api.Model) -> None:
     with pytest.raises(UserError, match="'kind'"):
         model.generate(1, given={"kind": "beer"})
@@ -467,7 +464,6 @@ def test_what_is_no_run_folder(refused: Run) -> None:
 # --- small tables that can be learned from -------------------------------------------------
 
 
-@pytest.mark.xfail(strict=True, reason="train/decide.py: a context of 1")
 @pytest.mark.parametrize(
     "data",
     [

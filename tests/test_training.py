@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from omnifill.errors import TrainingStopped
+from omnifill.errors import RunError, TrainingStopped
 from omnifill.objectives.causal import LossSum
 from omnifill.train import checkpoint
 from omnifill.train.checkpoint import load_newest, save_checkpoint
@@ -280,7 +280,7 @@ def test_a_save_that_fails_anywhere_leaves_the_one_before(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(checkpoint, point, full)
-    with pytest.raises(TrainingStopped, match="No space left"):
+    with pytest.raises(RunError, match="No space left"):
         saved(tmp_path, 2)
     monkeypatch.undo()
     found, _ = load_newest(tmp_path)

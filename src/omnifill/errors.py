@@ -6,8 +6,8 @@ OmnifillError
 │   │   └── ValueRefused one value that its field cannot hold
 │   ├── RecipeError      a setting: unknown, out of range, or at odds with another
 │   ├── RequestError     a request to a trained model: an unknown field, an impossible combination
-│   └── RunError         a run folder: missing, damaged, from a newer version, or in use
-├── TrainingStopped      training cannot go on (non-finite loss, a full disk); exits with status 1
+│   └── RunError         a run folder: missing, damaged, in use, a newer version, a full disk
+├── TrainingStopped      training cannot go on (a loss that is not finite); exits with status 1
 └── Interrupted          the user or the system asked to stop; the state is saved; status 130
 
 A message says what is wrong, where, what is allowed and what to do.

@@ -136,7 +136,9 @@ class MixSettings(Settings):
 class FormSettings(Settings):
     """How a record becomes a sequence."""
 
-    mix: MixSettings = Field(default_factory=MixSettings)
+    mix: MixSettings | None = None
+    """Shares of the orders; chosen if not given: half in schema order, or, where every record will
+    come by often, all at random, so that it looks new each time."""
     tasks: list[Task] = Field(default_factory=list)
     """Named tasks; empty means any-to-any."""
 
@@ -185,8 +187,8 @@ class TrainSettings(Settings):
     """Tokens of one forward pass; a step of more is accumulated exactly."""
     optim: Literal["muon", "adamw"] = "muon"
     """muon: Muon for matrices and AdamW for the rest."""
-    lr: float = Field(0.02, gt=0)
-    """Peak learning rate of Muon's matrices."""
+    lr: float | None = Field(None, gt=0)
+    """Peak learning rate of Muon's matrices; chosen if not given: lower for small data."""
     lr_adamw: float = Field(0.003, gt=0)
     """Peak learning rate of AdamW's parameters."""
     weight_decay: float = Field(0.1, ge=0)

@@ -24,6 +24,7 @@ from torch import nn
 from omnifill.artifact import RunFolder
 from omnifill.data.shards import Shard, open_shard
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
+from omnifill.files import reason
 from omnifill.form.stream import BatchStream, Position, eval_batches, is_text
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
@@ -52,13 +53,18 @@ class Session:
         self.asked = 0
         self.handlers: dict[int, Any] = {}
         self.preparing = False
-        self.created = not folder.path.exists()
+        # The folders that this session makes, inner ones first.
+        self.created = [p for p in (folder.path, *folder.path.parents) if not p.exists()]
 
     # --- entering and leaving --------------------------------------------------------------
 
     def __enter__(self) -> Session:
-        self.folder.path.mkdir(parents=True, exist_ok=True)
-        self._lock()
+        try:
+            self.folder.path.mkdir(parents=True, exist_ok=True)
+            self._lock()
+        except OSError as error:
+            self._remove_if_empty()
+            raise RunError(f"{self.folder.path}: {reason(error)}") from None
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
                 self.handlers[number] = signal.signal(number, self._asked_to_stop)
@@ -73,9 +79,12 @@ class Session:
         if kind is not None and self.preparing:  # nothing half-written stays behind
             for path in self.folder.path.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-        if self.created:
+        self._remove_if_empty()
+
+    def _remove_if_empty(self) -> None:
+        for path in self.created:
             with suppress(OSError):  # it stays if it holds anything
-                self.folder.path.rmdir()
+                path.rmdir()
 
     def _lock(self) -> None:
         """One session a folder: the lock names a process; a dead one's lock does not count."""
@@ -87,7 +96,11 @@ class Session:
                     f"{self.folder.path}: another training (process {owner}) writes there; wait "
                     f"for it or choose another --out"
                 )
-        path.write_text(str(os.getpid()), encoding="utf-8")
+        try:
+            path.write_text(str(os.getpid()), encoding="utf-8")
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     def _asked_to_stop(self, number: int, frame: FrameType | None) -> None:
         """First time: finish the step, save, leave. Second time, or while preparing: now."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import cast
 
 from omnifill.errors import RecipeError, unknown_name
+from omnifill.named import load_class
 from omnifill.types import Codec
 
 CODECS: dict[str, str] = {
@@ -32,22 +32,12 @@ def load_codec(name: str) -> type[Codec]:
     For recipes only: a name out of a run folder or a request must not come here unchecked,
     because importing a module runs its code. RecipeError if there is no such codec.
     """
-    module_name, colon, attribute = CODECS.get(name, name).partition(":")
-    if not (module_name and colon and attribute):
-        raise RecipeError(f"{unknown_name('codec', name, CODECS)}, or your own as 'module:Class'")
-    try:
-        found = getattr(import_module(module_name), attribute)
-    except ImportError as error:
-        raise RecipeError(f"codec {name!r}: {module_name} cannot be imported: {error}") from error
-    except AttributeError:
-        raise RecipeError(f"codec {name!r}: {module_name} has no {attribute!r}") from None
+    found = load_class("codec", name, CODECS)
     needed = ("shared", "fit", "encode", "decode", "encode_many", "grammar", "save", "load")
     lacks = [part for part in needed if not hasattr(found, part)]
-    if not isinstance(found, type) or lacks:
+    if lacks:
         raise RecipeError(
-            f"codec {name!r}: {attribute} is not a codec class; it lacks {', '.join(lacks)}"
-            if isinstance(found, type)
-            else f"codec {name!r}: {attribute} is not a class"
+            f"codec {name!r}: {found.__name__} is not a codec class; it lacks {', '.join(lacks)}"
         )
     return cast(type[Codec], found)
 

@@ -14,10 +14,10 @@ import torch
 from numpy.random import Generator
 
 from omnifill.data.shards import Shard
-from omnifill.errors import RecipeError
+from omnifill.errors import RecipeError, unknown_name
 from omnifill.form.batch import Batch
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
-from omnifill.recipe import FormSettings, Task
+from omnifill.recipe import FormSettings, MixSettings, Task
 from omnifill.types import Bools, Ints
 
 
@@ -49,7 +49,7 @@ def draw_orders(
         )
     fields = np.tile(vocabulary.order, (num, 1))
     if num_fields > 1:
-        mix = form.mix
+        mix = form.mix or MixSettings()
         shares = np.array([mix.schema_order, mix.random_order, mix.one_last])
         kind = np.asarray(rng.choice(3, num, p=shares / shares.sum()))
         shuffled = rng.permuted(fields, axis=1)
@@ -75,7 +75,7 @@ def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
     for task in form.tasks:
         for name in [*task.given, *task.want]:
             if name not in names:
-                raise RecipeError(f"form.tasks: no field called {name!r}; known: {names}")
+                raise RecipeError("form.tasks: " + unknown_name("field", name, names))
 
 
 class Former:

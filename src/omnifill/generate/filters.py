@@ -6,6 +6,7 @@ Barred columns are -inf on the way in and stay so. Chance comes in as numbers in
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -33,11 +34,11 @@ class Sampling:
 
     def __post_init__(self) -> None:
         checks = [
-            ("temperature", self.temperature >= 0, "0 or more"),
+            ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1"),
             ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
-            ("repetition_penalty", self.repetition_penalty > 0, "above 0"),
+            ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
         ]
         for name, good, allowed in checks:

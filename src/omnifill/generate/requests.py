@@ -17,7 +17,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.data.source import Source
 from omnifill.data.values import parse_many, parse_value, to_native, to_text
-from omnifill.errors import DataError, RequestError, unknown_name
+from omnifill.errors import DataError, RequestError, ValueRefused, unknown_name
 from omnifill.form.encode import encode_records, whole_stream
 from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
 from omnifill.form.vocabulary import CODE_COLUMN, END, MISSING
@@ -55,8 +55,14 @@ def build(
     schema = run.schema
     for name in [*given, *(want or []), *no_missing]:
         schema[name]
-    if num < 1 or max_tokens < 1 or seed < 0:
-        raise RequestError(f"n = {num}, max_tokens = {max_tokens}, seed = {seed}: too small")
+    if num < 1 or max_tokens < 1:
+        raise RequestError(f"n = {num}, max_tokens = {max_tokens}: must be 1 or more")
+    if not 0 <= seed < 2**64:
+        raise RequestError(f"seed = {seed}: must be from 0 to 2^64 - 1")
+    if "" in stop:
+        raise RequestError("stop: an empty string would end every text before it begins")
+    if len(set(want or [])) < len(want or []):
+        raise RequestError(f"want = {list(want or [])}: names a field twice")
     both = set(given) & set(want or [])
     if both:
         raise RequestError(f"{sorted(both)}: given and wanted at once; leave it out of one")
@@ -83,7 +89,10 @@ def _parse(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:
         return None
     parsed = parse_value(spec, value)
     if parsed is not None:
-        run.vocabulary[spec.name].codec.encode(parsed)
+        try:
+            run.vocabulary[spec.name].codec.encode(parsed)
+        except ValueRefused as error:
+            raise ValueRefused(f"field {spec.name!r}: {error}") from None
     return parsed
 
 
@@ -267,6 +276,9 @@ def stream(run: LoadedRun, request: Request) -> Iterator[str]:
 def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
     """A DataFrame's columns as canonical values; unknown columns are refused."""
     out = {}
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"table: two columns are called {str(twice[0])!r}; rename one")
     for name in table.columns:
         if name not in run.schema.names:
             raise DataError("table: " + unknown_name("field", str(name), run.schema.names))

@@ -10,17 +10,16 @@ are is the caller's business.
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any, Protocol, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifill.errors import RecipeError, unknown_name
 from omnifill.model.cache import Cache, StandingCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.mask import Mask
+from omnifill.named import load_class
 
 BACKBONES = {"transformer": "omnifill.model.transformer:Transformer"}
 """Every backbone by name; a recipe may name another as 'module:Class'."""
@@ -41,10 +40,7 @@ class Backbone(Protocol):
 
 def load_backbone(name: str) -> Any:
     """The class called `name`, or the one at 'module:Class'. For recipes only."""
-    module, _, attr = BACKBONES.get(name, name).partition(":")
-    if not attr:
-        raise RecipeError("model.backbone: " + unknown_name("backbone", name, BACKBONES))
-    return getattr(import_module(module), attr)
+    return load_class("backbone", name, BACKBONES)
 
 
 class Network(nn.Module):

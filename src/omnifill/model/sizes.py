@@ -34,7 +34,7 @@ SIZES = {
 
 
 def build_config(
-    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int, dropout: float
+    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int
 ) -> ModelConfig:
     """All numbers of a network: those of the recipe first, then those of `size`."""
     base = SIZES[size]
@@ -50,7 +50,7 @@ def build_config(
         head_dim=settings.head_dim or max(2, dim // heads // 2 * 2),
         ffn=settings.ffn or math.ceil(dim * 8 / 3 / 8) * 8,
         context=context,
-        dropout=settings.dropout if settings.dropout is not None else dropout,
+        dropout=settings.dropout or 0.0,
         tied=bool(settings.tied),
     )
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import Any
 
-from omnifill.errors import RecipeError, unknown_name
+from omnifill.named import load_class
 
 OBJECTIVES = {"causal": "omnifill.objectives.causal:CausalObjective"}
 
 
 def load_objective(name: str) -> Any:
     """The class called `name`, or the one at 'module:Class'. For recipes only."""
-    module, _, attr = OBJECTIVES.get(name, name).partition(":")
-    if not attr:
-        raise RecipeError("objective.name: " + unknown_name("objective", name, OBJECTIVES))
-    return getattr(import_module(module), attr)
+    return load_class("objective", name, OBJECTIVES)

@@ -19,7 +19,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from omnifill.errors import TrainingStopped
+from omnifill.errors import RunError
 from omnifill.files import sync_file, sync_folder
 
 TENSORS, STATE, MANIFEST = "state.safetensors", "state.json", "manifest.json"
@@ -58,7 +58,7 @@ def save_checkpoint(
         sync_folder(folder)
     except OSError as error:
         shutil.rmtree(beside, ignore_errors=True)
-        raise TrainingStopped(
+        raise RunError(
             f"checkpoint at step {step} could not be written to {folder} ({error.strerror}); "
             f"the one before stands: free some space and continue with --resume"
         ) from error

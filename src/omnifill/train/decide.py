@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 
 from omnifill.errors import RecipeError
 from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.model.sizes import SIZES, build_config, nearest_size
-from omnifill.recipe import Recipe, TrainSettings, parse_duration
+from omnifill.recipe import MixSettings, Recipe, TrainSettings, parse_duration
 from omnifill.train.loop import TrainPlan, default_schedule
 from omnifill.train.optim import OptimConfig
 
@@ -23,6 +24,8 @@ DEFAULT_BUDGET = "10m"
 """Length of a run whose recipe names none."""
 TOKENS_PER_WEIGHT = 6.0
 """Tokens seen for each weight of the blocks at the size that `auto` picks (docs/log.md)."""
+OFTEN = 30.0
+"""Epochs from which on a run is one over small data (docs/log.md)."""
 NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE_GUESS = 1.2e11
@@ -61,18 +64,18 @@ def decide(
 ) -> Decision:  # fmt: skip
     """`seconds`: what is left of the budget; RecipeError if nothing can be done in them."""
     settings = recipe.train
+    if seconds is not None and seconds <= 0:
+        raise too_small(settings, f"preparation alone took {-seconds:.1f} s more", -seconds + 20)
     batch_tokens = settings.batch_tokens or default_batch(numbers)
     size: str = recipe.model.size
     time = seconds if seconds is not None else 600.0
     if size == "auto":
         size = auto_size(numbers, time)
+    recipe = suited_to(recipe, epochs_ahead(settings, numbers, batch_tokens, size, time))
     context = recipe.model.context or (default_context(seconds) if numbers.text else 0)
     if not numbers.text:
-        context = max(context, numbers.longest)
-    epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
-    config = build_config(
-        recipe.model, size, alphabet, context=context, dropout=default_dropout(epochs)
-    )
+        context = max(context, numbers.longest, 2)
+    config = build_config(recipe.model, size, alphabet, context=context)
     wish = recipe.train.precision
     bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
     pace = None
@@ -96,9 +99,22 @@ def default_context(seconds: float | None) -> int:
     return 128 if seconds is not None and seconds < 420 else 256
 
 
-def default_dropout(epochs: float) -> float:
-    """More of it the more often every record comes by (docs/log.md)."""
-    return round(min(0.2, max(0.0, 0.05 * math.log2(max(epochs, 1.0) / 2))), 3)
+def suited_to(recipe: Recipe, epochs: float) -> Recipe:
+    """The recipe with what hinders over-fitting: more of it the more often a record comes by.
+
+    Dropout first; from `OFTEN` epochs on all orders at random and a gentler rate (docs/log.md).
+    """
+    dropout = round(min(0.2, max(0.0, 0.05 * math.log2(max(epochs, 1.0) / 2))), 3)
+    mix = {"schema_order": 0.0, "random_order": 1.0, "one_last": 0.0}
+    often = epochs >= OFTEN
+    changes: dict[str, Any] = {}
+    if recipe.model.dropout is None:
+        changes["model.dropout"] = dropout
+    if recipe.form.mix is None:
+        changes["form.mix"] = mix if often else MixSettings().model_dump()
+    if recipe.train.lr is None:
+        changes["train.lr"] = 0.005 if often else 0.02
+    return recipe.with_values(**changes)
 
 
 def epochs_ahead(
@@ -138,13 +154,19 @@ def _steps(recipe: Recipe, epoch_steps: int, seconds: float | None, pace: float 
         raise AssertionError("a run without steps and epochs has a budget")
     steps = int(seconds / (pace * 1.05))  # validation takes its share
     if steps < 10:
-        raise RecipeError(
-            f"train.budget = {settings.budget!r}: too small to train anything here; preparation "
-            f"is done and one step takes {pace:.2f} s. Give at least "
-            f"{math.ceil(parse_duration(settings.budget or '0s') - seconds + 20 * pace)}s, a "
-            f"smaller model (--set model.size=nano) or less data"
+        raise too_small(
+            settings, f"preparation is done and one step takes {pace:.2f} s", 20 * pace - seconds
         )
     return steps
+
+
+def too_small(settings: TrainSettings, why: str, lacking: float) -> RecipeError:
+    """A budget in which nothing can be learned, and how many seconds it lacks."""
+    least = math.ceil(parse_duration(settings.budget or "0s") + lacking)
+    return RecipeError(
+        f"train.budget = {settings.budget!r}: too small to train anything here; {why}. Give at "
+        f"least {least}s, a smaller model (--set model.size=nano) or less data"
+    )
 
 
 def build_plan(
@@ -159,7 +181,7 @@ def build_plan(
         steps=steps,
         schedule=schedule or default_schedule(steps, warmup, settings.decay),
         optim=OptimConfig(
-            settings.optim == "muon", settings.lr, settings.lr_adamw, settings.weight_decay
+            settings.optim == "muon", settings.lr or 0.02, settings.lr_adamw, settings.weight_decay
         ),
         clip=settings.clip,
         ema=settings.ema or 0.0,

@@ -257,7 +257,10 @@ class Trainer:
             if progress.step % self.plan.save_every == 0 or self.stop_asked:
                 self.save()
             if self.stop_asked:
-                raise Interrupted(f"stopped at step {progress.step} of {progress.end}; saved")
+                raise Interrupted(
+                    f"stopped at step {progress.step} of {progress.end} and saved; "
+                    f"go on with --resume"
+                )
         self.save()
         return progress
 

@@ -88,9 +88,8 @@ class LiveLine:
 
     def say(self, text: str) -> None:
         """A line that stays, above the live one."""
-        if self.live:
-            self.stream.write(f"\r\033[K{text}\n")
-            self.stream.flush()
+        self.stream.write(f"\r\033[K{text}\n" if self.live else f"{text}\n")
+        self.stream.flush()
 
     def close(self) -> None:
         if self.live:

@@ -1,0 +1,96 @@
+"""Stopped at any moment, a run goes on to the very same weights. Real processes, real signals."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from tests.conftest import mixed_table
+
+STEPS = 60
+SETTINGS = ["--set", "model.size=nano", "--set", "train.save_every=7", "--set", "model.dropout=0.1",
+            "--set", "train.eval_every=10", "--set", "train.ema=0.9"]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("interrupt") / "table.csv"
+    mixed_table(120, seed=5).to_csv(path, index=False)
+    return path
+
+
+def start(table: Path, run: Path, *more: str, steps: int = STEPS) -> subprocess.Popen[bytes]:
+    command = [sys.executable, "-m", "omnifill", "train", str(table), "--out", str(run),
+               "--steps", str(steps), *SETTINGS, *more]  # fmt: skip
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+
+def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
+    _, err = process.communicate(timeout=120)
+    return process.returncode, err.decode()
+
+
+def wait_for_checkpoint(process: subprocess.Popen[bytes], run: Path, number: int) -> None:
+    """Until the run has written so many checkpoints (or has ended)."""
+    target = f"step-{7 * number:08d}"
+    while process.poll() is None and not (run / "checkpoints" / target).exists():
+        time.sleep(0.005)
+
+
+@pytest.fixture(scope="module")
+def whole(table: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """The weights of the run that nobody stopped."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    status, err = finish(start(table, run))
+    assert status == 0, err
+    return (run / "model.safetensors").read_bytes()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+@pytest.mark.parametrize("number", [1, 4])
+def test_killed_at_once_and_resumed_equals_the_uninterrupted_run(
+    table: Path, whole: bytes, tmp_path: Path, number: int
+) -> None:
+    run = tmp_path / "run"
+    process = start(table, run)
+    wait_for_checkpoint(process, run, number)
+    process.kill()
+    status, err = finish(process)
+    assert status == -signal.SIGKILL, err
+    status, err = finish(start(table, run, "--resume"))
+    assert status == 0, err
+    assert (run / "model.safetensors").read_bytes() == whole
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_asked_to_stop_it_saves_says_so_and_resumes_exactly(
+    table: Path, whole: bytes, tmp_path: Path, name: str
+) -> None:
+    run = tmp_path / "run"
+    process = start(table, run)
+    wait_for_checkpoint(process, run, 2)
+    process.send_signal(getattr(signal, name))
+    status, err = finish(process)
+    assert status == 130, err
+    assert "saved" in err and "--resume" in err and "Traceback" not in err
+    assert not (run / "lock").exists()
+    status, err = finish(start(table, run, "--resume"))
+    assert status == 0, err
+    assert (run / "model.safetensors").read_bytes() == whole
+
+
+def test_two_trainings_do_not_write_into_one_folder(table: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    process = start(table, run, steps=100_000)
+    wait_for_checkpoint(process, run, 1)
+    status, err = finish(start(table, run, "--resume"))
+    process.kill()
+    finish(process)
+    assert status == 2 and "another training" in err
