@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -15,8 +16,10 @@ from omnifill.errors import RequestError
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING
+from omnifill.generate import autoregressive
 from omnifill.generate.filters import Sampling
-from omnifill.generate.requests import build, frame_columns
+from omnifill.generate.requests import build
+from omnifill.generate.tables import frame_columns
 
 TEXT = "".join(
     f"{word} {other} 春眠不覺曉。 Grüße 👩‍👩‍👧 {n}\n"
@@ -176,3 +179,33 @@ def test_named_tasks_train_only_on_what_is_wanted(table_csv: Path, tmp_path: Pat
                       recipe={"model": {"size": "nano"}})  # fmt: skip
     assert model.generate(2, given={"note": "warm"}, want=["kind"]).shape == (2, 2)
     assert model.run.recipe.form.tasks[0].want == ["kind"]
+
+
+def test_a_stop_string_ends_a_text_at_once(writer: api.Model, monkeypatch: Any) -> None:
+    whole = writer.generate(3, prompt="the", max_tokens=60, seed=4)["text"].tolist()
+    stop = whole[0][6:8]
+    chosen = []
+    real = autoregressive.Autoregressive._choose
+
+    def counted(self: Any, *args: Any) -> Any:
+        chosen.append(1)
+        return real(self, *args)
+
+    monkeypatch.setattr(autoregressive.Autoregressive, "_choose", counted)
+    cut = writer.generate(3, prompt="the", max_tokens=60, seed=4, stop=[stop])["text"].tolist()
+    for before, after in zip(whole, cut, strict=True):
+        assert after == "the" + before[3:].partition(stop)[0]
+    del chosen[:]
+    alone = writer.generate(1, prompt="the", max_tokens=60, seed=4, stop=[stop])["text"][0]
+    assert alone == cut[0] and len(chosen) < 30
+
+
+def test_a_given_number_out_of_range_is_said_to_be_moved(model: api.Model) -> None:
+    with pytest.warns(UserWarning, match=r"field 'size': 1 given value outside"):
+        row = model.generate(1, given={"size": 1e9}, want=["kind"])
+    assert row["size"][0] == 1e9
+
+
+def test_a_given_text_that_is_far_too_long_is_cut_with_a_warning(model: api.Model) -> None:
+    with pytest.warns(UserWarning, match=r"cut to fit \d+ tokens a record: 1 of field 'note'"):
+        model.generate(1, given={"note": "warm kalt " * 5000}, want=["kind"])

@@ -17,13 +17,16 @@ from torch import Tensor, nn
 
 from omnifill.errors import RunError, TrainingStopped
 from omnifill.objectives.causal import LossSum
+from omnifill.recipe import MixSettings, Recipe
 from omnifill.train import checkpoint
 from omnifill.train.checkpoint import load_newest, save_checkpoint
+from omnifill.train.decide import suited_to
 from omnifill.train.loop import (
     Report,
     Trainer,
     TrainPlan,
     bend,
+    can_compile,
     default_schedule,
     move_end,
     rate_between,
@@ -286,3 +289,26 @@ def test_a_save_that_fails_anywhere_leaves_the_one_before(
     found, _ = load_newest(tmp_path)
     assert found is not None and found.step == 1
     assert [p.name for p in tmp_path.iterdir() if p.name.startswith(".")] == []
+
+
+def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
+    rare, often = suited_to(Recipe(), 3.0), suited_to(Recipe(), 200.0)
+    assert rare.form.mix == MixSettings() and rare.train.lr == 0.02
+    assert often.form.mix == MixSettings(schema_order=0, random_order=1, one_last=0)
+    assert often.train.lr == 0.005 and often.model.dropout == 0.2
+    assert rare.model.dropout is not None and rare.model.dropout < often.model.dropout
+
+
+def test_what_the_user_sets_is_never_decided_again() -> None:
+    mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0}}
+    recipe = Recipe().with_values(**mine)
+    assert suited_to(recipe, 200.0) == recipe
+
+
+def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("no C++ compiler")
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.warns(UserWarning, match="no C\\+\\+ compiler.*going on without"):
+        assert not can_compile()

@@ -26,7 +26,7 @@ from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.measures import evaluate_run
 from omnifill.form.layout import check_tasks
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.generate import requests
+from omnifill.generate import requests, tables
 from omnifill.generate.filters import Sampling
 from omnifill.prepare import encode_parts, fit_codecs, staged_columns
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
@@ -149,7 +149,7 @@ class Model:
 
         Answers with the mode, or the median of numbers and dates; `draw` samples instead.
         """
-        return requests.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
+        return tables.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
         """Log-likelihood in nats of every row ('row') and of each of its fields.
@@ -157,18 +157,18 @@ class Model:
         Fields stand in schema order: each is scored given those before it. Columns that are not
         in the table are absent: nothing is conditioned on them.
         """
-        return requests.score(self.run, table)
+        return tables.score(self.run, table)
 
     def probabilities(self, table: pd.DataFrame, field: str) -> pd.DataFrame:
         """For a category: the probability of each value in each row, given the row's others."""
-        return requests.probabilities(self.run, table, field)
+        return tables.probabilities(self.run, table, field)
 
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
         """Measures on records that the model has not seen: `data`, or the run's test part."""
         if data is None:
             return evaluate_run(self.run, staged_columns(self.run.folder, "test"))
         source = open_source(data, self.run.recipe.data)
-        return evaluate_run(self.run, requests.read_columns(self.run, source))
+        return evaluate_run(self.run, tables.read_columns(self.run, source))
 
 
 def fill_file(
@@ -181,7 +181,7 @@ def fill_file(
     if encoding is not None:
         settings = settings.model_copy(update={"encoding": encoding})
     source = open_source(file, settings)
-    filled, raw = requests.fill_source(model.run, source, draw=draw, seed=seed)
+    filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed)
     write_cells(raw, out, source.delimiter)
     return filled
 

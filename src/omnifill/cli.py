@@ -10,8 +10,9 @@ import io
 import json
 import sys
 import time
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
@@ -303,6 +304,7 @@ def main() -> None:
     """Run a command; turn our errors into one message and an exit status."""
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # files and pipes, whatever the system's habit
+    warnings.showwarning = _warn
     try:
         app()
     except UserError as error:
@@ -319,6 +321,13 @@ def main() -> None:
         raise
     except OSError as error:  # a full disk, a folder that may not be written
         _leave(f"error: {error.filename or 'output'}: {reason(error)}", 2)
+
+
+def _warn(
+    message: Warning | str, category: type[Warning], filename: str, lineno: int,
+    file: TextIO | None = None, line: str | None = None,
+) -> None:  # fmt: skip
+    print(f"warning: {message}", file=sys.stderr)
 
 
 def _leave(message: str, status: int) -> None:

@@ -104,8 +104,11 @@ class Task(Settings):
     """One (given → want) pair; the loss is on the wanted fields alone."""
 
     given: list[str] = Field(default_factory=list)
+    """Fields that will be known."""
     want: list[str]
+    """Fields to generate from them."""
     weight: float = Field(1.0, gt=0)
+    """Share of this task among the named ones."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Task:
@@ -118,11 +121,15 @@ class Task(Settings):
 
 
 class MixSettings(Settings):
-    """Shares of the orders in which a record is laid out when no task is named."""
+    """Shares of the orders in which a record is laid out when no task is named.
+
+    Left open, they are these, or all at random where records come by often.
+    """
 
     schema_order: float = Field(0.5, ge=0)
     """Columns as they come, but texts last: they lean on everything else."""
     random_order: float = Field(0.25, ge=0)
+    """Every record in an order of its own."""
     one_last: float = Field(0.25, ge=0)
     """One random field moved to the end: it is predicted from all the others."""
 
@@ -153,7 +160,9 @@ class ModelSettings(Settings):
     dim: int | None = Field(None, gt=0)
     """Width."""
     layers: int | None = Field(None, gt=0)
+    """Blocks."""
     heads: int | None = Field(None, gt=0)
+    """Attention heads; their widths need not add up to `dim`."""
     kv_heads: int | None = Field(None, gt=0)
     """Grouped queries: fewer heads for keys and values; default: as many as `heads`."""
     head_dim: int | None = Field(None, gt=0)
@@ -163,7 +172,8 @@ class ModelSettings(Settings):
     context: int | None = Field(None, gt=1)
     """Longest sequence in training, in tokens."""
     dropout: float | None = Field(None, ge=0, lt=1)
-    tied: bool | None = None
+    """Share of activations left out in training; more where records come by often."""
+    tied: bool = False
     """Whether the head shares the embedding's matrix."""
 
 
@@ -180,7 +190,9 @@ class TrainSettings(Settings):
     budget: str | None = None
     """Time from the start of the command to its end: 90s, 10m, 2h."""
     steps: int | None = Field(None, gt=0)
+    """Optimiser steps."""
     epochs: float | None = Field(None, gt=0)
+    """Passes over the training part."""
     batch_tokens: int | None = Field(None, gt=0)
     """Tokens of one optimiser step."""
     micro_tokens: int | None = Field(None, gt=0)
@@ -192,8 +204,9 @@ class TrainSettings(Settings):
     lr_adamw: float = Field(0.003, gt=0)
     """Peak learning rate of AdamW's parameters."""
     weight_decay: float = Field(0.1, ge=0)
+    """Pull of matrices towards zero, scaled by the rate."""
     warmup: int | None = Field(None, ge=0)
-    """Steps from zero to the peak learning rate."""
+    """Steps from zero to the peak rate; default: a twentieth of the run, at most 100."""
     decay: float = Field(0.6, gt=0, le=1)
     """Share of the steps, at the end, over which the rate falls linearly to zero."""
     schedule: list[tuple[int, float]] | None = None
@@ -204,8 +217,11 @@ class TrainSettings(Settings):
     ema: float | None = Field(None, ge=0, lt=1)
     """Decay of the moving average of the weights, which is what is kept; 0: none."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
-    compile: Literal["auto", "on", "off"] = "auto"
+    """auto: bf16 where the machine multiplies it in hardware and the network is wide enough."""
+    compile: bool = False
+    """torch.compile: faster steps after half a minute, on a machine with a compiler."""
     seed: int = Field(0, ge=0, lt=2**32)
+    """Same seed, same bytes (same machine, same number of threads)."""
     eval_every: int | None = Field(None, gt=0)
     """Steps between validations."""
     save_every: int | None = Field(None, gt=0)

@@ -15,18 +15,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from textwrap import shorten
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 
-from omnifill.artifact import RunFolder
+from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.data.shards import Shard, open_shard
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.files import reason
 from omnifill.form.stream import BatchStream, Position, eval_batches, is_text
 from omnifill.form.vocabulary import Vocabulary
+from omnifill.generate import requests
+from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import load_objective
@@ -40,6 +43,8 @@ from omnifill.types import Codec
 
 EVAL_IDS = 60_000
 """Ids of the validation part that are read at each validation."""
+SAMPLE_SECONDS = 20.0
+"""Least time between two samples that are shown."""
 RESERVE = 0.02
 """Share of the budget kept for saving and leaving, beside a second and a half."""
 
@@ -53,6 +58,7 @@ class Session:
         self.asked = 0
         self.handlers: dict[int, Any] = {}
         self.preparing = False
+        self.sampled = time.monotonic()
         # The folders that this session makes, inner ones first.
         self.created = [p for p in (folder.path, *folder.path.parents) if not p.exists()]
 
@@ -225,6 +231,10 @@ class Session:
             for listener in listeners:
                 listener(report)
 
+        run = LoadedRun(self.folder, recipe, schema, vocabulary, network, objective)
+        if self.live.live:
+            listeners.append(lambda report: self._show_sample(run, report))
+
         def batches(position: dict[str, int]) -> Iterator[tuple[Any, dict[str, int]]]:
             for batch, after in stream(Position(**position)):
                 yield batch, vars(after)
@@ -261,6 +271,20 @@ class Session:
             f"trained {progress.step} steps in {clock(seconds)}, "
             f"best validation loss {progress.best:.4f} at step {progress.best_step}"
         )
+
+    def _show_sample(self, run: LoadedRun, report: Report) -> None:
+        """After a validation, now and then, a record of the model as it is. Changes nothing."""
+        if report.valid is None or time.monotonic() - self.sampled < SAMPLE_SECONDS:
+            return
+        self.sampled = time.monotonic()
+        run.network.eval()
+        request = requests.build(
+            run, 1, {}, None, None, seed=report.step, max_tokens=40, no_missing=[], stop=[],
+            sampling=Sampling(),
+        )  # fmt: skip
+        record = requests.run(run, request).iloc[0].to_dict()
+        text = " · ".join(f"{k}: {v}" for k, v in record.items())
+        self.live.say(f"sample at step {report.step}: {shorten(text, 160, placeholder=' …')}")
 
 
 def resolved_plan(recipe: Recipe, deadline: float | None) -> TrainPlan:

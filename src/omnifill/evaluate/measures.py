@@ -24,7 +24,7 @@ from omnifill.form.encode import without_unknown
 from omnifill.form.layout import Former
 from omnifill.form.stream import is_text, plan_batches
 from omnifill.generate.filters import Sampling
-from omnifill.generate.requests import (
+from omnifill.generate.tables import (
     category_log_probs,
     encoded,
     field_nats,

@@ -7,7 +7,7 @@ field's grammar; so what comes out decodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,6 +30,8 @@ from omnifill.model.network import Network
 from omnifill.objectives.causal import Columns
 from omnifill.types import Bools, Ints
 
+Stopper = Callable[[Ints, Ints, Ints], Bools]
+"""(rows, fields, new ids), (n,) each -> whether each row's text is over with it."""
 CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
 
@@ -68,7 +70,7 @@ class Step:
     done: Bools
     """Whether the row's field is complete with this id."""
     cut: Bools
-    """Whether it ended because there was no more room."""
+    """Whether it was ended: no more room, or a stop string."""
 
 
 class State:
@@ -112,14 +114,14 @@ class Autoregressive:
         self.row_block = vocabulary.row_block
 
     @torch.no_grad()
-    def __call__(self, plan: Plan) -> Iterator[Step]:
+    def __call__(self, plan: Plan, stopper: Stopper | None = None) -> Iterator[Step]:
         """Steps until every row has all its wanted fields."""
         state = State(self.vocabulary, plan)
         if plan.partial:
             self._continue_prompt(state)
         hidden, cache = self._read_given(plan, state)
         while True:
-            step = self._choose(plan, state, hidden)
+            step = self._choose(plan, state, hidden, stopper)
             yield step
             going = np.flatnonzero(state.field >= 0)
             if len(going) == 0:
@@ -216,7 +218,7 @@ class Autoregressive:
         rest = np.array([f.rest_row for f in fields])[field]
         return np.where(state.missing, rest, np.where(state.slot == 0, start, at_state))
 
-    def _choose(self, plan: Plan, state: State, hidden: Tensor) -> Step:
+    def _choose(self, plan: Plan, state: State, hidden: Tensor, stopper: Stopper | None) -> Step:
         """Choose the next id of every row and move the rows on."""
         fields = state.field
         alive = np.flatnonzero(fields >= 0)
@@ -232,7 +234,7 @@ class Autoregressive:
             )
             scores = self._bar(plan, state, at, scores)
             column[at] = self._pick(plan, state, at, scores, chance[pick])
-        return self._move(plan, state, fields, alive, column)
+        return self._move(plan, state, fields, alive, column, stopper)
 
     def _bar(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> Tensor:
         """Bar <missing> where it is forbidden, and codes after which no end would be in reach."""
@@ -279,7 +281,10 @@ class Autoregressive:
         state.left[at] = np.where(ordered, left.numpy(), 0.5)
         return np.where(ordered, median.numpy(), mode)
 
-    def _move(self, plan: Plan, state: State, fields: Ints, alive: Ints, column: Ints) -> Step:
+    def _move(
+        self, plan: Plan, state: State, fields: Ints, alive: Ints, column: Ints,
+        stopper: Stopper | None,
+    ) -> Step:  # fmt: skip
         """Write the chosen columns down and move every row that is at work to its next slot."""
         done = np.zeros(len(column), bool)
         for index in np.unique(fields[alive]):
@@ -301,6 +306,8 @@ class Autoregressive:
         state.slot[alive] += 1
         state.total[alive] += 1
         cut = self._out_of_room(plan, state, fields, done)
+        if stopper is not None:
+            cut[alive] |= stopper(state.row[alive], fields[alive], state.id[alive])
         over = alive[(done | cut)[alive]]
         state.place[over] += 1
         state.slot[over], state.state[over], state.missing[over] = 0, 0, False

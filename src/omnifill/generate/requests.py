@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
-from omnifill.data.source import Source
-from omnifill.data.values import parse_many, parse_value, to_native, to_text
-from omnifill.errors import DataError, RequestError, ValueRefused, unknown_name
-from omnifill.form.encode import encode_records, whole_stream
-from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
-from omnifill.form.vocabulary import CODE_COLUMN, END, MISSING
+from omnifill.data.values import parse_value, to_native
+from omnifill.errors import RequestError, ValueRefused
+from omnifill.form.encode import encode_records
+from omnifill.form.layout import Orders
+from omnifill.form.stream import is_text
+from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
 from omnifill.schema import FieldSpec
-from omnifill.types import Ints
+from omnifill.types import Bools, Ints
 
 ROWS = 512
 """Rows of a batch."""
@@ -101,7 +99,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     values = {name: [value] for name, value in request.given.items()}
     if request.prompt is not None:
         values[request.want[0]] = [request.prompt]
-    shard, _ = encode_records(run.vocabulary, values or {run.schema.names[0]: [None]})
+    shard = encode_given(run, values or {run.schema.names[0]: [None]})
     if request.prompt is not None:
         shard = _open_end(run, shard, request.want[0])
     names = run.vocabulary.in_order(request.given)
@@ -117,6 +115,29 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         np.arange(first, first + num), request.seed, request.sampling, request.max_tokens,
         forbid, partial=request.prompt is not None,
     )  # fmt: skip
+
+
+def encode_given(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
+    """Known values -> a shard in memory, with a warning where one is not taken as it is."""
+    tell_moved(run, columns)
+    longest = None if is_text(run.vocabulary) else run.network.config.context
+    shard, cuts = encode_records(run.vocabulary, columns, longest)
+    if str(cuts):
+        warnings.warn(f"given texts cut to fit {longest} tokens a record: {cuts}", stacklevel=2)
+    return shard
+
+
+def tell_moved(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Warn of given numbers and dates outside the range that training saw."""
+    for name, values in columns.items():
+        clamped = getattr(run.vocabulary[name].codec, "clamped", None)
+        num = clamped([v for v in values if v is not None]) if clamped else 0
+        if num:
+            warnings.warn(
+                f"field {name!r}: {num} given value{'s' * (num > 1)} outside what training saw; "
+                f"the nearest that was seen stands in",
+                stacklevel=2,
+            )
 
 
 def _open_end(run: LoadedRun, shard: Shard, name: str) -> Shard:
@@ -163,20 +184,46 @@ def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:
 def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]]:
     """Run a plan -> canonical values by wanted field, one per row."""
     sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-    if request.stop:
-        texts = _stopped_texts(run, sampler, plan, request)
-    steps = [] if request.stop else list(sampler(plan))
-    out: dict[str, list[Any]] = {}
-    for name in request.want:
-        if request.stop and run.vocabulary[name].slots is None:
-            out[name] = texts[name]
-            continue
-        out[name] = decode_field(run, steps if not request.stop else texts["__steps__"], name,
-                                 len(plan.which))  # fmt: skip
-    if request.prompt is not None and not request.stop:
+    stopper = Stopper(run, plan, request.stop) if request.stop else None
+    steps = list(sampler(plan, stopper))
+    num = len(plan.which)
+    out = {name: decode_field(run, steps, name, num) for name in request.want}
+    if request.prompt is not None:
         name = request.want[0]
-        out[name] = [_joined(run, plan, request, name, steps, i) for i in range(len(plan.which))]
+        out[name] = [_joined(run, plan, request, name, steps, i) for i in range(num)]
+    for name in request.want if request.stop else []:
+        if run.vocabulary[name].slots is None:
+            given = len(request.prompt or "") if name == request.want[0] else 0
+            out[name] = [
+                None if text is None else text[:given] + cut_at(text[given:], request.stop)
+                for text in out[name]
+            ]
     return out
+
+
+class Stopper:
+    """Ends a text as soon as it holds one of the stop strings."""
+
+    def __init__(self, run: LoadedRun, plan: Plan, stop: Sequence[str]) -> None:
+        self.run, self.plan, self.stop = run, plan, stop
+        self.keep = max(len(s) for s in stop) * 2
+        self.decoders: dict[tuple[int, int], Any] = {}
+        self.tails: dict[tuple[int, int], str] = {}
+
+    def __call__(self, row: Ints, field: Ints, ids: Ints) -> Bools:
+        """(n,) rows, their fields and new ids -> whether the text is over."""
+        over = np.zeros(len(row), bool)
+        for i, key in enumerate(zip(row.tolist(), field.tolist(), strict=True)):
+            at = self.run.vocabulary.fields[key[1]]
+            if at.slots is not None or ids[i] < at.first:
+                continue
+            if key not in self.decoders:
+                self.decoders[key] = at.codec.stream_decoder()
+            fresh = self.decoders[key].feed(int(ids[i]) - at.first)
+            tail = self.tails.get(key, "") + fresh
+            over[i] = any(s in tail for s in self.stop)
+            self.tails[key] = tail[-self.keep :]
+        return over
 
 
 def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> list[Any]:
@@ -197,10 +244,10 @@ def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> l
             out[i] = value
         return out
     starts = np.searchsorted(rows, np.arange(num + 1))
-    return [run.vocabulary.decode(name, _no_end(ids[a:b])) for a, b in pairwise(starts)]
+    return [run.vocabulary.decode(name, without_end(ids[a:b])) for a, b in pairwise(starts)]
 
 
-def _no_end(ids: Ints) -> Ints:
+def without_end(ids: Ints) -> Ints:
     return ids[:-1] if len(ids) and ids[-1] == END else ids
 
 
@@ -210,24 +257,8 @@ def _joined(run: LoadedRun, plan: Plan, request: Request, name: str, steps: Any,
     ids = [s.id[(s.row == i) & (s.field == field.index)] for s in steps]
     start = int(plan.shard.starts[0] + plan.shard.lens[0, : field.index].sum())
     given = np.asarray(plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])])
-    whole: str = run.vocabulary.decode(name, _no_end(np.concatenate([given, *ids])))
+    whole: str = run.vocabulary.decode(name, without_end(np.concatenate([given, *ids])))
     return whole
-
-
-def _stopped_texts(
-    run: LoadedRun, sampler: Autoregressive, plan: Plan, request: Request
-) -> dict[str, Any]:
-    """Texts cut at the first stop string that they contain."""
-    steps = list(sampler(plan))
-    out: dict[str, Any] = {"__steps__": steps}
-    for name in request.want:
-        if run.vocabulary[name].slots is not None:
-            continue
-        texts = decode_field(run, steps, name, len(plan.which))
-        out[name] = [None if t is None else cut_at(t, request.stop) for t in texts]
-        if name == request.want[0] and request.prompt is not None:
-            out[name] = [request.prompt + t for t in out[name]]
-    return out
 
 
 def cut_at(text: str, stop: Sequence[str]) -> str:
@@ -268,227 +299,3 @@ def stream(run: LoadedRun, request: Request) -> Iterator[str]:
             break
     if held:
         yield held
-
-
-# --- tables: fill, score, probabilities ----------------------------------------------------
-
-
-def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
-    """A DataFrame's columns as canonical values; unknown columns are refused."""
-    out = {}
-    twice = table.columns[table.columns.duplicated()]
-    if len(twice):
-        raise DataError(f"table: two columns are called {str(twice[0])!r}; rename one")
-    for name in table.columns:
-        if name not in run.schema.names:
-            raise DataError("table: " + unknown_name("field", str(name), run.schema.names))
-        spec = run.schema[name]
-        cells = [None if _is_blank(v) else v for v in table[name].tolist()]
-        out[name] = parse_many(spec, cells, partial(_frame_cell, str(name)))
-    return out
-
-
-def _frame_cell(name: str, row: int) -> str:
-    return f"row {row + 1}, column {name!r}"
-
-
-def _is_blank(value: Any) -> bool:
-    return (
-        value is None
-        or value is pd.NA
-        or value is pd.NaT
-        or (isinstance(value, float) and value != value)
-    )
-
-
-def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
-    """A whole source as canonical values; unknown columns are refused."""
-    unknown = [n for n in source.names if n not in run.schema.names]
-    if unknown:
-        raise DataError(f"{source.label}: " + unknown_name("field", unknown[0], run.schema.names))
-    out: dict[str, list[Any]] = {name: [] for name in source.names}
-    for chunk in source.chunks():
-        for name in source.names:
-            spec = run.schema[name]
-
-            def where(i: int, chunk: Any = chunk, name: str = name) -> str:
-                return f"{chunk.file}:{chunk.lines[i]}, column {name!r}"
-
-            out[name].extend(parse_many(spec, chunk.columns[name], where))
-    return out
-
-
-def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
-    """Canonical columns -> a shard in memory. DataError for a value that its field cannot hold."""
-    if run.schema.stream:
-        return whole_stream(run.vocabulary, columns)
-    shard, _ = encode_records(run.vocabulary, columns, None)
-    return shard
-
-
-def fill(
-    run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
-) -> pd.DataFrame:
-    """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
-    columns = frame_columns(run, table)
-    out = table.copy()
-    for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
-        rows = [i for i, v in enumerate(columns[name]) if v is None]
-        cells = [to_native(run.schema[name], values[i]) for i in rows]
-        column = [None if _is_blank(v) else v for v in table[name].tolist()]
-        for row, cell in zip(rows, cells, strict=True):
-            column[row] = cell
-        whole = pd.Series(column, index=table.index)
-        same = table[name].dtype if not table[name].isna().all() else whole.dtype
-        with suppress(TypeError, ValueError):  # a column of floats that holds 1.5 stays so
-            whole = whole.astype(same)
-        out[name] = whole
-    return out
-
-
-def fill_columns(
-    run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
-    sampling: Sampling, only: str | None = None,
-) -> dict[str, dict[int, Any]]:  # fmt: skip
-    """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
-
-    Each blank is asked for by itself, given all known cells of its row; with `draw` the blanks
-    of a row are drawn one after another, so that they fit together.
-    """
-    shard = encoded(run, columns)
-    index = {name: run.schema.index(name) for name in columns}
-    laid = run.vocabulary.in_order(run.schema.names)
-    blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
-    num = len(shard)
-    asks: list[tuple[int, list[str]]] = []
-    for row in range(num):
-        open_fields = [n for n in laid if n in columns and blanks[n][row]]
-        if only is not None:
-            open_fields = [only] if blanks[only][row] else []
-        if draw and open_fields:
-            asks.append((row, open_fields))
-        elif not draw:
-            asks.extend((row, [name]) for name in open_fields)
-    result: dict[str, dict[int, Any]] = {}
-    asks.sort(key=lambda ask: ask[1])
-    for first in range(0, len(asks), ROWS):
-        part = asks[first : first + ROWS]
-        fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
-        wanted = np.zeros_like(fields, dtype=bool)
-        for i, (row, names) in enumerate(part):
-            known = [index[n] for n in laid if n in columns and not blanks[n][row]]
-            order = [*known, *(index[n] for n in names)]
-            fields[i, : len(order)] = order
-            wanted[i, len(known) : len(order)] = True
-        plan = Plan(
-            shard, np.array([row for row, _ in part]), Orders(fields, wanted),
-            np.arange(first, first + len(part)), seed, sampling, 512,
-            np.ones(len(run.vocabulary.fields), bool), best=not draw,
-        )  # fmt: skip
-        sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-        steps = list(sampler(plan))
-        for i, name, value in _decoded(run, steps):
-            result.setdefault(name, {})[part[i][0]] = value
-    return result
-
-
-def fill_source(
-    run: LoadedRun, source: Source, *, draw: bool, seed: int
-) -> tuple[int, dict[str, list[Any]]]:
-    """Raw cells of a source with the blank ones filled, and how many were."""
-    raw: dict[str, list[Any]] = {name: [] for name in source.names}
-    for chunk in source.chunks():
-        for name in source.names:
-            raw[name].extend(chunk.columns[name])
-    columns = read_columns(run, source)
-    filled = 0
-    for name, values in fill_columns(
-        run, columns, draw=draw, seed=seed, sampling=Sampling()
-    ).items():
-        spec = run.schema[name]
-        as_text = source.kind in ("csv", "text", "aligned")
-        for row, value in values.items():
-            cell = to_native(spec, value)
-            raw[name][row] = to_text(spec, cell) if as_text else cell
-        filled += len(values)
-    return filled, raw
-
-
-def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, Any]]:
-    """(row of the plan, field, value) of everything that was chosen."""
-    row = np.concatenate([s.row for s in steps])
-    field = np.concatenate([s.field for s in steps])
-    ids = np.concatenate([s.id for s in steps])
-    order = np.lexsort((np.arange(len(row)), field, row))
-    row, field, ids = row[order], field[order], ids[order]
-    cuts = np.flatnonzero(np.diff(row) | np.diff(field)) + 1
-    for part in np.split(np.arange(len(row)), cuts):
-        name = run.schema.names[int(field[part[0]])]
-        yield int(row[part[0]]), name, run.vocabulary.decode(name, _no_end(ids[part]))
-
-
-@torch.no_grad()
-def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> np.ndarray[Any, Any]:
-    """(n, F): negative log-likelihood of every field of the records, in nats, under `orders`."""
-    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
-    nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
-    out = torch.zeros(len(which), len(run.vocabulary.fields))
-    counted = nats * (batch.weight > 0)
-    return out.scatter_add(1, batch.field, counted).numpy()
-
-
-def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
-    """Log-likelihood in nats of every row and field, in schema order."""
-    columns = frame_columns(run, table)
-    shard = encoded(run, columns)
-    parts = []
-    for first in range(0, len(shard), ROWS):
-        which = np.arange(first, min(first + ROWS, len(shard)))
-        orders = present_order(run, columns, len(which))
-        parts.append(-field_nats(run, shard, orders, which))
-    grid = np.concatenate(parts) if parts else np.zeros((0, len(run.schema.names)))
-    out = pd.DataFrame({n: grid[:, run.schema.index(n)] for n in columns}, index=table.index)
-    out.insert(0, "row", grid.sum(axis=1))
-    return out
-
-
-def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
-    """Schema order over the columns that are there."""
-    orders = schema_order(num, run.vocabulary)
-    there = np.array([n in columns for n in run.schema.names])[orders.fields]
-    return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
-
-
-def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFrame:
-    """Probability of each value of a category in each row, given the row's other cells."""
-    spec = run.schema[field]
-    if spec.type != "category":
-        raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
-    columns = frame_columns(run, table.drop(columns=[field], errors="ignore"))
-    num = len(table)
-    shard = encoded(run, {**columns, field: [None] * num})
-    grid = category_log_probs(run, shard, field)
-    codec = run.vocabulary[field].codec
-    names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
-    prob = np.exp(grid)
-    return pd.DataFrame(prob / prob.sum(axis=1, keepdims=True), columns=names, index=table.index)
-
-
-@torch.no_grad()
-def category_log_probs(run: LoadedRun, shard: Shard, field: str) -> np.ndarray[Any, Any]:
-    """(N, K): log-probability of every code of a one-slot field, given the known others."""
-    parts = []
-    where = run.vocabulary[field]
-    former = Former(run.vocabulary)
-    for first in range(0, len(shard), ROWS):
-        which = np.arange(first, min(first + ROWS, len(shard)))
-        orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
-        batch = former.records(shard, which, orders, weighted=False)
-        hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
-        at = (batch.weight > 0).int().argmax(dim=1)
-        rows = torch.full((len(which),), where.start_row)
-        scores = run.objective.columns.scores(
-            run.network, hidden[torch.arange(len(which)), at], where.block, rows
-        )
-        parts.append(scores.log_softmax(dim=1)[:, CODE_COLUMN:].numpy())
-    return np.concatenate(parts)

@@ -51,7 +51,7 @@ def build_config(
         ffn=settings.ffn or math.ceil(dim * 8 / 3 / 8) * 8,
         context=context,
         dropout=settings.dropout or 0.0,
-        tied=bool(settings.tied),
+        tied=settings.tied,
     )
 
 

@@ -186,7 +186,7 @@ def build_plan(
         clip=settings.clip,
         ema=settings.ema or 0.0,
         bf16=bf16,
-        compile=settings.compile == "on",
+        compile=settings.compile,
         micro_tokens=settings.micro_tokens,
         eval_every=eval_every,
         save_every=settings.save_every or max(50, steps // 10),
@@ -212,7 +212,6 @@ def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens:
         "train.batch_tokens": batch_tokens,
         "train.ema": plan.ema,
         "train.precision": "bf16" if plan.bf16 else "fp32",
-        "train.compile": "on" if plan.compile else "off",
         "train.eval_every": plan.eval_every,
         "train.save_every": plan.save_every,
     }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
@@ -113,7 +114,7 @@ class Working:
         self.copy = copy.deepcopy(model).bfloat16() if plan.bf16 else model
         self.pairs = list(zip(self.copy.parameters(), model.parameters(), strict=True))
         self.bf16 = plan.bf16
-        if plan.compile:
+        if plan.compile and can_compile():
             self.copy.compile()
 
     @torch.no_grad()
@@ -128,6 +129,18 @@ class Working:
             for working, master in self.pairs:
                 master.grad = None if working.grad is None else working.grad.float()
                 working.grad = None
+
+
+def can_compile() -> bool:
+    """Whether torch.compile works here; if not, says so: training goes on without it."""
+    try:
+        torch.compile(lambda x: x + 1)(torch.zeros(2))
+    except Exception as error:  # whatever a machine without a compiler comes up with
+        reason = str(error).strip().splitlines()[0]
+        said = f"torch.compile does not work here ({reason}): going on without"
+        warnings.warn(said, stacklevel=2)
+        return False
+    return True
 
 
 class Trainer:

@@ -1,0 +1,248 @@
+"""Tables that are there already: blanks filled, rows scored, categories told by probability."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+
+from omnifill.artifact import LoadedRun
+from omnifill.data.shards import Shard
+from omnifill.data.source import Source
+from omnifill.data.values import parse_many, to_native, to_text
+from omnifill.errors import DataError, RequestError, unknown_name
+from omnifill.form.encode import encode_records, whole_stream
+from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
+from omnifill.form.vocabulary import CODE_COLUMN
+from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.filters import Sampling
+from omnifill.generate.requests import ROWS, tell_moved, without_end
+from omnifill.types import Ints
+
+
+def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
+    """A DataFrame's columns as canonical values; unknown columns are refused."""
+    out = {}
+    twice = table.columns[table.columns.duplicated()]
+    if len(twice):
+        raise DataError(f"table: two columns are called {str(twice[0])!r}; rename one")
+    for name in table.columns:
+        if name not in run.schema.names:
+            raise DataError("table: " + unknown_name("field", str(name), run.schema.names))
+        spec = run.schema[name]
+        cells = [None if _is_blank(v) else v for v in table[name].tolist()]
+        out[name] = parse_many(spec, cells, partial(_frame_cell, str(name)))
+    tell_moved(run, out)
+    return out
+
+
+def _frame_cell(name: str, row: int) -> str:
+    return f"row {row + 1}, column {name!r}"
+
+
+def _is_blank(value: Any) -> bool:
+    return (
+        value is None
+        or value is pd.NA
+        or value is pd.NaT
+        or (isinstance(value, float) and value != value)
+    )
+
+
+def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
+    """A whole source as canonical values; unknown columns are refused."""
+    unknown = [n for n in source.names if n not in run.schema.names]
+    if unknown:
+        raise DataError(f"{source.label}: " + unknown_name("field", unknown[0], run.schema.names))
+    out: dict[str, list[Any]] = {name: [] for name in source.names}
+    for chunk in source.chunks():
+        for name in source.names:
+            spec = run.schema[name]
+
+            def where(i: int, chunk: Any = chunk, name: str = name) -> str:
+                return f"{chunk.file}:{chunk.lines[i]}, column {name!r}"
+
+            out[name].extend(parse_many(spec, chunk.columns[name], where))
+    return out
+
+
+def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
+    """Canonical columns -> a shard in memory. DataError for a value that its field cannot hold."""
+    if run.schema.stream:
+        return whole_stream(run.vocabulary, columns)
+    shard, _ = encode_records(run.vocabulary, columns, None)
+    return shard
+
+
+def fill(
+    run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
+) -> pd.DataFrame:
+    """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
+    columns = frame_columns(run, table)
+    out = table.copy()
+    for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
+        rows = [i for i, v in enumerate(columns[name]) if v is None]
+        cells = [to_native(run.schema[name], values[i]) for i in rows]
+        column = [None if _is_blank(v) else v for v in table[name].tolist()]
+        for row, cell in zip(rows, cells, strict=True):
+            column[row] = cell
+        whole = pd.Series(column, index=table.index)
+        same = table[name].dtype if not table[name].isna().all() else whole.dtype
+        with suppress(TypeError, ValueError):  # a column of floats that holds 1.5 stays so
+            whole = whole.astype(same)
+        out[name] = whole
+    return out
+
+
+def fill_columns(
+    run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
+    sampling: Sampling, only: str | None = None,
+) -> dict[str, dict[int, Any]]:  # fmt: skip
+    """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
+
+    Each blank is asked for by itself, given all known cells of its row; with `draw` the blanks
+    of a row are drawn one after another, so that they fit together.
+    """
+    shard = encoded(run, columns)
+    index = {name: run.schema.index(name) for name in columns}
+    laid = run.vocabulary.in_order(run.schema.names)
+    blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
+    num = len(shard)
+    asks: list[tuple[int, list[str]]] = []
+    for row in range(num):
+        open_fields = [n for n in laid if n in columns and blanks[n][row]]
+        if only is not None:
+            open_fields = [only] if blanks[only][row] else []
+        if draw and open_fields:
+            asks.append((row, open_fields))
+        elif not draw:
+            asks.extend((row, [name]) for name in open_fields)
+    result: dict[str, dict[int, Any]] = {}
+    asks.sort(key=lambda ask: ask[1])
+    for first in range(0, len(asks), ROWS):
+        part = asks[first : first + ROWS]
+        fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
+        wanted = np.zeros_like(fields, dtype=bool)
+        for i, (row, names) in enumerate(part):
+            known = [index[n] for n in laid if n in columns and not blanks[n][row]]
+            order = [*known, *(index[n] for n in names)]
+            fields[i, : len(order)] = order
+            wanted[i, len(known) : len(order)] = True
+        plan = Plan(
+            shard, np.array([row for row, _ in part]), Orders(fields, wanted),
+            np.arange(first, first + len(part)), seed, sampling, 512,
+            np.ones(len(run.vocabulary.fields), bool), best=not draw,
+        )  # fmt: skip
+        sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
+        steps = list(sampler(plan))
+        for i, name, value in _decoded(run, steps):
+            result.setdefault(name, {})[part[i][0]] = value
+    return result
+
+
+def fill_source(
+    run: LoadedRun, source: Source, *, draw: bool, seed: int
+) -> tuple[int, dict[str, list[Any]]]:
+    """Raw cells of a source with the blank ones filled, and how many were."""
+    raw: dict[str, list[Any]] = {name: [] for name in source.names}
+    for chunk in source.chunks():
+        for name in source.names:
+            raw[name].extend(chunk.columns[name])
+    columns = read_columns(run, source)
+    tell_moved(run, columns)
+    filled = 0
+    for name, values in fill_columns(
+        run, columns, draw=draw, seed=seed, sampling=Sampling()
+    ).items():
+        spec = run.schema[name]
+        as_text = source.kind in ("csv", "text", "aligned")
+        for row, value in values.items():
+            cell = to_native(spec, value)
+            raw[name][row] = to_text(spec, cell) if as_text else cell
+        filled += len(values)
+    return filled, raw
+
+
+def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, Any]]:
+    """(row of the plan, field, value) of everything that was chosen."""
+    row = np.concatenate([s.row for s in steps])
+    field = np.concatenate([s.field for s in steps])
+    ids = np.concatenate([s.id for s in steps])
+    order = np.lexsort((np.arange(len(row)), field, row))
+    row, field, ids = row[order], field[order], ids[order]
+    cuts = np.flatnonzero(np.diff(row) | np.diff(field)) + 1
+    for part in np.split(np.arange(len(row)), cuts):
+        name = run.schema.names[int(field[part[0]])]
+        yield int(row[part[0]]), name, run.vocabulary.decode(name, without_end(ids[part]))
+
+
+@torch.no_grad()
+def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> np.ndarray[Any, Any]:
+    """(n, F): negative log-likelihood of every field of the records, in nats, under `orders`."""
+    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
+    nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
+    out = torch.zeros(len(which), len(run.vocabulary.fields))
+    counted = nats * (batch.weight > 0)
+    return out.scatter_add(1, batch.field, counted).numpy()
+
+
+def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
+    """Log-likelihood in nats of every row and field, in schema order."""
+    columns = frame_columns(run, table)
+    shard = encoded(run, columns)
+    parts = []
+    for first in range(0, len(shard), ROWS):
+        which = np.arange(first, min(first + ROWS, len(shard)))
+        orders = present_order(run, columns, len(which))
+        parts.append(-field_nats(run, shard, orders, which))
+    grid = np.concatenate(parts) if parts else np.zeros((0, len(run.schema.names)))
+    out = pd.DataFrame({n: grid[:, run.schema.index(n)] for n in columns}, index=table.index)
+    out.insert(0, "row", grid.sum(axis=1))
+    return out
+
+
+def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
+    """Schema order over the columns that are there."""
+    orders = schema_order(num, run.vocabulary)
+    there = np.array([n in columns for n in run.schema.names])[orders.fields]
+    return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
+
+
+def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFrame:
+    """Probability of each value of a category in each row, given the row's other cells."""
+    spec = run.schema[field]
+    if spec.type != "category":
+        raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
+    columns = frame_columns(run, table.drop(columns=[field], errors="ignore"))
+    num = len(table)
+    shard = encoded(run, {**columns, field: [None] * num})
+    grid = category_log_probs(run, shard, field)
+    codec = run.vocabulary[field].codec
+    names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
+    prob = np.exp(grid)
+    return pd.DataFrame(prob / prob.sum(axis=1, keepdims=True), columns=names, index=table.index)
+
+
+@torch.no_grad()
+def category_log_probs(run: LoadedRun, shard: Shard, field: str) -> np.ndarray[Any, Any]:
+    """(N, K): log-probability of every code of a one-slot field, given the known others."""
+    parts = []
+    where = run.vocabulary[field]
+    former = Former(run.vocabulary)
+    for first in range(0, len(shard), ROWS):
+        which = np.arange(first, min(first + ROWS, len(shard)))
+        orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
+        batch = former.records(shard, which, orders, weighted=False)
+        hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
+        at = (batch.weight > 0).int().argmax(dim=1)
+        rows = torch.full((len(which),), where.start_row)
+        scores = run.objective.columns.scores(
+            run.network, hidden[torch.arange(len(which)), at], where.block, rows
+        )
+        parts.append(scores.log_softmax(dim=1)[:, CODE_COLUMN:].numpy())
+    return np.concatenate(parts)
