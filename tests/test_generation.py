@@ -17,7 +17,7 @@ from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate import autoregressive
-from omnifill.generate.filters import Sampling
+from omnifill.generate.filters import TEXT_MIN_P, Sampling
 from omnifill.generate.requests import build
 from omnifill.generate.tables import frame_columns
 
@@ -209,3 +209,13 @@ def test_a_given_number_out_of_range_is_said_to_be_moved(model: api.Model) -> No
 def test_a_given_text_that_is_far_too_long_is_cut_with_a_warning(model: api.Model) -> None:
     with pytest.warns(UserWarning, match=r"cut to fit \d+ tokens a record: 1 of field 'note'"):
         model.generate(1, given={"note": "warm kalt " * 5000}, want=["kind"])
+
+
+def test_texts_alone_have_their_tail_cut_by_default(model: api.Model, writer: api.Model) -> None:
+    def texts(**sampling: float) -> list[str]:
+        table = writer.generate(6, prompt="the", max_tokens=30, seed=2, **sampling)
+        return [str(text) for text in table["text"]]
+
+    assert texts() == texts(min_p=TEXT_MIN_P) != texts(min_p=0.0)
+    plain = model.generate(40, want=["kind", "size"], seed=2)
+    pd.testing.assert_frame_equal(plain, model.generate(40, want=["kind", "size"], seed=2, min_p=0))

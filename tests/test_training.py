@@ -292,7 +292,7 @@ def test_a_save_that_fails_anywhere_leaves_the_one_before(
 
 
 def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
-    rare, often = suited_to(Recipe(), 3.0), suited_to(Recipe(), 200.0)
+    rare, often = suited_to(Recipe(), 3.0, True), suited_to(Recipe(), 200.0, True)
     assert rare.form.mix == MixSettings() and rare.train.lr == 0.02
     assert often.form.mix == MixSettings(schema_order=0, random_order=1, one_last=0)
     assert often.train.lr == 0.005 and often.model.dropout == 0.2
@@ -302,7 +302,7 @@ def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
 def test_what_the_user_sets_is_never_decided_again() -> None:
     mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0}}
     recipe = Recipe().with_values(**mine)
-    assert suited_to(recipe, 200.0) == recipe
+    assert suited_to(recipe, 200.0, False) == recipe
 
 
 def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,7 +159,11 @@ class Session:
         objective = load_objective(recipe.objective.name)(vocabulary)
         check_matrix(recipe, objective)
         numbers = DataNumbers(
-            int(shard.sizes.sum()), len(shard), int(shard.sizes.max()), is_text(vocabulary)
+            int(shard.sizes.sum()),
+            len(shard),
+            int(shard.sizes.max()),
+            is_text(vocabulary),
+            any(f.slots is None for f in vocabulary.fields),
         )
 
         def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:

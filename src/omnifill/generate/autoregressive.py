@@ -8,7 +8,7 @@ field's grammar; so what comes out decodes.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from omnifill.form.vocabulary import (
     MISSING_COLUMN,
     Vocabulary,
 )
-from omnifill.generate.filters import Sampling, choose, filtered, penalised, uniforms
+from omnifill.generate.filters import TEXT_MIN_P, Sampling, choose, filtered, penalised, uniforms
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -270,8 +270,15 @@ class Autoregressive:
         if plan.best:
             return self._pick_best(state, at, scores)
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
-        scores = filtered(scores, plan.sampling)
+        scores = filtered(scores, self._sampling(plan, state, at))
         return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
+
+    def _sampling(self, plan: Plan, state: State, at: Ints) -> Sampling:
+        """The plan's sampling for rows of one block; texts have a default of their own."""
+        is_text = self.vocabulary.fields[state.field[at[0]]].slots is None
+        if plan.sampling.min_p is not None or not is_text:
+            return plan.sampling
+        return replace(plan.sampling, min_p=TEXT_MIN_P)
 
     def _pick_best(self, state: State, at: Ints, scores: Tensor) -> Ints:
         """The median of ordered fields, the mode of the others."""

@@ -17,6 +17,10 @@ from torch import Tensor
 
 from omnifill.errors import RequestError
 
+TEXT_MIN_P = 0.05
+"""In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
+arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
+
 
 @dataclass(frozen=True)
 class Sampling:
@@ -27,6 +31,8 @@ class Sampling:
     top_k: int | None = None
     top_p: float | None = None
     min_p: float | None = None
+    """Bars what is less likely than this share of the likeliest; left open: `TEXT_MIN_P` for texts,
+    nothing for other fields, whose rare values belong to the picture."""
     repetition_penalty: float = 1.0
     """Above 1: scores of ids that the text already holds are lowered (Keskar et al. 2019)."""
     no_repeat_ngram: int = 0

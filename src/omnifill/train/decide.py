@@ -43,6 +43,8 @@ class DataNumbers:
     """Ids of the longest record."""
     text: bool
     """One text field alone, cut in windows."""
+    has_text: bool
+    """Any text field at all."""
 
 
 Measure = Callable[[ModelConfig, TrainPlan, int], float]
@@ -71,7 +73,8 @@ def decide(
     time = seconds if seconds is not None else 600.0
     if size == "auto":
         size = auto_size(numbers, time)
-    recipe = suited_to(recipe, epochs_ahead(settings, numbers, batch_tokens, size, time))
+    epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
+    recipe = suited_to(recipe, epochs, numbers.has_text)
     context = recipe.model.context or (default_context(seconds) if numbers.text else 0)
     if not numbers.text:
         context = max(context, numbers.longest, 2)
@@ -89,8 +92,9 @@ def decide(
 
 
 def default_batch(numbers: DataNumbers) -> int:
-    """Tokens of a step: fewer when there is little data, so that an epoch has some steps."""
-    most = 2048 if numbers.text else 8192
+    """Tokens of a step: fewer for texts, which learn more from more steps (docs/log.md), and when
+    there is little data, so that an epoch has some steps."""
+    most = 2048 if numbers.has_text else 4096
     return max(256, min(most, numbers.ids // 20))
 
 
@@ -99,12 +103,14 @@ def default_context(seconds: float | None) -> int:
     return 128 if seconds is not None and seconds < 420 else 256
 
 
-def suited_to(recipe: Recipe, epochs: float) -> Recipe:
+def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
-    Dropout first; from `OFTEN` epochs on all orders at random and a gentler rate (docs/log.md).
+    Dropout first, for texts later than for short rows; from `OFTEN` epochs on all orders at random
+    and a gentler rate (docs/log.md).
     """
-    dropout = round(min(0.2, max(0.0, 0.05 * math.log2(max(epochs, 1.0) / 2))), 3)
+    first = 8.0 if has_text else 1.0
+    dropout = round(min(0.2, max(0.0, 0.05 * math.log2(max(epochs, first) / first))), 3)
     mix = {"schema_order": 0.0, "random_order": 1.0, "one_last": 0.0}
     often = epochs >= OFTEN
     changes: dict[str, Any] = {}
