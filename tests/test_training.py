@@ -215,6 +215,20 @@ def test_over_fitting_goes_back_to_the_best_weights_and_ends_decayed() -> None:
     assert progress.schedule[-1][1] == 0.0
 
 
+@pytest.mark.parametrize(("last", "kept"), [(1.001, 40), (1.02, 20)])
+def test_settled_weights_are_kept_if_they_are_as_good_up_to_noise(last: float, kept: int) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(40), None)
+    losses = {20: 1.0, 40: last}
+    progress = trainer.run(
+        stream, loss, lambda model: losses.get(trainer.progress.step, 1.004), ignore
+    )
+    assert progress.best_step == kept
+    if kept == 40:
+        state = trainer.model.state_dict()
+        assert all(torch.equal(trainer.best[name], state[name]) for name in state)
+
+
 def test_a_deadline_ends_the_run_in_time_and_fully_decayed() -> None:
     torch.manual_seed(0)
     deadline = time.monotonic() + 0.5

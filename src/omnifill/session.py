@@ -58,6 +58,7 @@ class Session:
         self.asked = 0
         self.handlers: dict[int, Any] = {}
         self.preparing = False
+        self.deadline: float | None = None
         self.sampled = time.monotonic()
         # The folders that this session makes, inner ones first.
         self.created = [p for p in (folder.path, *folder.path.parents) if not p.exists()]
@@ -188,9 +189,8 @@ class Session:
         if recipe.train.budget is None:
             return None, None
         budget = parse_duration(recipe.train.budget)
-        deadline = self.started + budget * (1 - RESERVE) - 1.5
-        self.deadline = deadline
-        return deadline - time.monotonic(), deadline
+        self.deadline = self.started + budget * (1 - RESERVE) - 1.5
+        return self.deadline - time.monotonic(), self.deadline
 
     def _stream(
         self, recipe: Recipe, vocabulary: Vocabulary, shard: Shard, config: ModelConfig,
@@ -216,7 +216,7 @@ class Session:
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
         torch.manual_seed(recipe.train.seed)
         network = Network(config)
-        plan = resolved_plan(recipe, getattr(self, "deadline", None))
+        plan = resolved_plan(recipe, self.deadline)
         trainer = Trainer(network, plan, self.folder.checkpoints)
         for line in trainer.resume():
             self.live.say(line)

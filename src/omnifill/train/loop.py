@@ -289,7 +289,7 @@ class Trainer:
         if own is not None:
             self.model.load_state_dict(own)
         # At the end the rate is zero: what looks a hair worse there is noise, but settled.
-        last = progress.step >= progress.end and not progress.over_fitted
+        last = progress.step >= progress.end
         if valid < progress.best * (1 + MARGIN * last):
             progress.best, progress.best_step, progress.stale = valid, progress.step, 0
             self.best = {n: t.clone() for n, t in self.weights().items()}
