@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
+JUDGES ?= .venv-judges
 
 .PHONY: help demo test test-slow lint bench clean
 
@@ -10,7 +11,7 @@ help:
 	@echo "make test       install, then run the tests"
 	@echo "make test-slow  the longer suites too"
 	@echo "make lint       style, types, direction of imports"
-	@echo "make bench      quick benchmarks (they need the peers of benchmarks/requirements.txt)"
+	@echo "make bench      quick benchmarks on the data sets in OMNIFILL_DATA=folder"
 	@echo "make clean      remove the environment and all caches"
 
 $(BIN)/python:
@@ -42,9 +43,14 @@ lint: $(VENV)/dev.stamp
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(VENV)/dev.stamp
+$(JUDGES)/judges.stamp: benchmarks/requirements-judges.txt
+	$(PYTHON) -m venv $(JUDGES)
+	$(JUDGES)/bin/python -m pip install --quiet -r benchmarks/requirements-judges.txt
+	@touch $@
+
+bench: $(VENV)/dev.stamp $(JUDGES)/judges.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -r benchmarks/requirements.txt
-	$(BIN)/python benchmarks/run.py --quick
+	OMNIFILL_JUDGES=$(JUDGES)/bin/python $(BIN)/python benchmarks/run.py --quick
 
 clean:
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(JUDGES) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -126,15 +126,12 @@ def judge_language(made: pd.DataFrame, held_out: pd.DataFrame) -> Figures:
     """py3langid, choosing among the columns' own languages."""
     import py3langid
 
-    identifier = py3langid.langid.LanguageIdentifier.from_pickled_model(
-        py3langid.langid.MODEL_FILE, norm_probs=True
-    )
     languages = list(made.columns)
-    identifier.set_languages(languages)
+    py3langid.set_languages(languages)
 
     def right(frame: pd.DataFrame) -> dict[str, float]:
         return {
-            name: float(np.mean([identifier.classify(t)[0] == name for t in frame[name].dropna()]))
+            name: float(np.mean([py3langid.classify(t)[0] == name for t in frame[name].dropna()]))
             for name in languages
         }
 
