@@ -66,8 +66,8 @@ def encode_parts(
             )  # fmt: skip
             if cuts.unknown:
                 notes.append(
-                    f"{cuts.unknown} values of {part} rows never occur in training rows; "
-                    f"they are left out of the losses"
+                    f"values of {part} rows that never occur in training rows, and are left out of "
+                    f"the losses: {cuts.unknown}"
                 )
             if str(cuts):
                 notes.append(
