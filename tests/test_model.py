@@ -126,3 +126,19 @@ def test_sizes_grow_and_name_the_nearest() -> None:
 def test_a_text_only_model_has_no_field_embedding() -> None:
     assert network(fields=1).fields is None
     assert isinstance(network().backbone, Transformer)
+
+
+def test_neighbouring_cells_of_a_number_start_out_alike_and_far_ones_do_not() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocabulary=80, dim=256, layers=1, heads=2, kv_heads=2, head_dim=8, ffn=8, context=4,
+        ordered=((10, 50),),
+    )  # fmt: skip
+    rows = Network(config).embed.weight.detach()
+    cells = rows[10:60]
+    alike = torch.cosine_similarity(cells[:1], cells)
+    assert alike[1] > 0.95 and alike[2] > 0.9
+    assert alike[30:].abs().max() < 0.4
+    assert cells.std() == pytest.approx(1, abs=0.1)
+    others = torch.cosine_similarity(rows[60:79], rows[61:])
+    assert others.abs().max() < 0.4

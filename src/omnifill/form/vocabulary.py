@@ -64,6 +64,12 @@ class FieldIds:
     def slots(self) -> int | None:
         return self.codec.slots
 
+    @property
+    def cells(self) -> int:
+        """How many first codes compare as their values do (numbers, dates); else 0."""
+        values = getattr(self.codec, "cell_values", None)
+        return len(values()) if values else 0
+
 
 class Vocabulary:
     """ids, blocks and rows for a schema and its codecs."""
@@ -140,7 +146,10 @@ class Vocabulary:
         short = {f.block for f in self.fields if f.slots and f.slots <= MOST_STANDING}
         blocks = [self.blocks[b] for b in sorted(short)] if len(self.fields) > 1 else []
         standing = tuple((b.first, b.size) for b in blocks)
-        return Alphabet(self.size, len(self.fields), self.coord_sizes, standing)
+        cells = {f.first: f.cells for f in self.fields if f.cells}
+        return Alphabet(
+            self.size, len(self.fields), self.coord_sizes, standing, tuple(cells.items())
+        )
 
     def encode_column(
         self, name: str, values: Sequence[Any], max_tokens: int | None = None

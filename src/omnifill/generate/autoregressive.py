@@ -110,7 +110,7 @@ class Autoregressive:
     def __init__(self, network: Network, vocabulary: Vocabulary, columns: Columns) -> None:
         self.network, self.vocabulary, self.columns = network, vocabulary, columns
         self.former = Former(vocabulary)
-        self.ordered = [hasattr(f.codec, "cell_values") for f in vocabulary.fields]
+        self.ordered = [f.cells > 0 for f in vocabulary.fields]
         self.row_block = vocabulary.row_block
 
     @torch.no_grad()

@@ -16,6 +16,7 @@ class Alphabet:
     fields: int
     coords: tuple[int, int, int]
     standing: tuple[tuple[int, int], ...]
+    ordered: tuple[tuple[int, int], ...]
 
 
 class ModelConfig(BaseModel):
@@ -32,6 +33,8 @@ class ModelConfig(BaseModel):
     """Size of each coordinate axis (row or time, column, level); 1: no embedding."""
     standing: tuple[tuple[int, int], ...] = ()
     """(first, size) ranges of ids: values that stay in view (see `model.network`)."""
+    ordered: tuple[tuple[int, int], ...] = ()
+    """(first, size) ranges of ids that compare as their values do (see `model.network`)."""
     dim: int
     layers: int
     heads: int

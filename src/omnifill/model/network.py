@@ -4,12 +4,16 @@ Values of a few slots (a category, a number, a date) *stay in view*: a second em
 of their ids is added to every slot from there on. A text of sixty tokens tells little about its
 label in any one of them, so attention alone takes long to learn to obey it (docs/log.md).
 
+Cells of numbers and dates start with embeddings that are a smooth function of their place: what
+is learnt of one value then holds for its neighbours too, which small tables cannot teach.
+
 The head is applied to the columns that matter only (a field's own range of ids); which those
 are is the caller's business.
 """
 
 from __future__ import annotations
 
+import math
 from typing import Any, Protocol, cast
 
 import torch
@@ -23,6 +27,10 @@ from omnifill.named import load_class
 
 BACKBONES = {"transformer": "omnifill.model.transformer:Transformer"}
 """Every backbone by name; a recipe may name another as 'module:Class'."""
+
+ALIKE = 0.3
+"""Distance at which values of an ordered field begin to differ in their first embeddings, as a
+share of the field's range of cells (docs/log.md)."""
 
 
 class Backbone(Protocol):
@@ -61,6 +69,8 @@ class Network(nn.Module):
         self.backbone = load_backbone(config.backbone)(config)
         self.head = nn.Linear(config.dim, config.vocabulary, bias=False)
         nn.init.normal_(self.embed.weight, std=1.0)
+        for first, size in config.ordered:
+            _embed_smoothly(self.embed.weight[first : first + size])
         nn.init.zeros_(self.head.weight)
         added = [self.fields, *self.coords.values(), getattr(self, "standing", None)]
         for table in added:
@@ -107,6 +117,21 @@ class Network(nn.Module):
     def scores(self, hidden: Tensor, columns: Tensor) -> Tensor:
         """hidden (N, D), columns (K,) ids -> unnormalised log-probabilities (N, K)."""
         return F.linear(hidden, self.head.weight[columns])
+
+
+@torch.no_grad()
+def _embed_smoothly(embedding: Tensor) -> None:
+    """embedding (n, D) of increasing values: neighbours start out alike, those far apart do not.
+
+    Each dimension is a cosine of random phase and frequency, so that the products of two rows
+    are about a Gaussian of their distance (random Fourier features, Rahimi & Recht 2007).
+    """
+    num, dim = embedding.shape
+    if num < 3:
+        return
+    place = torch.linspace(0, 1, num)[:, None]
+    wave = torch.randn(dim) / ALIKE * place + torch.rand(dim) * 2 * math.pi
+    embedding.copy_(math.sqrt(2) * wave.cos())
 
 
 def _standing_rows(config: ModelConfig) -> Tensor:
