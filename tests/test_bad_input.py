@@ -358,7 +358,7 @@ def holes(**changes: Any) -> pd.DataFrame:
         (holes(extra=1), "holes.csv: no field called 'extra'"),
         (holes().rename(columns={"size": "sise"}), "did you mean 'size'?"),
         (holes(size="big"), "holes.csv:2, column 'size': 'big' is not a number"),
-        (holes(kind="beer"), "'beer' was not seen in training"),
+        (holes(kind=["tea"] * 8 + ["beer"] * 4), "holes.csv:10, column 'kind': 'beer' was not"),
         (holes().iloc[:0], "there are no rows"),
     ],
 )
@@ -367,6 +367,13 @@ def test_a_table_that_does_not_fit_the_model_is_not_filled(
 ) -> None:
     table.to_csv("holes.csv", index=False)
     assert says in refused("fill", run, "holes.csv", "--out", "whole.csv")
+
+
+def test_an_unseen_value_in_a_frame_is_named_with_its_row(model: api.Model) -> None:
+    table = holes(kind=["tea"] * 8 + ["beer"] * 4)
+    for ask in (model.fill, model.score):
+        with pytest.raises(UserError, match=r"row 9, column 'kind': 'beer' was not seen"):
+            ask(table)
 
 
 def test_columns_in_another_order_or_left_out_are_no_fault(model: api.Model, here: Path) -> None:

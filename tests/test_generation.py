@@ -219,3 +219,15 @@ def test_texts_alone_have_their_tail_cut_by_default(model: api.Model, writer: ap
     assert texts() == texts(min_p=TEXT_MIN_P) != texts(min_p=0.0)
     plain = model.generate(40, want=["kind", "size"], seed=2)
     pd.testing.assert_frame_equal(plain, model.generate(40, want=["kind", "size"], seed=2, min_p=0))
+
+
+def test_what_is_given_later_is_cleaned_as_the_training_rows_were(model: api.Model) -> None:
+    neat = pd.DataFrame({"kind": ["tea", "咖啡"], "note": ["warm kalt", "Grüße"]})
+    loose = pd.DataFrame({"kind": [" tea", "咖啡 "], "note": ["warm  kalt ", "Gru\u0308\u00dfe"]})
+    pd.testing.assert_frame_equal(model.score(neat), model.score(loose))
+    pd.testing.assert_frame_equal(
+        model.generate(3, given={"kind": "tea"}), model.generate(3, given={"kind": "tea "})
+    )
+    holes = loose.assign(size=None)
+    filled = model.fill(holes)
+    assert filled[["kind", "note"]].equals(loose) and filled["size"].notna().all()

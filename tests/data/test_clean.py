@@ -53,6 +53,24 @@ def test_a_stream_keeps_its_white_space() -> None:
     assert clean is not None and clean("a  b \n") == "a  b \n"
 
 
+@pytest.mark.parametrize("text", [" ", "\t \n", "\u3000"])
+def test_cleaning_never_empties_a_value(text: str) -> None:
+    clean = build_cleaner(TEXT, CleanSettings(html=True), stream=False)
+    assert clean is not None and clean(text) == text
+
+
+def test_white_space_alone_is_a_blank_among_numbers_and_a_value_among_words() -> None:
+    table = pd.DataFrame({"n": ["1", " ", "3.5", "2"] * 5, "w": ["a", "b", "  ", "a"] * 5})
+    source = open_source(table, from_dict({}).data)
+    found = profile(source, from_dict({}))
+    schema = infer_schema(found, from_dict({}))
+    assert schema["n"].type == "number" and schema["n"].optional
+    assert schema["w"].type == "category" and not schema["w"].optional
+    said = {p.where: p.what for p in found.problems}
+    assert said["n"] == "'' in 5 cells is read as a blank"
+    assert "nothing but white space" in said["w"]
+
+
 def test_exact_repeats_are_left_out_and_counted(tmp_path: Path) -> None:
     recipe = from_dict({"data": {"clean": {"duplicates": "exact"}}})
     table = pd.DataFrame({"a": ["x", "y", "x", "z"] * 10, "n": [1, 2, 1, 3] * 10})

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
+from omnifill.data.values import parse_many
 from omnifill.errors import RecipeError
 from omnifill.recipe import CleanSettings
 from omnifill.schema import FieldSpec
@@ -60,7 +61,8 @@ def build_cleaner(
 ) -> Callable[[str], str] | None:
     """The cleaning of one field, or None if there is nothing to do.
 
-    A stream keeps its white space: its pieces together are the text.
+    A stream keeps its white space: its pieces together are the text. A text that cleaning would
+    empty is left as it is; only the source says what is blank.
     """
     if field.type not in ("text", "category"):
         return None
@@ -77,11 +79,26 @@ def build_cleaner(
         return None
 
     def clean(text: str) -> str:
+        cleaned = text
         for step in steps:
-            text = step(text)
-        return text
+            cleaned = step(cleaned)
+        return cleaned or text
 
     return clean
+
+
+def read_cells(
+    field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], clean: CleanSettings,
+    stream: bool,
+) -> list[Any]:  # fmt: skip
+    """Raw cells -> canonical values, cleaned as the recipe says; DataError says where one is bad.
+
+    Training rows and the rows a model is asked about later both come through here, so that a
+    value is the same value in both.
+    """
+    values = parse_many(field, cells, where)
+    cleaner = build_cleaner(field, clean, stream)
+    return values if cleaner is None else [None if v is None else cleaner(v) for v in values]
 
 
 class Repeats:

@@ -20,6 +20,7 @@ from omnifill.schema import DEFAULT_CODECS, FieldSpec, Schema
 MOST_DISTINCT = 20_000
 """Distinct values that are counted one by one; beyond that a column is simply varied."""
 MARKS = {
+    "",  # nothing but white space
     "?",
     "na",
     "n/a",
@@ -305,6 +306,9 @@ def _suspicions(column: ColumnProfile, kind: str, rows: int) -> list[Problem]:
     for mark, count in column.marks.items():
         if kind in ("number", "datetime"):
             out.append(Problem(name, f"{mark!r} in {count} cells is read as a blank"))
+        elif not mark:
+            what = f"{count} cells hold nothing but white space: a value here, not a blank"
+            out.append(Problem(name, what))
     return out
 
 

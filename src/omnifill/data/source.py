@@ -76,6 +76,14 @@ class Source:
         if empty:
             raise DataError(f"{self.label}: there are no rows (nothing after the header?)")
 
+    def place(self, name: str, row: int) -> str:
+        """How a message calls a cell, by file and line; reads up to it. Rows count from 0."""
+        for chunk in self.chunks():
+            if row < len(chunk):
+                return chunk.where(row, name)
+            row -= len(chunk)
+        raise IndexError(f"{self.label} has no row {row}")
+
 
 def open_source(
     data: str | Path | Sequence[str | Path] | pd.DataFrame, settings: DataSettings

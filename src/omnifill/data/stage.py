@@ -13,10 +13,9 @@ from typing import Any
 import pyarrow as pa
 
 from omnifill.data.cells import Chunk
-from omnifill.data.clean import Repeats, build_cleaner
+from omnifill.data.clean import Repeats, read_cells
 from omnifill.data.source import Source
 from omnifill.data.split import PARTS, part_of, stream_parts
-from omnifill.data.values import parse_many
 from omnifill.errors import DataError, RunError
 from omnifill.files import atomic_path, reason, write_atomic
 from omnifill.progress import Progress
@@ -122,20 +121,17 @@ def _clean_chunks(
     source: Source, schema: Schema, recipe: Recipe
 ) -> Iterator[tuple[dict[str, list[Any]], Chunk]]:
     """Canonical, cleaned columns of every chunk."""
-    cleaners = {f.name: build_cleaner(f, recipe.data.clean, schema.stream) for f in schema.fields}
     missing = [f.name for f in schema.fields if f.name not in source.names]
     if missing:
         raise DataError(f"{source.label}: has no column {missing[0]!r}, which the schema names")
     for chunk in source.chunks():
-        columns = {}
-        for field in schema.fields:
-            name = field.name
-            where = partial(chunk.where, column=name)
-            values = parse_many(field, chunk.columns[name], where)
-            clean = cleaners[name]
-            if clean is not None:
-                values = [None if v is None else clean(v) for v in values]
-            columns[name] = values
+        columns = {
+            f.name: read_cells(
+                f, chunk.columns[f.name], partial(chunk.where, column=f.name), recipe.data.clean,
+                schema.stream,
+            )
+            for f in schema.fields
+        }  # fmt: skip
         yield columns, chunk
 
 

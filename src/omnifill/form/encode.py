@@ -120,6 +120,17 @@ def without_unknown(
     return out, num
 
 
+def first_refused(vocabulary: Vocabulary, columns: Mapping[str, Sequence[Any]]) -> tuple[str, int]:
+    """(field, row) of the first value, by field and then by row, that its codec refuses."""
+    for name, values in columns.items():
+        for row, value in enumerate(values):
+            try:
+                vocabulary.encode_column(name, [value])
+            except ValueRefused:
+                return name, row
+    raise AssertionError("asked where a value was refused, and none is")
+
+
 def _without_ends(shard: Shard, vocabulary: Vocabulary) -> tuple[Ints, Ints]:
     """Pieces of one text follow each other without <end>; the text is open at its end."""
     ends = np.cumsum(shard.sizes) - 1

@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from omnifill.artifact import LoadedRun
+from omnifill.data.clean import build_cleaner
 from omnifill.data.shards import Shard
 from omnifill.data.values import parse_value, to_native
 from omnifill.errors import RequestError, ValueRefused
@@ -83,10 +84,10 @@ def build(
 
 def _parse(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:
     """A user's value -> canonical; a category's value must be one that was seen."""
-    if value is None:
-        return None
     parsed = parse_value(spec, value)
     if parsed is not None:
+        cleaner = build_cleaner(spec, run.recipe.data.clean, run.schema.stream)
+        parsed = parsed if cleaner is None else cleaner(parsed)
         try:
             run.vocabulary[spec.name].codec.encode(parsed)
         except ValueRefused as error:

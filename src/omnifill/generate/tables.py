@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -12,17 +12,21 @@ import pandas as pd
 import torch
 
 from omnifill.artifact import LoadedRun
+from omnifill.data.clean import read_cells
 from omnifill.data.shards import Shard
 from omnifill.data.source import Source
-from omnifill.data.values import parse_many, to_native, to_text
-from omnifill.errors import DataError, RequestError, unknown_name
-from omnifill.form.encode import encode_records, whole_stream
+from omnifill.data.values import to_native, to_text
+from omnifill.errors import DataError, RequestError, ValueRefused, unknown_name
+from omnifill.form.encode import encode_records, first_refused, whole_stream
 from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
 from omnifill.form.vocabulary import CODE_COLUMN
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
 from omnifill.generate.requests import ROWS, tell_moved, without_end
 from omnifill.types import Ints
+
+Where = Callable[[str, int], str]
+"""(field, row from 0) -> how a message calls that cell."""
 
 
 def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
@@ -36,7 +40,8 @@ def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
             raise DataError("table: " + unknown_name("field", str(name), run.schema.names))
         spec = run.schema[name]
         cells = [None if _is_blank(v) else v for v in table[name].tolist()]
-        out[name] = parse_many(spec, cells, partial(_frame_cell, str(name)))
+        where = partial(_frame_cell, str(name))
+        out[name] = read_cells(spec, cells, where, run.recipe.data.clean, run.schema.stream)
     tell_moved(run, out)
     return out
 
@@ -62,21 +67,28 @@ def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
     out: dict[str, list[Any]] = {name: [] for name in source.names}
     for chunk in source.chunks():
         for name in source.names:
-            spec = run.schema[name]
-
-            def where(i: int, chunk: Any = chunk, name: str = name) -> str:
-                return f"{chunk.file}:{chunk.lines[i]}, column {name!r}"
-
-            out[name].extend(parse_many(spec, chunk.columns[name], where))
+            out[name].extend(read_cells(
+                run.schema[name], chunk.columns[name], partial(chunk.where, column=name),
+                run.recipe.data.clean, run.schema.stream,
+            ))  # fmt: skip
     return out
 
 
-def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
-    """Canonical columns -> a shard in memory. DataError for a value that its field cannot hold."""
-    if run.schema.stream:
-        return whole_stream(run.vocabulary, columns)
-    shard, _ = encode_records(run.vocabulary, columns, None)
-    return shard
+def encoded(
+    run: LoadedRun, columns: Mapping[str, Sequence[Any]], where: Where | None = None
+) -> Shard:
+    """Canonical columns -> a shard in memory.
+
+    DataError for a value that its field cannot hold, at the place `where` (field, row) names.
+    """
+    try:
+        if run.schema.stream:
+            return whole_stream(run.vocabulary, columns)
+        return encode_records(run.vocabulary, columns, None)[0]
+    except ValueRefused as error:
+        if where is None:
+            raise
+        raise DataError(f"{where(*first_refused(run.vocabulary, columns))}: {error}") from None
 
 
 def fill(
@@ -85,7 +97,8 @@ def fill(
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
     columns = frame_columns(run, table)
     out = table.copy()
-    for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
+    filled = fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling, where=_frame_cell)
+    for name, values in filled.items():
         rows = [i for i, v in enumerate(columns[name]) if v is None]
         cells = [to_native(run.schema[name], values[i]) for i in rows]
         column = [None if _is_blank(v) else v for v in table[name].tolist()]
@@ -101,14 +114,14 @@ def fill(
 
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
-    sampling: Sampling, only: str | None = None,
+    sampling: Sampling, only: str | None = None, where: Where | None = None,
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
     """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
 
     Each blank is asked for by itself, given all known cells of its row; with `draw` the blanks
     of a row are drawn one after another, so that they fit together.
     """
-    shard = encoded(run, columns)
+    shard = encoded(run, columns, where)
     index = {name: run.schema.index(name) for name in columns}
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
@@ -157,7 +170,7 @@ def fill_source(
     tell_moved(run, columns)
     filled = 0
     for name, values in fill_columns(
-        run, columns, draw=draw, seed=seed, sampling=Sampling()
+        run, columns, draw=draw, seed=seed, sampling=Sampling(), where=source.place
     ).items():
         spec = run.schema[name]
         as_text = source.kind in ("csv", "text", "aligned")
@@ -194,7 +207,7 @@ def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> np.
 def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     """Log-likelihood in nats of every row and field, in schema order."""
     columns = frame_columns(run, table)
-    shard = encoded(run, columns)
+    shard = encoded(run, columns, _frame_cell)
     parts = []
     for first in range(0, len(shard), ROWS):
         which = np.arange(first, min(first + ROWS, len(shard)))
@@ -220,7 +233,7 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
         raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
     columns = frame_columns(run, table.drop(columns=[field], errors="ignore"))
     num = len(table)
-    shard = encoded(run, {**columns, field: [None] * num})
+    shard = encoded(run, {**columns, field: [None] * num}, _frame_cell)
     grid = category_log_probs(run, shard, field)
     codec = run.vocabulary[field].codec
     names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
