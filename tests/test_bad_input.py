@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -358,7 +359,6 @@ def holes(**changes: Any) -> pd.DataFrame:
         (holes(extra=1), "holes.csv: no field called 'extra'"),
         (holes().rename(columns={"size": "sise"}), "did you mean 'size'?"),
         (holes(size="big"), "holes.csv:2, column 'size': 'big' is not a number"),
-        (holes(kind=["tea"] * 8 + ["beer"] * 4), "holes.csv:10, column 'kind': 'beer' was not"),
         (holes().iloc[:0], "there are no rows"),
     ],
 )
@@ -369,11 +369,29 @@ def test_a_table_that_does_not_fit_the_model_is_not_filled(
     assert says in refused("fill", run, "holes.csv", "--out", "whole.csv")
 
 
-def test_an_unseen_value_in_a_frame_is_named_with_its_row(model: api.Model) -> None:
-    table = holes(kind=["tea"] * 8 + ["beer"] * 4)
-    for ask in (model.fill, model.score):
-        with pytest.raises(UserError, match=r"row 9, column 'kind': 'beer' was not seen"):
-            ask(table)
+SOME_BEER = holes(kind=["tea"] * 8 + ["beer"] * 4)
+
+
+def test_an_unseen_value_is_named_with_its_place_and_tells_nothing(model: api.Model) -> None:
+    absent = SOME_BEER.assign(kind=["tea"] * 8 + [None] * 4)
+    says = r"row 9, column 'kind': 'beer' was not seen in training; .* \(4 such cells\)"
+    with pytest.warns(UserWarning, match=says):
+        filled = model.fill(SOME_BEER)
+    assert filled["kind"].tolist() == SOME_BEER["kind"].tolist()
+    assert filled.drop(columns="kind").equals(model.fill(absent).drop(columns="kind"))
+    with pytest.warns(UserWarning, match=says):
+        likely = model.score(SOME_BEER)
+    assert (likely.loc[8:, ["row", "kind"]] == -np.inf).all(axis=None)
+    assert np.isfinite(likely.drop(columns=["row", "kind"])).all(axis=None)
+    assert np.isfinite(likely.loc[:7]).all(axis=None)
+
+
+def test_an_unseen_value_in_a_file_is_named_by_its_line(model: api.Model, here: Path) -> None:
+    SOME_BEER.to_csv("holes.csv", index=False)
+    with pytest.warns(UserWarning, match=r"holes.csv:10, column 'kind': 'beer' was not seen"):
+        api.fill_file(model, "holes.csv", Path("whole.csv"))
+    whole = pd.read_csv("whole.csv")
+    assert whole["kind"].tolist() == SOME_BEER["kind"].tolist() and not whole.isna().any().any()
 
 
 def test_columns_in_another_order_or_left_out_are_no_fault(model: api.Model, here: Path) -> None:

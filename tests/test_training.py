@@ -13,14 +13,20 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.conftest import mixed_table
 from torch import Tensor, nn
 
+from omnifill import api
 from omnifill.errors import RunError, TrainingStopped
+from omnifill.form.batch import Batch
+from omnifill.form.encode import encode_records
+from omnifill.form.stream import eval_batches
+from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import LossSum, weighed
 from omnifill.recipe import MixSettings, Recipe
 from omnifill.train import checkpoint
 from omnifill.train.checkpoint import load_newest, save_checkpoint
-from omnifill.train.decide import suited_to
+from omnifill.train.decide import noise, suited_to
 from omnifill.train.loop import (
     Report,
     Trainer,
@@ -227,6 +233,43 @@ def test_settled_weights_are_kept_if_they_are_as_good_up_to_noise(last: float, k
     if kept == 40:
         state = trainer.model.state_dict()
         assert all(torch.equal(trainer.best[name], state[name]) for name in state)
+
+
+def test_noise_shrinks_with_the_ids_read_and_widens_what_counts_as_no_worse() -> None:
+    assert noise(10) > noise(200) > noise(10_000) == noise(1_000_000) == 0.005
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(40, margin=noise(200)), None)
+    losses = {20: 1.0, 40: 1.02}
+    progress = trainer.run(
+        stream, loss, lambda model: losses.get(trainer.progress.step, 1.01), ignore
+    )
+    assert progress.best_step == 40
+
+
+@pytest.mark.filterwarnings("ignore:field")  # a few lie outside the model's range
+def test_a_small_validation_part_is_read_in_many_orders_and_a_large_one_in_the_schemas(
+    model: api.Model,
+) -> None:
+    vocabulary = model.run.vocabulary
+
+    def read(rows: int) -> tuple[int, int, list[Batch]]:
+        columns = frame_columns(model.run, mixed_table(rows, seed=1))
+        shard = encode_records(vocabulary, columns)[0]
+        batches = list(eval_batches(
+            shard, vocabulary, context=512, batch_tokens=10**6, limit=60_000
+        ))  # fmt: skip
+        again = list(eval_batches(
+            shard, vocabulary, context=512, batch_tokens=10**6, limit=60_000
+        ))  # fmt: skip
+        assert all(torch.equal(a.ids, b.ids) for a, b in zip(batches, again, strict=True))
+        return len(shard.ids), sum(len(b.ids) for b in batches), batches
+
+    ids, num, batches = read(20)
+    assert num == 20 * min(16, 8192 // ids)
+    assert len({b.field.numpy().tobytes() for b in batches}) == len(batches) > 1
+    assert sorted(batches[0].ids.flatten().tolist()) == sorted(batches[1].ids.flatten().tolist())
+    ids, num, _ = read(1200)
+    assert ids > 8192 and num == 1200
 
 
 def test_a_deadline_ends_the_run_in_time_and_fully_decayed() -> None:

@@ -20,7 +20,7 @@ from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema, profile
 from omnifill.data.inspect import Inspection, inspect_data
 from omnifill.data.sink import check_target, write_cells
-from omnifill.data.source import open_source
+from omnifill.data.source import later, open_source
 from omnifill.data.stage import stage
 from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.measures import evaluate_run
@@ -152,10 +152,12 @@ class Model:
         return tables.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Log-likelihood in nats of every row ('row') and of each of its fields.
+        """Log-likelihood in nats of every row and of each of its fields.
 
-        Fields stand in schema order: each is scored given those before it. Columns that are not
-        in the table are absent: nothing is conditioned on them.
+        The row's column is 'row', or '(row)' where a field has that name. Fields stand in schema
+        order: each is scored given those before it. Columns that are not in the table are absent:
+        nothing is conditioned on them. A category that training never saw has -inf, and a warning
+        names it.
         """
         return tables.score(self.run, table)
 
@@ -167,7 +169,7 @@ class Model:
         """Measures on records that the model has not seen: `data`, or the run's test part."""
         if data is None:
             return evaluate_run(self.run, staged_columns(self.run.folder, "test"))
-        source = open_source(data, self.run.recipe.data)
+        source = open_source(data, later(self.run.recipe.data))
         return evaluate_run(self.run, tables.read_columns(self.run, source))
 
 
@@ -177,10 +179,7 @@ def fill_file(
 ) -> int:  # fmt: skip
     """Fill the blank cells of a table file, touch no other, and return how many there were."""
     check_target(out)
-    settings = model.run.recipe.data
-    if encoding is not None:
-        settings = settings.model_copy(update={"encoding": encoding})
-    source = open_source(file, settings)
+    source = open_source(file, later(model.run.recipe.data, encoding))
     filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed)
     write_cells(raw, out, source.delimiter)
     return filled

@@ -55,6 +55,8 @@ class Schema(BaseModel):
     fields: tuple[FieldSpec, ...]
     stream: bool = False
     """One text kept as a single stream: rows are pieces of it, cut anywhere."""
+    left_out: tuple[str, ...] = ()
+    """Columns of the training table that are no fields; later tables may have them too."""
 
     @property
     def names(self) -> list[str]:

@@ -35,7 +35,7 @@ from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import load_objective
 from omnifill.recipe import Recipe, dump_recipe, load_recipe, parse_duration
 from omnifill.schema import Schema
-from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide
+from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
 from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock
 from omnifill.train.pace import measure_pace
@@ -216,14 +216,15 @@ class Session:
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
         torch.manual_seed(recipe.train.seed)
         network = Network(config)
-        plan = resolved_plan(recipe, self.deadline)
+        valid = open_shard(self.folder.encoded / "valid")
+        valid = valid if len(valid) else shard
+        plan = resolved_plan(recipe, self.deadline, noise(len(valid.ids)))
         trainer = Trainer(network, plan, self.folder.checkpoints)
         for line in trainer.resume():
             self.live.say(line)
         self.trainer = trainer
         if self.asked:
             raise Interrupted("stopped before the first step")
-        valid = open_shard(self.folder.encoded / "valid")
         events = Events(self.folder.path, trainer.progress.step)
         listeners: list[Callable[[Report], None]] = [
             MetricsFile(self.folder.metrics, trainer.progress.step),
@@ -244,10 +245,9 @@ class Session:
                 yield batch, vars(after)
 
         def evaluate(model: nn.Module) -> float:
-            source = valid if len(valid) else shard
             tokens = recipe.train.batch_tokens or 2048
             return validation_loss(model, objective, eval_batches(
-                source, vocabulary, context=config.context, batch_tokens=tokens, limit=EVAL_IDS
+                valid, vocabulary, context=config.context, batch_tokens=tokens, limit=EVAL_IDS
             ))  # fmt: skip
 
         try:
@@ -291,12 +291,12 @@ class Session:
         self.live.say(f"sample at step {report.step}: {shorten(text, 160, placeholder=' …')}")
 
 
-def resolved_plan(recipe: Recipe, deadline: float | None) -> TrainPlan:
+def resolved_plan(recipe: Recipe, deadline: float | None, margin: float) -> TrainPlan:
     """The plan of a resolved recipe; its schedule already says everything about length."""
     assert recipe.train.steps is not None, "a resolved recipe names its steps"
     return build_plan(
         recipe, steps=recipe.train.steps, epoch_steps=1, bf16=recipe.train.precision == "bf16",
-        deadline=deadline,
+        deadline=deadline, margin=margin,
     )  # fmt: skip
 
 

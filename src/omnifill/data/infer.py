@@ -220,15 +220,20 @@ def infer_schema(found: Profile, recipe: Recipe) -> Schema:
         raise DataError(
             f"{found.source.label}: {found.rows} row; at least {MIN_ROWS} are needed to learn from"
         )
-    specs = []
+    split = recipe.data.split.column
+    specs, left_out = [], [*recipe.data.drop, *([split] if split is not None else [])]
     for column in found.columns.values():
-        if column.num == column.blanks and column.name not in asked:
-            found.problems.append(Problem(column.name, "every cell is blank; it is left out"))
+        if column.name in asked:
+            specs.append(_spec(column, found, recipe))
             continue
-        specs.append(_spec(column, found, recipe))
+        if column.num == column.blanks:
+            found.problems.append(Problem(column.name, "every cell is blank; it is left out"))
+            left_out.append(column.name)
+        else:
+            specs.append(_spec(column, found, recipe))
     if not any(column.visible for column in found.columns.values()):
         raise DataError(f"{found.source.label}: is blank throughout; there is nothing to learn")
-    return Schema(fields=tuple(specs), stream=found.source.stream)
+    return Schema(fields=tuple(specs), stream=found.source.stream, left_out=tuple(left_out))
 
 
 def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:

@@ -101,6 +101,12 @@ def open_source(
         raise DataError(f"{data}: cannot be unpacked ({error})") from None
 
 
+def later(settings: DataSettings, encoding: str | None = None) -> DataSettings:
+    """How tables are read that come after training: a column left out then may be there or not."""
+    changes = {"drop": [], **({} if encoding is None else {"encoding": encoding})}
+    return settings.model_copy(update=changes)
+
+
 def _file_source(paths: list[Path], settings: DataSettings) -> Source:
     kinds = {_kind(path) for path in paths}
     if len(kinds) > 1:

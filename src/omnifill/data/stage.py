@@ -97,7 +97,11 @@ def stage(
                 for columns, _ in _clean_chunks(valid, schema, recipe):
                     _write(writers["valid"], arrow, "valid", columns, rows)
     if rows["train"] == 0:
-        raise DataError(f"{source.label}: no row is left to train on ({rows}); check data.split")
+        counts = ", ".join(f"{part} {num}" for part, num in rows.items())
+        raise DataError(
+            f"{source.label}: no row is left to train on ({counts}). Rows that are alike stay on "
+            f"one side; give more that differ, or set data.split.valid and .test to 0"
+        )
     write_atomic(folder / "staged.json", json.dumps({"rows": rows, "notes": notes}).encode())
     return Staged(folder, rows, notes)
 

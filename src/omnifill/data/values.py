@@ -205,7 +205,8 @@ def _moment(field: FieldSpec, value: int) -> Any:
         return moment.isoformat()
     if "%z" in format_:
         moment = moment.replace(tzinfo=datetime.UTC)
-    return moment.strftime(format_)
+    # Not every C library pads the years before 1000 that %Y is read with.
+    return moment.strftime(format_.replace("%Y", f"{moment.year:04d}"))
 
 
 def to_text(field: FieldSpec, value: Any) -> str:

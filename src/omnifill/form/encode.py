@@ -104,7 +104,7 @@ def without_unknown(
 ) -> tuple[dict[str, list[Any]], int]:
     """Columns with ABSENT where a codec refuses the value, and how many there were.
 
-    For validation and test rows only: a category that training never saw has no likelihood.
+    A category that training never saw has no likelihood, and nothing can be told from it.
     """
     out, num = {}, 0
     for name, values in columns.items():
@@ -120,14 +120,16 @@ def without_unknown(
     return out, num
 
 
-def first_refused(vocabulary: Vocabulary, columns: Mapping[str, Sequence[Any]]) -> tuple[str, int]:
-    """(field, row) of the first value, by field and then by row, that its codec refuses."""
+def first_refused(
+    vocabulary: Vocabulary, columns: Mapping[str, Sequence[Any]]
+) -> tuple[str, int, str]:
+    """(field, row, reason) of the first value, by field and then by row, that a codec refuses."""
     for name, values in columns.items():
         for row, value in enumerate(values):
             try:
                 vocabulary.encode_column(name, [value])
-            except ValueRefused:
-                return name, row
+            except ValueRefused as error:
+                return name, row, str(error)
     raise AssertionError("asked where a value was refused, and none is")
 
 

@@ -16,11 +16,14 @@ from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
 from omnifill.form.layout import Former, draw_orders, missing_in, schema_order
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.recipe import FormSettings
+from omnifill.recipe import FormSettings, MixSettings
 from omnifill.types import Ints
 
 POOL = 64
 """Rows are sorted by length within pools of this many batches, to pad little."""
+LITTLE, MOST_ORDERS = 8192, 16
+"""A validation part of fewer ids is read in several orders, up to this many."""
+ANY_ORDER = FormSettings(mix=MixSettings(schema_order=0, random_order=1, one_last=0))
 
 
 @dataclass(frozen=True)
@@ -123,18 +126,28 @@ def plan_batches(lens: Ints, batch_tokens: int, rng: Generator | None) -> list[I
 
 
 def eval_batches(shard: Shard, vocabulary: Vocabulary, *, context: int, batch_tokens: int,
-                 limit: int | None = None) -> Iterator[Batch]:  # fmt: skip
-    """Every record once (or about `limit` ids of them), in schema order, unweighted."""
+                 limit: int) -> Iterator[Batch]:  # fmt: skip
+    """Every record once (or about `limit` ids of them), in schema order, unweighted.
+
+    Where that is little, each comes in some random orders too: few records say more about a
+    model of any fields from any others when they are asked in many ways.
+    """
     former = Former(vocabulary)
     text = is_text(vocabulary)
     starts, lens = cut_windows(shard, context, None) if text else (shard.starts, shard.sizes)
     which = np.arange(len(lens))
-    if limit is not None and lens.sum() > limit:
+    if lens.sum() > limit:
         keep = max(1, int(len(lens) * limit / lens.sum()))
         which = default_rng(0).permutation(len(lens))[:keep]
-    for batch in plan_batches(lens[which], batch_tokens, None):
-        rows = which[batch]
+    batches = [which[batch] for batch in plan_batches(lens[which], batch_tokens, None)]
+    for rows in batches:
         if text:
             yield former.pieces(shard, starts[rows], lens[rows])
         else:
             yield former.records(shard, rows, schema_order(len(rows), vocabulary), weighted=False)
+    more = 0 if text else min(MOST_ORDERS, LITTLE // max(1, int(lens.sum()))) - 1
+    for number in range(more):
+        rng = default_rng([0, number])
+        for rows in batches:
+            orders = draw_orders(missing_in(shard, rows), vocabulary, ANY_ORDER, rng)
+            yield former.records(shard, rows, orders, weighted=False)

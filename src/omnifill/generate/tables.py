@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -16,28 +17,26 @@ from omnifill.data.clean import read_cells
 from omnifill.data.shards import Shard
 from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
-from omnifill.errors import DataError, RequestError, ValueRefused, unknown_name
-from omnifill.form.encode import encode_records, first_refused, whole_stream
+from omnifill.errors import DataError, RequestError, unknown_name
+from omnifill.form.encode import encode_records, first_refused, whole_stream, without_unknown
 from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
 from omnifill.form.vocabulary import CODE_COLUMN
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
 from omnifill.generate.requests import ROWS, tell_moved, without_end
-from omnifill.types import Ints
+from omnifill.types import ABSENT, Ints
 
 Where = Callable[[str, int], str]
 """(field, row from 0) -> how a message calls that cell."""
 
 
 def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
-    """A DataFrame's columns as canonical values; unknown columns are refused."""
+    """A DataFrame's fields as canonical values; unknown columns are refused."""
     out = {}
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise DataError(f"table: two columns are called {str(twice[0])!r}; rename one")
-    for name in table.columns:
-        if name not in run.schema.names:
-            raise DataError("table: " + unknown_name("field", str(name), run.schema.names))
+    for name in fields_among(run, table.columns, "table"):
         spec = run.schema[name]
         cells = [None if _is_blank(v) else v for v in table[name].tolist()]
         where = partial(_frame_cell, str(name))
@@ -59,14 +58,25 @@ def _is_blank(value: Any) -> bool:
     )
 
 
+def fields_among(run: LoadedRun, names: Iterable[str], label: str) -> list[str]:
+    """The columns that are fields; DataError for one that training knew nothing of."""
+    out = []
+    for name in names:
+        if name in run.schema.names:
+            out.append(name)
+        elif name not in run.schema.left_out:
+            raise DataError(f"{label}: " + unknown_name("field", str(name), run.schema.names))
+    return out
+
+
 def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
-    """A whole source as canonical values; unknown columns are refused."""
-    unknown = [n for n in source.names if n not in run.schema.names]
-    if unknown:
-        raise DataError(f"{source.label}: " + unknown_name("field", unknown[0], run.schema.names))
-    out: dict[str, list[Any]] = {name: [] for name in source.names}
+    """The fields of a whole source as canonical values; unknown columns are refused."""
+    names = fields_among(run, source.names, source.label)
+    if not names:
+        raise DataError(f"{source.label}: has none of the fields {', '.join(run.schema.names)}")
+    out: dict[str, list[Any]] = {name: [] for name in names}
     for chunk in source.chunks():
-        for name in source.names:
+        for name in names:
             out[name].extend(read_cells(
                 run.schema[name], chunk.columns[name], partial(chunk.where, column=name),
                 run.recipe.data.clean, run.schema.stream,
@@ -74,30 +84,35 @@ def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
     return out
 
 
-def encoded(
-    run: LoadedRun, columns: Mapping[str, Sequence[Any]], where: Where | None = None
-) -> Shard:
-    """Canonical columns -> a shard in memory.
+def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
+    """Canonical columns -> a shard in memory. ValueRefused for what a field cannot hold."""
+    if run.schema.stream:
+        return whole_stream(run.vocabulary, columns)
+    return encode_records(run.vocabulary, columns, None)[0]
 
-    DataError for a value that its field cannot hold, at the place `where` (field, row) names.
+
+def without_unseen(
+    run: LoadedRun, columns: Mapping[str, list[Any]], where: Where
+) -> dict[str, list[Any]]:
+    """Columns with ABSENT for categories that training never saw, and a warning if there are any.
+
+    Rare values are seldom in the training part of a table; its other cells still tell enough.
     """
-    try:
-        if run.schema.stream:
-            return whole_stream(run.vocabulary, columns)
-        return encode_records(run.vocabulary, columns, None)[0]
-    except ValueRefused as error:
-        if where is None:
-            raise
-        raise DataError(f"{where(*first_refused(run.vocabulary, columns))}: {error}") from None
+    known, num = without_unknown(run.vocabulary, columns)
+    if num:
+        name, row, why = first_refused(run.vocabulary, columns)
+        more = f" ({num} such cells)" if num > 1 else ""
+        warnings.warn(f"{where(name, row)}: {why}. Nothing is told from it{more}", stacklevel=2)
+    return known
 
 
 def fill(
     run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
 ) -> pd.DataFrame:
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
-    columns = frame_columns(run, table)
+    columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
-    filled = fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling, where=_frame_cell)
+    filled = fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling)
     for name, values in filled.items():
         rows = [i for i, v in enumerate(columns[name]) if v is None]
         cells = [to_native(run.schema[name], values[i]) for i in rows]
@@ -114,14 +129,14 @@ def fill(
 
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
-    sampling: Sampling, only: str | None = None, where: Where | None = None,
+    sampling: Sampling, only: str | None = None,
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
     """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
 
     Each blank is asked for by itself, given all known cells of its row; with `draw` the blanks
     of a row are drawn one after another, so that they fit together.
     """
-    shard = encoded(run, columns, where)
+    shard = encoded(run, columns)
     index = {name: run.schema.index(name) for name in columns}
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
@@ -166,11 +181,11 @@ def fill_source(
     for chunk in source.chunks():
         for name in source.names:
             raw[name].extend(chunk.columns[name])
-    columns = read_columns(run, source)
+    columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
     filled = 0
     for name, values in fill_columns(
-        run, columns, draw=draw, seed=seed, sampling=Sampling(), where=source.place
+        run, columns, draw=draw, seed=seed, sampling=Sampling()
     ).items():
         spec = run.schema[name]
         as_text = source.kind in ("csv", "text", "aligned")
@@ -205,17 +220,23 @@ def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> np.
 
 
 def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
-    """Log-likelihood in nats of every row and field, in schema order."""
-    columns = frame_columns(run, table)
-    shard = encoded(run, columns, _frame_cell)
+    """Log-likelihood in nats of every row and field, in schema order.
+
+    The row's column is 'row', or '(row)' where a field has that name. A category that training
+    never saw is impossible to the model: -inf.
+    """
+    columns = without_unseen(run, frame_columns(run, table), _frame_cell)
+    shard = encoded(run, columns)
     parts = []
     for first in range(0, len(shard), ROWS):
         which = np.arange(first, min(first + ROWS, len(shard)))
         orders = present_order(run, columns, len(which))
         parts.append(-field_nats(run, shard, orders, which))
     grid = np.concatenate(parts) if parts else np.zeros((0, len(run.schema.names)))
+    for name, values in columns.items():
+        grid[[v is ABSENT for v in values], run.schema.index(name)] = -np.inf
     out = pd.DataFrame({n: grid[:, run.schema.index(n)] for n in columns}, index=table.index)
-    out.insert(0, "row", grid.sum(axis=1))
+    out.insert(0, "(row)" if "row" in columns else "row", grid.sum(axis=1))
     return out
 
 
@@ -231,9 +252,9 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
     spec = run.schema[field]
     if spec.type != "category":
         raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
-    columns = frame_columns(run, table.drop(columns=[field], errors="ignore"))
-    num = len(table)
-    shard = encoded(run, {**columns, field: [None] * num}, _frame_cell)
+    given = frame_columns(run, table.drop(columns=[field], errors="ignore"))
+    columns = without_unseen(run, given, _frame_cell)
+    shard = encoded(run, {**columns, field: [None] * len(table)})
     grid = category_log_probs(run, shard, field)
     codec = run.vocabulary[field].codec
     names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]

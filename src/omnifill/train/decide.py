@@ -175,9 +175,19 @@ def too_small(settings: TrainSettings, why: str, lacking: float) -> RecipeError:
     )
 
 
+def noise(num: int) -> float:
+    """The share by which a validation loss over `num` ids may rise for no reason.
+
+    A third of an id's own spread, which is about its mean: two validations of the same records
+    go up and down together.
+    """
+    return max(0.005, 0.3 / math.sqrt(max(1, num)))
+
+
 def build_plan(
-    recipe: Recipe, *, steps: int, epoch_steps: int, bf16: bool, deadline: float | None = None
-) -> TrainPlan:
+    recipe: Recipe, *, steps: int, epoch_steps: int, bf16: bool, deadline: float | None = None,
+    margin: float = 0.005,
+) -> TrainPlan:  # fmt: skip
     """The training loop's plan from the recipe's numbers and what was measured."""
     settings = recipe.train
     warmup = settings.warmup if settings.warmup is not None else min(100, max(1, steps // 20))
@@ -197,6 +207,7 @@ def build_plan(
         eval_every=eval_every,
         save_every=settings.save_every or max(50, steps // 10),
         patience=settings.patience,
+        margin=margin,
         seed=settings.seed,
         decay=settings.decay,
         deadline=deadline,

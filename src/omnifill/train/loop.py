@@ -39,8 +39,6 @@ class Splittable(Protocol):
     def split(self, micro_tokens: int | None) -> Sequence[Any]: ...
 
 
-MARGIN = 0.005
-"""A validation loss within this share of the best one is noise, not over-fitting."""
 Loss = Callable[[nn.Module, Any], LossSum]
 Stream = Callable[[dict[str, int]], Iterator[tuple[Splittable, dict[str, int]]]]
 Knots = list[tuple[int, float]]
@@ -62,6 +60,8 @@ class TrainPlan:
     eval_every: int = 100
     save_every: int = 500
     patience: int = 4
+    margin: float = 0.005
+    """A validation loss within this share of the best one is noise, not over-fitting."""
     seed: int = 0
     decay: float = 0.6
     """Share of the steps over which the rate falls, where a deadline moves the end."""
@@ -290,10 +290,10 @@ class Trainer:
             self.model.load_state_dict(own)
         # At the end the rate is zero: what looks a hair worse there is noise, but settled.
         last = progress.step >= progress.end
-        if valid < progress.best * (1 + MARGIN * last):
+        if valid < progress.best * (1 + self.plan.margin * last):
             progress.best, progress.best_step, progress.stale = valid, progress.step, 0
             self.best = {n: t.clone() for n, t in self.weights().items()}
-        elif valid > progress.best * (1 + MARGIN):
+        elif valid > progress.best * (1 + self.plan.margin):
             progress.stale += 1
             if progress.stale >= self.plan.patience:
                 self._over_fitted()
