@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from tests.conftest import mixed_table
 
 from omnifill import api
 from omnifill.errors import DataError, Interrupted, RequestError, RunError, ValueRefused
+from omnifill.generate import likelihood
 from omnifill.train.checkpoint import hash_file
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
@@ -64,6 +66,29 @@ def test_fill_fills_every_blank_cell_and_touches_no_other(model: api.Model) -> N
             assert (filled.loc[known, name] == table.loc[known, name]).all()
 
 
+def test_columns_that_training_left_out_are_handed_through(tmp_path: Path) -> None:
+    table = mixed_table(90, seed=2)[["kind", "size"]].assign(
+        part=["train", "train", "test"] * 30, id=range(90), blank=None
+    )
+    recipe = {"model": {"size": "nano"},
+              "data": {"drop": ["id"], "split": {"column": "part"}}}  # fmt: skip
+    table.to_csv(tmp_path / "table.csv", index=False)
+    model = api.train(tmp_path / "table.csv", tmp_path / "run", steps=3, recipe=recipe)
+    assert model.fields == ["kind", "size"]
+    api.fill_file(model, tmp_path / "table.csv", tmp_path / "whole.csv")
+    whole = pd.read_csv(tmp_path / "whole.csv", keep_default_na=False, dtype=str)
+    before = pd.read_csv(tmp_path / "table.csv", keep_default_na=False, dtype=str)
+    assert list(whole) == list(before) and (whole[["kind", "size"]] != "").all(axis=None)
+    left_out = ["part", "id", "blank"]
+    pd.testing.assert_frame_equal(whole[left_out], before[left_out])
+    assert ((whole == before) | (before == "")).all(axis=None)
+    assert model.fill(table)["id"].tolist() == list(range(90))
+    pd.testing.assert_frame_equal(model.score(table), model.score(table[["kind", "size"]]))
+    assert model.evaluate(tmp_path / "table.csv") == model.evaluate(table[["kind", "size"]])
+    with pytest.raises(DataError, match="no field called 'parts'"):
+        model.score(table.rename(columns={"part": "parts"}))
+
+
 def test_fill_of_a_row_does_not_depend_on_its_neighbours(model: api.Model) -> None:
     table = mixed_table(30, seed=9)
     whole = model.fill(table)
@@ -90,6 +115,32 @@ def test_category_scores_agree_with_probabilities(model: api.Model) -> None:
     scores = model.score(table[["kind"]])["kind"]
     with_missing = scores.map(math.exp)
     assert (with_missing <= prob["tea"] + 1e-6).all()
+
+
+def test_a_category_beside_a_text_is_told_directly_and_by_bayes_rule(
+    model: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = mixed_table(24, seed=4)[["kind", "size", "note"]]
+    prob = model.probabilities(table, "kind")
+    assert ((prob.sum(axis=1) - 1).abs() < 1e-9).all()
+    monkeypatch.setattr(likelihood, "MOST_VALUES", 0)
+    direct = model.probabilities(table, "kind")
+    has_text = table["note"].notna()
+    assert 0 < has_text.sum() < len(table)
+    pd.testing.assert_frame_equal(prob[~has_text], direct[~has_text])
+    for row in np.flatnonzero(has_text)[:8].tolist():
+        known = table.iloc[[row]].dropna(axis=1)
+        joint = np.array([model.score(known.assign(kind=v))["row"].iloc[0] for v in prob.columns])
+        both = np.exp(joint - joint.max()) * direct.iloc[row].to_numpy()
+        both = np.sqrt(both) / np.sqrt(both).sum()
+        np.testing.assert_allclose(prob.iloc[row], both, rtol=1e-4)
+
+
+def test_fill_answers_with_the_most_probable_category(model: api.Model) -> None:
+    table = mixed_table(24, seed=4)
+    prob = model.probabilities(table, "kind")
+    filled = model.fill(table.assign(kind=None))
+    assert filled["kind"].tolist() == prob.idxmax(axis=1).tolist()
 
 
 def test_evaluate_has_a_measure_for_every_field(model: api.Model) -> None:
@@ -136,6 +187,16 @@ def test_the_same_recipe_gives_the_same_bytes(table_csv: Path, tmp_path: Path) -
     assert weights(tmp_path / "a") == weights(tmp_path / "b")
     api.train(table_csv, tmp_path / "c", recipe=tmp_path / "a" / "recipe.yaml")
     assert weights(tmp_path / "c") == weights(tmp_path / "a")
+
+
+def test_an_over_fitted_run_under_a_budget_is_repeated_by_its_resolved_recipe(
+    tmp_path: Path,
+) -> None:
+    recipe = {"model": {"size": "nano", "dropout": 0}, "train": {"eval_every": 10, "patience": 2}}
+    first = api.train(mixed_table(60, seed=4), tmp_path / "a", budget="30s", recipe=recipe)
+    assert first.run.folder.read_state()["training"]["over_fitted"]
+    api.train(mixed_table(60, seed=4), tmp_path / "b", recipe=tmp_path / "a" / "recipe.yaml")
+    assert weights(tmp_path / "b") == weights(tmp_path / "a")
 
 
 class StopAt(LiveLine):

@@ -24,13 +24,8 @@ from omnifill.form.encode import without_unknown
 from omnifill.form.layout import Former
 from omnifill.form.stream import is_text, plan_batches
 from omnifill.generate.filters import Sampling
-from omnifill.generate.tables import (
-    category_log_probs,
-    encoded,
-    field_nats,
-    fill_columns,
-    present_order,
-)
+from omnifill.generate.likelihood import category_log_probs, schema_nats
+from omnifill.generate.tables import encoded, fill_columns
 from omnifill.progress import Progress
 from omnifill.types import ABSENT
 
@@ -53,7 +48,7 @@ def evaluate_run(
         out["fields"][name] = text_measures(run, encoded(run, columns), columns[name])
         return out
     columns, _ = without_unknown(run.vocabulary, columns)
-    nats = schema_nats(run, columns)
+    nats = schema_nats(run, encoded(run, columns), columns)
     out["rows"]["nats"] = interval(nats.sum(axis=1))
     some = {n: v[:limit] for n, v in columns.items()}
     base: dict[str, Any] = {}
@@ -75,19 +70,6 @@ def evaluate_run(
             own = nats[there, run.schema.index(spec.name)] / math.log(2)
             out["fields"][spec.name] = {"bits": interval(own)}
     out["baselines"]["most_frequent_or_median"] = {"fields": base, "rows": {}}
-    return out
-
-
-def schema_nats(run: LoadedRun, columns: Mapping[str, list[Any]]) -> Floats:
-    """(N, F): nats of every field of every row, each given those before it in the schema."""
-    shard = encoded(run, columns)
-    out = np.zeros((len(shard), len(run.schema.names)))
-    order = np.argsort(shard.sizes, kind="stable")
-    with Progress("scoring", len(shard), "rows") as progress:
-        for first in range(0, len(shard), 64):
-            which = order[first : first + 64]
-            out[which] = field_nats(run, shard, present_order(run, columns, len(which)), which)
-            progress.advance(len(which))
     return out
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.clean import read_cells
@@ -19,12 +18,12 @@ from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, unknown_name
 from omnifill.form.encode import encode_records, first_refused, whole_stream, without_unknown
-from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
-from omnifill.form.vocabulary import CODE_COLUMN
+from omnifill.form.layout import Orders
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
+from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.generate.requests import ROWS, tell_moved, without_end
-from omnifill.types import ABSENT, Ints
+from omnifill.types import ABSENT
 
 Where = Callable[[str, int], str]
 """(field, row from 0) -> how a message calls that cell."""
@@ -133,24 +132,30 @@ def fill_columns(
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
     """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
 
-    Each blank is asked for by itself, given all known cells of its row; with `draw` the blanks
-    of a row are drawn one after another, so that they fit together.
+    Each blank is asked for by itself, given all known cells of its row, and a category gets its
+    most probable value; with `draw` the blanks of a row are drawn one after another, so that they
+    fit together.
     """
     shard = encoded(run, columns)
     index = {name: run.schema.index(name) for name in columns}
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
-    num = len(shard)
+    asked = [n for n in laid if n in columns and only in (None, n)]
+    result: dict[str, dict[int, Any]] = {}
+    for name in [] if draw else [n for n in asked if run.schema[n].type == "category"]:
+        rows = np.flatnonzero(blanks[name])
+        best = category_log_probs(run, shard, name, rows).argmax(axis=1)
+        decode = run.vocabulary[name].codec.decode
+        result[name] = {
+            row: decode(np.array([code])) for row, code in zip(rows.tolist(), best, strict=True)
+        }
     asks: list[tuple[int, list[str]]] = []
-    for row in range(num):
-        open_fields = [n for n in laid if n in columns and blanks[n][row]]
-        if only is not None:
-            open_fields = [only] if blanks[only][row] else []
+    for row in range(len(shard)):
+        open_fields = [n for n in asked if blanks[n][row] and n not in result]
         if draw and open_fields:
             asks.append((row, open_fields))
         elif not draw:
             asks.extend((row, [name]) for name in open_fields)
-    result: dict[str, dict[int, Any]] = {}
     asks.sort(key=lambda ask: ask[1])
     for first in range(0, len(asks), ROWS):
         part = asks[first : first + ROWS]
@@ -209,16 +214,6 @@ def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, A
         yield int(row[part[0]]), name, run.vocabulary.decode(name, without_end(ids[part]))
 
 
-@torch.no_grad()
-def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> np.ndarray[Any, Any]:
-    """(n, F): negative log-likelihood of every field of the records, in nats, under `orders`."""
-    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
-    nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
-    out = torch.zeros(len(which), len(run.vocabulary.fields))
-    counted = nats * (batch.weight > 0)
-    return out.scatter_add(1, batch.field, counted).numpy()
-
-
 def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     """Log-likelihood in nats of every row and field, in schema order.
 
@@ -226,13 +221,7 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     never saw is impossible to the model: -inf.
     """
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
-    shard = encoded(run, columns)
-    parts = []
-    for first in range(0, len(shard), ROWS):
-        which = np.arange(first, min(first + ROWS, len(shard)))
-        orders = present_order(run, columns, len(which))
-        parts.append(-field_nats(run, shard, orders, which))
-    grid = np.concatenate(parts) if parts else np.zeros((0, len(run.schema.names)))
+    grid = -schema_nats(run, encoded(run, columns), columns)
     for name, values in columns.items():
         grid[[v is ABSENT for v in values], run.schema.index(name)] = -np.inf
     out = pd.DataFrame({n: grid[:, run.schema.index(n)] for n in columns}, index=table.index)
@@ -240,43 +229,18 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
-    """Schema order over the columns that are there."""
-    orders = schema_order(num, run.vocabulary)
-    there = np.array([n in columns for n in run.schema.names])[orders.fields]
-    return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
-
-
 def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFrame:
-    """Probability of each value of a category in each row, given the row's other cells."""
+    """Probability of each value of a category in each row, given the row's other cells.
+
+    Each row sums to 1; `fill` answers with the greatest.
+    """
     spec = run.schema[field]
     if spec.type != "category":
         raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
     given = frame_columns(run, table.drop(columns=[field], errors="ignore"))
     columns = without_unseen(run, given, _frame_cell)
     shard = encoded(run, {**columns, field: [None] * len(table)})
-    grid = category_log_probs(run, shard, field)
     codec = run.vocabulary[field].codec
     names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
-    prob = np.exp(grid)
-    return pd.DataFrame(prob / prob.sum(axis=1, keepdims=True), columns=names, index=table.index)
-
-
-@torch.no_grad()
-def category_log_probs(run: LoadedRun, shard: Shard, field: str) -> np.ndarray[Any, Any]:
-    """(N, K): log-probability of every code of a one-slot field, given the known others."""
-    parts = []
-    where = run.vocabulary[field]
-    former = Former(run.vocabulary)
-    for first in range(0, len(shard), ROWS):
-        which = np.arange(first, min(first + ROWS, len(shard)))
-        orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
-        batch = former.records(shard, which, orders, weighted=False)
-        hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
-        at = (batch.weight > 0).int().argmax(dim=1)
-        rows = torch.full((len(which),), where.start_row)
-        scores = run.objective.columns.scores(
-            run.network, hidden[torch.arange(len(which)), at], where.block, rows
-        )
-        parts.append(scores.log_softmax(dim=1)[:, CODE_COLUMN:].numpy())
-    return np.concatenate(parts)
+    prob = np.exp(category_log_probs(run, shard, field))
+    return pd.DataFrame(prob, columns=names, index=table.index)

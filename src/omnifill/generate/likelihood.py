@@ -1,0 +1,130 @@
+"""How likely records are, and from that, how likely each value of a category is.
+
+A category beside texts is asked for in two ways. Directly: after everything that is known. And by
+Bayes' rule: how likely is the whole record with each of the values in it? The two err in different
+places; the mean of their log-probabilities is right more often, and better calibrated, than either
+(a product of experts, Hinton 2002; figures in docs/log.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from omnifill.artifact import LoadedRun
+from omnifill.data.shards import Shard
+from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
+from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
+from omnifill.progress import Progress
+from omnifill.types import Bools, Ints
+
+Floats = NDArray[np.float64]
+BATCH = 64
+"""Records read at once; they are sorted by length first, so that little is padded."""
+MOST_VALUES = 32
+"""Categories of more values are asked for directly alone: Bayes' rule reads a record for each."""
+
+
+@torch.no_grad()
+def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> Floats:
+    """(n, F): negative log-likelihood of every field of the records, in nats, under `orders`."""
+    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
+    nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
+    out = torch.zeros(len(which), len(run.vocabulary.fields))
+    counted = nats * (batch.weight > 0)
+    grid: Floats = out.scatter_add(1, batch.field, counted).numpy().astype(np.float64)
+    return grid
+
+
+def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
+    """Schema order over the columns that are there."""
+    orders = schema_order(num, run.vocabulary)
+    there = np.array([n in columns for n in run.schema.names])[orders.fields]
+    return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
+
+
+def schema_nats(run: LoadedRun, shard: Shard, columns: Mapping[str, Any]) -> Floats:
+    """(N, F): nats of every field of every record, each given those before it in the schema."""
+    out = np.zeros((len(shard), len(run.schema.names)))
+    with Progress("scoring", len(shard), "rows") as progress:
+        for which in _batches(np.argsort(shard.sizes, kind="stable")):
+            out[which] = field_nats(run, shard, present_order(run, columns, len(which)), which)
+            progress.advance(len(which))
+    return out
+
+
+def category_log_probs(
+    run: LoadedRun, shard: Shard, field: str, records: Ints | None = None
+) -> Floats:
+    """(N, K): log-probability of every code of a one-slot field, given the known others.
+
+    `records`: their numbers in the shard; default: all. What the shard says of the field itself
+    (a value or <missing>, but not absent) makes no difference.
+    """
+    where = run.vocabulary[field]
+    records = np.arange(len(shard)) if records is None else records
+    records_by_length = np.argsort(shard.sizes[records], kind="stable")
+    texts = [f.index for f in run.vocabulary.fields if f.slots is None]
+    both: Bools = np.zeros(len(records), bool)
+    if where.codec.size <= MOST_VALUES and texts:
+        both = np.asarray((~missing_in(shard, records)[:, texts]).any(axis=1))
+    out = np.zeros((len(records), where.codec.size))
+    steps = len(records) + int(both.sum()) * where.codec.size
+    with Progress(f"asking for {field}", steps, "readings") as progress:
+        for at in _batches(records_by_length):
+            out[at] = _asked(run, shard, where, records[at])
+            progress.advance(len(at))
+        joint = np.zeros_like(out)
+        for code in range(where.codec.size if both.any() else 0):
+            named = _with_code(shard, where, where.first + code)
+            for at in _batches(records_by_length[both[records_by_length]]):
+                orders = _known_order(run, shard, where, records[at])
+                joint[at, code] = -field_nats(run, named, orders, records[at]).sum(axis=1)
+                progress.advance(len(at))
+    out[both] = (out[both] + _normalised(joint[both])) / 2
+    return _normalised(out)
+
+
+def _batches(order: Ints) -> list[Ints]:
+    return [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+
+
+@torch.no_grad()
+def _asked(run: LoadedRun, shard: Shard, where: FieldIds, which: Ints) -> Floats:
+    """(n, K): log-probability of every code, asked for behind everything that is known."""
+    orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
+    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
+    hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
+    at = (batch.weight > 0).int().argmax(dim=1)
+    rows = torch.full((len(which),), where.start_row)
+    scores = run.objective.columns.scores(
+        run.network, hidden[torch.arange(len(which)), at], where.block, rows
+    )
+    return _normalised(scores[:, CODE_COLUMN:].numpy().astype(np.float64))
+
+
+def _with_code(shard: Shard, where: FieldIds, id_: int) -> Shard:
+    """The shard with that id in the field's one slot of every record."""
+    lens = np.asarray(shard.lens, np.int64)
+    ids = np.array(shard.ids)
+    ids[(shard.starts + lens[:, : where.index].sum(axis=1))[lens[:, where.index] == 1]] = id_
+    return Shard(ids, shard.rows, shard.lens)
+
+
+def _known_order(run: LoadedRun, shard: Shard, where: FieldIds, which: Ints) -> Orders:
+    """Schema order over what is known of the records, and the field itself."""
+    orders = schema_order(len(which), run.vocabulary)
+    known = ~missing_in(shard, which) | (np.arange(shard.lens.shape[1]) == where.index)
+    there = np.take_along_axis(known, orders.fields, axis=1)
+    return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
+
+
+def _normalised(grid: Floats) -> Floats:
+    """(n, K) logarithms -> log-probabilities."""
+    top = grid.max(axis=1, keepdims=True, initial=-np.inf)
+    out: Floats = grid - top - np.log(np.exp(grid - top).sum(axis=1, keepdims=True))
+    return out
