@@ -281,6 +281,31 @@ def test_a_deadline_ends_the_run_in_time_and_fully_decayed() -> None:
     assert progress.schedule[-1] == (progress.step, 0.0)
 
 
+@pytest.mark.parametrize("slow", [1.0, 2.5, 0.4])
+def test_a_machine_that_changes_its_pace_still_ends_settled_validated_and_in_time(
+    slow: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr("omnifill.train.loop.time.monotonic", lambda: now)
+
+    def slowly(model: nn.Module, rows: Rows) -> LossSum:
+        nonlocal now
+        now += 1.0 if now < 150 else slow
+        return loss(model, rows)
+
+    def evaluate(_: nn.Module) -> float:
+        nonlocal now
+        now += 3.0
+        return 1.0
+
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(270, deadline=300.0, eval_every=40, decay=0.6), None)
+    progress = trainer.run(stream, slowly, evaluate, ignore)
+    assert 290 < now <= 300
+    assert progress.history[-1]["step"] == progress.step == progress.best_step
+    assert rate_between(progress.schedule, progress.step - 1) < 0.05
+
+
 def test_the_moving_average_is_what_is_validated_and_kept() -> None:
     torch.manual_seed(0)
     trainer = Trainer(Net(), plan(20, ema=0.9), None)

@@ -154,8 +154,11 @@ class Trainer:
         self.average = _copy(model) if plan.ema else None
         self.best: dict[str, Tensor] = {}
         self.clock_step, self.clock_time = 0, time.monotonic()
+        """Since when the pace is measured; validations are taken out of the time."""
         self.pace: float | None = None
-        """Seconds of a step, validation included."""
+        """Seconds of a step."""
+        self.validating = 0.0
+        """Seconds of a validation."""
         self.stop_asked = False
 
     # --- state -----------------------------------------------------------------------------
@@ -250,6 +253,7 @@ class Trainer:
             progress.position = position
             sums = [sums[0] + total, sums[1] + count]
             tokens += int(count)
+            self._mind_the_clock()
             at_eval = progress.step % self.plan.eval_every == 0 or progress.step >= progress.end
             valid = self._validate(evaluate) if at_eval else None
             if at_eval or progress.step % 10 == 0:
@@ -266,7 +270,6 @@ class Trainer:
                 )
                 listen(report)
                 tokens, since = 0, time.monotonic()
-            self._mind_the_clock()
             if progress.step % self.plan.save_every == 0 or self.stop_asked:
                 self.save()
             if self.stop_asked:
@@ -279,7 +282,7 @@ class Trainer:
 
     def _validate(self, evaluate: Callable[[nn.Module], float]) -> float:
         """Validation loss of the weights that would be kept; remembers the best."""
-        progress = self.progress
+        progress, started = self.progress, time.monotonic()
         own = _copy(self.model) if self.average is not None else None
         if self.average is not None:
             self.model.load_state_dict(self.average)
@@ -297,6 +300,8 @@ class Trainer:
             progress.stale += 1
             if progress.stale >= self.plan.patience:
                 self._over_fitted()
+        self.validating = time.monotonic() - started
+        self.clock_time += self.validating
         return valid
 
     def _over_fitted(self) -> None:
@@ -314,25 +319,31 @@ class Trainer:
         progress.schedule = bend(progress.schedule, progress.step, last)
 
     def _mind_the_clock(self) -> None:
-        """With a deadline: at each validation, move the end of the schedule to where it will be.
+        """With a deadline: move the end of the schedule to where it will be.
 
-        The knots say what was done, so that the run can be repeated without a clock.
+        The rate must have fallen to zero by then, and the settled weights must be validated, so
+        the last validation is kept free. The knots say what was done, so that the run can be
+        repeated without a clock.
         """
-        progress, deadline = self.progress, self.plan.deadline
-        if deadline is None or progress.over_fitted or progress.step >= progress.end:
+        progress, deadline, every = self.progress, self.plan.deadline, self.plan.eval_every
+        if deadline is None or progress.step >= progress.end:
             return
         now = time.monotonic()
-        if now >= deadline:
+        left = deadline - self.validating - now
+        if left <= 0:
             progress.schedule = bend(progress.schedule, progress.step, progress.step)
             return
-        steps, since = progress.step - self.clock_step, now - self.clock_time
-        if progress.step % self.plan.eval_every or steps < self.plan.eval_every:
+        steps = progress.step - self.clock_step
+        if steps < max(1, every // 8):
             return
+        pace = (now - self.clock_time) / steps
+        self.pace = pace if self.pace is None else self.pace + 0.25 * (pace - self.pace)
         self.clock_step, self.clock_time = progress.step, now
-        pace = since / steps
-        self.pace = pace if self.pace is None else 0.5 * (self.pace + pace)
-        end = progress.step + max(1, int((deadline - now) / self.pace))
-        if abs(end - progress.end) > 0.02 * progress.end:
+        end = progress.step + max(1, int(left / (self.pace + self.validating / every)))
+        if progress.over_fitted:  # the rest of the time would do harm
+            end = min(end, progress.end)
+        change, ahead = abs(end - progress.end), progress.end - progress.step
+        if change > 0.02 * progress.end or change > 0.1 * ahead:
             progress.schedule = move_end(progress.schedule, progress.step, end, self.plan.decay)
 
 
