@@ -166,7 +166,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(help="Only the k most likely tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Only the likeliest mass p.")] = None,
     min_p: Annotated[float | None, typer.Option(
-        help="Only tokens at least p times as likely as the best; texts: 0.1.")] = None,
+        help="Only tokens at least p times as likely as the best; texts: 0.125.")] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: less repetition.")] = 1.0,
     no_repeat_ngram: Annotated[int, typer.Option(help="No run of N tokens twice in a text.")] = 0,
     stop: Annotated[list[str] | None, typer.Option(help="End a text before this string.")] = None,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from omnifill.errors import RequestError
 
-TEXT_MIN_P = 0.1
+TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
 
