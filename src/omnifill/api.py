@@ -23,7 +23,8 @@ from omnifill.data.sink import check_target, write_cells
 from omnifill.data.source import later, open_source
 from omnifill.data.stage import stage
 from omnifill.errors import RequestError, unknown_name
-from omnifill.evaluate.measures import evaluate_run
+from omnifill.evaluate.baselines import generate_baseline
+from omnifill.evaluate.run import evaluate_run
 from omnifill.form.layout import check_tasks
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
@@ -168,9 +169,28 @@ class Model:
     def evaluate(self, data: Data | None = None) -> dict[str, Any]:
         """Measures on records that the model has not seen: `data`, or the run's test part."""
         if data is None:
-            return evaluate_run(self.run, staged_columns(self.run.folder, "test"))
-        source = open_source(data, later(self.run.recipe.data))
-        return evaluate_run(self.run, tables.read_columns(self.run, source))
+            unseen = staged_columns(self.run.folder, "test")
+        else:
+            source = open_source(data, later(self.run.recipe.data))
+            unseen = tables.read_columns(self.run, source)
+        return evaluate_run(self.run, unseen, *self._learned_from())
+
+    def baseline(
+        self, name: str, n: int = 1, *, given: Mapping[str, Any] | None = None, seed: int = 0
+    ) -> pd.DataFrame:
+        """`n` records of a plain model of the texts, learned from the run's training part.
+
+        `name`: 'ngram' (Kneser-Ney) or 'template' (frequent patterns, refilled).
+        """
+        train, valid = self._learned_from()
+        return generate_baseline(self.run, name, n, train, valid, given=given or {}, seed=seed)
+
+    def _learned_from(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
+        """The run's training and validation parts; empty where its data/ was taken away."""
+        if not self.run.folder.staged.exists():
+            return {}, {}
+        train, valid = (staged_columns(self.run.folder, part) for part in ("train", "valid"))
+        return train, valid
 
 
 def fill_file(

@@ -172,6 +172,8 @@ def generate(
     stop: Annotated[list[str] | None, typer.Option(help="End a text before this string.")] = None,
     no_missing: Annotated[list[str] | None, typer.Option(
         help="A field that must not come out blank.")] = None,
+    baseline: Annotated[str | None, typer.Option(
+        help="ngram or template: texts of a plain model instead, to compare with.")] = None,
     seed: SeedOpt = 0,
     allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
@@ -185,6 +187,12 @@ def generate(
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
     }  # fmt: skip
+    if baseline is not None:
+        more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512]
+        if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0]:
+            raise RequestError("--baseline takes -n, --given and --seed; leave out the rest")
+        _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
+        return
     if stream:
         if n != 1 or out is not None or len(wanted or []) > 1:
             raise RequestError("--stream shows one text: leave out -n, --out and further fields")
@@ -274,7 +282,7 @@ def evaluate(
 ) -> None:  # fmt: skip
     """Measure quality on records that the model has not seen, beside plain baselines."""
     from omnifill import api
-    from omnifill.evaluate.measures import render
+    from omnifill.evaluate.run import render
 
     result = api.load(run, allow_code or ()).evaluate(_data(data) if data else None)
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else render(result))

@@ -10,7 +10,7 @@ import pandas as pd
 
 from omnifill import api
 from omnifill.data.builtin import unicode_records
-from omnifill.evaluate.measures import render
+from omnifill.evaluate.run import render
 
 BLANKED = ("category", "script", "width", "direction")
 

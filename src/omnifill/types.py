@@ -32,6 +32,7 @@ class Absent(Enum):
 ABSENT = Absent.ABSENT
 Ints = NDArray[np.int64]
 Bools = NDArray[np.bool_]
+Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)

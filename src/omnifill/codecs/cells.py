@@ -11,11 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from omnifill.types import Bools, Ints
-
-Floats = NDArray[np.float64]
+from omnifill.types import Bools, Floats, Ints
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,11 +8,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from omnifill.codecs.cells import Floats
 from omnifill.codecs.number import NumberCodec
 from omnifill.codecs.support import check_options, damaged, int_option, read_json, write_json
 from omnifill.errors import ValueRefused
-from omnifill.types import Grammar, Ints
+from omnifill.types import Floats, Grammar, Ints
 
 FILE = "datetime.json"
 LARGEST = 1 << 62

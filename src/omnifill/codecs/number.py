@@ -18,7 +18,6 @@ import numpy as np
 
 from omnifill.codecs.cells import (
     Cells,
-    Floats,
     build_cells,
     default_cells,
     default_levels,
@@ -34,7 +33,7 @@ from omnifill.codecs.support import (
     one_code_grammar,
 )
 from omnifill.errors import ValueRefused
-from omnifill.types import Grammar, Ints
+from omnifill.types import Floats, Grammar, Ints
 
 FILE = "number.npz"
 MAX_DECIMALS = 15

@@ -10,16 +10,17 @@ them stand the plainest baselines: the most frequent category, the median.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.errors import DataError
+from omnifill.evaluate.intervals import Measure, interval, interval_of
 from omnifill.form.encode import without_unknown
 from omnifill.form.layout import Former
 from omnifill.form.stream import is_text, plan_batches
@@ -27,15 +28,15 @@ from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.generate.tables import encoded, fill_columns
 from omnifill.progress import Progress
-from omnifill.types import ABSENT
+from omnifill.types import ABSENT, Floats
 
-Floats = NDArray[np.float64]
-Measure = dict[str, float | int]
-DRAWS = 500
-"""Resamples behind an interval."""
+GROUPS = 20
+"""Values of a category that get figures of their own: the most frequent ones."""
+GROUP_ROWS = 10
+"""Records below which a group gets none."""
 
 
-def evaluate_run(
+def evaluate_known(
     run: LoadedRun, columns: Mapping[str, list[Any]], limit: int = 2000
 ) -> dict[str, Any]:
     """All measures on canonical columns; conditional ones on at most `limit` rows."""
@@ -50,6 +51,7 @@ def evaluate_run(
     columns, _ = without_unknown(run.vocabulary, columns)
     nats = schema_nats(run, encoded(run, columns), columns)
     out["rows"]["nats"] = interval(nats.sum(axis=1))
+    out["groups"] = group_figures(run, columns, nats)
     some = {n: v[:limit] for n, v in columns.items()}
     base: dict[str, Any] = {}
     for spec in run.schema.fields:
@@ -70,6 +72,32 @@ def evaluate_run(
             own = nats[there, run.schema.index(spec.name)] / math.log(2)
             out["fields"][spec.name] = {"bits": interval(own)}
     out["baselines"]["most_frequent_or_median"] = {"fields": base, "rows": {}}
+    return out
+
+
+def group_figures(
+    run: LoadedRun, columns: Mapping[str, list[Any]], nats: Floats
+) -> list[dict[str, Any]]:
+    """Who is it worse for? Nats of the records of each category value, and of all others; the
+    category itself does not count, since a rare value is unlikely by nature."""
+    out = []
+    for spec in run.schema.fields:
+        if spec.type != "category" or spec.name not in columns:
+            continue
+        rest = nats.sum(axis=1) - nats[:, run.schema.index(spec.name)]
+        values = columns[spec.name]
+        counts = Counter(v for v in values if v is not None and v is not ABSENT)
+        for value, num in counts.most_common(GROUPS):
+            if GROUP_ROWS <= num <= len(values) - GROUP_ROWS:
+                inside = np.array([v == value for v in values], bool)
+                out.append(
+                    {
+                        "field": spec.name,
+                        "value": value,
+                        "nats": interval(rest[inside]),
+                        "others": interval(rest[~inside]),
+                    }
+                )
     return out
 
 
@@ -181,37 +209,3 @@ def number_measures(
         {"absolute_error": interval(error), "normalised_error": interval(error / spread)},
         {"absolute_error": interval(base), "normalised_error": interval(base / spread)},
     )
-
-
-# --- intervals -----------------------------------------------------------------------------
-
-
-def interval(samples: Floats) -> Measure:
-    """Mean of independent samples with a 95 % bootstrap interval."""
-    return interval_of(lambda i: float(samples[i].mean()), len(samples))
-
-
-def interval_of(measure: Callable[[Any], float], num: int) -> Measure:
-    """A measure of resampled rows: its value on all, and the 2.5 % and 97.5 % of resamples."""
-    if num == 0:
-        return {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
-    rng = np.random.default_rng(0)
-    draws = [measure(rng.integers(0, num, num)) for _ in range(DRAWS)]
-    low, high = np.quantile(draws, [0.025, 0.975])
-    return {"value": measure(np.arange(num)), "low": float(low), "high": float(high), "n": num}
-
-
-def render(result: Mapping[str, Any]) -> str:
-    """The measures as an aligned table."""
-    lines = [f"{'field':24} {'measure':20} {'value':>12} {'95 % interval':>25} {'n':>9}  baseline"]
-    baselines = result["baselines"].get("most_frequent_or_median", {}).get("fields", {})
-    groups = {**result["fields"], **({"(row)": result["rows"]} if result["rows"] else {})}
-    for name, measures in groups.items():
-        for kind, m in measures.items():
-            base = baselines.get(name, {}).get(kind)
-            beside = "" if base is None else f"{base['value']:.4g}"
-            span = f"{m['low']:.4g} … {m['high']:.4g}"
-            lines.append(
-                f"{name[:24]:24} {kind:20} {m['value']:>12.4g} {span:>25} {m['n']:>9}  {beside}"
-            )
-    return "\n".join(lines)

@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
 from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
 from omnifill.progress import Progress
-from omnifill.types import Bools, Ints
+from omnifill.types import Bools, Floats, Ints
 
-Floats = NDArray[np.float64]
 BATCH = 64
 """Records read at once; they are sorted by length first, so that little is padded."""
 MOST_VALUES = 32

@@ -150,24 +150,29 @@ def _open_end(run: LoadedRun, shard: Shard, name: str) -> Shard:
     return Shard(np.delete(shard.ids, last), np.delete(shard.rows, last), lens)
 
 
-def run(run: LoadedRun, request: Request) -> pd.DataFrame:
-    """All records of a request: given, prompted and wanted fields, in schema order."""
+def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
+    """The wanted fields of all records of a request, as canonical values."""
     columns: dict[str, list[Any]] = {name: [] for name in request.want}
     for first in range(0, request.num, ROWS):
         num = min(ROWS, request.num - first)
         values = _values(run, _plan(run, request, first, num), request)
         for name in request.want:
             columns[name].extend(values[name])
-    out = {}
-    for spec in run.schema.fields:
-        if spec.name in request.given:
-            values_ = [request.given[spec.name]] * request.num
-        elif spec.name in columns:
-            values_ = columns[spec.name]
-        else:
-            continue
-        out[spec.name] = native_column(spec, values_)
-    return pd.DataFrame(out)
+    return columns
+
+
+def run(run: LoadedRun, request: Request) -> pd.DataFrame:
+    """All records of a request: given, prompted and wanted fields, in schema order."""
+    given = {name: [value] * request.num for name, value in request.given.items()}
+    return as_frame(run, canonical(run, request) | given)
+
+
+def as_frame(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:
+    """Canonical columns as a table with the source's types, in schema order."""
+    return pd.DataFrame({
+        spec.name: native_column(spec, columns[spec.name])
+        for spec in run.schema.fields if spec.name in columns
+    })  # fmt: skip
 
 
 def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:

@@ -1,0 +1,197 @@
+"""All figures of a trained run, each with its interval, its number of samples and its baselines.
+
+Two questions: how well unseen records are known (`measures`), and whether what the model makes is
+like them without being copied (`rows`, `texts`, `memory`). The second needs the training part.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from omnifill.artifact import LoadedRun
+from omnifill.evaluate import memory, rows
+from omnifill.evaluate.baselines import Columns, independent, resampled
+from omnifill.evaluate.flags import Evidence, flags, shown
+from omnifill.evaluate.intervals import Measure, interval
+from omnifill.evaluate.measures import bits_per_byte, evaluate_known
+from omnifill.evaluate.ngram import Ngram
+from omnifill.evaluate.template import Template
+from omnifill.evaluate.texts import text_figures
+from omnifill.form.stream import is_text
+from omnifill.generate import requests
+from omnifill.generate.filters import Sampling
+from omnifill.progress import Progress
+
+MOST_ROWS = 10_000
+MOST_TEXTS = 500
+"""Records to generate: tables without and with texts."""
+STREAM_TEXTS, STREAM_TOKENS = 50, 256
+"""Pieces to generate where all text is one stream, and their length."""
+CLOSEST = 500
+"""Rows whose distance to the training part is measured."""
+FEWEST = 10
+"""Held-out rows below which no classifier is grown."""
+Figures = dict[str, Any]
+
+
+def evaluate_run(
+    run: LoadedRun, held_out: Mapping[str, list[Any]], train: Columns | None = None,
+    valid: Columns | None = None,
+) -> Figures:  # fmt: skip
+    """Every figure on canonical columns that training has not seen.
+
+    `train`: the training part, for baselines, copies and generated records; without it only the
+    likelihoods and errors on `held_out` are measured.
+    """
+    out = evaluate_known(run, held_out)
+    if train is None or not _size(train):
+        return out
+    names = [spec.name for spec in run.schema.fields if spec.name in held_out]
+    train = {name: train[name] for name in names}
+    valid = {name: valid[name] for name in names} if valid else {n: [] for n in names}
+    texts = [n for n in names if run.vocabulary[n].slots is None]
+    made = _generated(run, _size(train), bool(texts))
+    with Progress("evaluating", len(texts) + 1, "parts") as progress:
+        for name in texts:
+            _add_texts(out, run, name, made, held_out, train, valid)
+            progress.advance()
+        unseen = {n: held_out[n] for n in names}
+        if not is_text(run.vocabulary):
+            _add_rows(out, run, made, unseen, train)
+    coded = rows.as_arrays(run.schema, train, unseen, made)
+    out["flags"] = flags(Evidence(run.schema, out, train, unseen, (coded[0], coded[1], coded[2])))
+    return out
+
+
+def _generated(run: LoadedRun, train_rows: int, texts: bool) -> dict[str, list[Any]]:
+    """As many records as the training part has, but no more than need be."""
+    stream = is_text(run.vocabulary)
+    num = STREAM_TEXTS if stream else min(train_rows, MOST_TEXTS if texts else MOST_ROWS)
+    request = requests.build(
+        run, num, {}, None, None, seed=0, no_missing=(), stop=(), sampling=Sampling(),
+        max_tokens=STREAM_TOKENS if stream else 512,
+    )  # fmt: skip
+    return requests.canonical(run, request)
+
+
+# --- texts ---------------------------------------------------------------------------------
+
+
+def _add_texts(
+    out: Figures, run: LoadedRun, name: str, made: Columns, held_out: Columns, train: Columns,
+    valid: Columns,
+) -> None:  # fmt: skip
+    """One text field: what was generated, by us and by the baselines, beside real texts."""
+    corpus, unseen, ours = ([t for t in part[name] if t] for part in (train, held_out, made))
+    if not corpus or not unseen or not ours:
+        return
+    ngram, template = Ngram.fit(corpus, [t for t in valid[name] if t]), Template.fit(corpus)
+    real = list(unseen)
+    if is_text(run.vocabulary):  # pieces as long as ours, from anywhere
+        real = _pieces("".join(unseen), int(np.mean([len(t) for t in ours])), len(ours))
+    num = min(len(ours), len(real))
+    parts = {
+        "": ours[:num], "held_out": real[:num],
+        "ngram": ngram.generate(num, 0, _most_bytes(real)), "template": template.generate(num, 0),
+    }  # fmt: skip
+    longest = memory.Spans(corpus).longest([t for part in parts.values() for t in part])
+    for place, (kind, texts) in enumerate(parts.items()):
+        spans = [len(span) for span in longest[place * num : (place + 1) * num]]
+        figures = text_figures(texts) | {"copied_span": interval(np.array(spans, float))}
+        _place(out, kind)["fields"].setdefault(name, {}).update(figures)
+    known = [t if isinstance(t, str) else None for t in held_out[name]]
+    nats = np.zeros(len(known))
+    there = [i for i, t in enumerate(known) if t is not None]
+    nats[there] = ngram.nats([known[i] or "" for i in there])
+    out["baselines"]["ngram"]["fields"][name].update(bits_per_byte(nats, known))
+
+
+def _pieces(text: str, size: int, num: int) -> list[str]:
+    size = max(1, min(size, len(text)))
+    starts = np.random.default_rng(0).integers(0, len(text) - size + 1, num)
+    return [text[i : i + size] for i in starts]
+
+
+def _most_bytes(texts: Sequence[str]) -> int:
+    """Nearly all texts are shorter; a text of the n-gram model that is not ends there."""
+    return 1 + int(np.quantile([len(t.encode()) for t in texts], 0.99))
+
+
+# --- rows ----------------------------------------------------------------------------------
+
+
+def _add_rows(
+    out: Figures, run: LoadedRun, made: Columns, held_out: Columns, train: Columns
+) -> None:
+    """Whole rows: what was generated, and the plain models, beside real rows."""
+    num = _size(made)
+    parts: dict[str, Columns] = {
+        "": made, "held_out": held_out, "independent": independent(train, num, 0),
+        "resampled": resampled(train, num, 0),
+    }  # fmt: skip
+    coded = rows.as_arrays(run.schema, train, *parts.values())
+    real, unseen = coded[0], coded[2]
+    for (kind, part), arrays in zip(parts.items(), coded[1:], strict=True):
+        figures: dict[str, Measure] = _place(out, kind)["rows"]
+        copies = memory.copied_rows({n: part[n] for n in train}, train)
+        figures["copied"] = interval(copies.astype(float))
+        if not arrays:
+            continue
+        figures |= rows.quality(real, arrays)
+        some = {n: v[:CLOSEST] for n, v in arrays.items()}
+        figures["distance_to_training"] = interval(memory.closest(some, real))
+        if _size(held_out) < FEWEST or not classifiers_there():
+            continue
+        if kind != "held_out":
+            figures["two_sample"] = rows.two_sample(unseen, arrays)
+        if kind in ("", "resampled"):
+            for name in rows.targets(unseen):
+                fields = _place(out, kind)["fields"].setdefault(name, {})
+                fields["learnt_from_it"] = rows.learnt(arrays, unseen, name)
+
+
+def classifiers_there() -> bool:
+    """Whether the extra `evaluate` is installed."""
+    return importlib.util.find_spec("xgboost") is not None
+
+
+def _place(out: Figures, kind: str) -> Figures:
+    """Where the figures of the model ('') or of a baseline belong."""
+    if not kind:
+        return out
+    place: Figures = out["baselines"].setdefault(kind, {"fields": {}, "rows": {}})
+    return place
+
+
+def _size(columns: Columns) -> int:
+    return len(next(iter(columns.values()))) if columns else 0
+
+
+# --- to read -------------------------------------------------------------------------------
+
+SHORT = {"most_frequent_or_median": "plain", "held_out": "real"}
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The figures as an aligned table, what the baselines reach beside each."""
+    lines = [f"{'field':20} {'measure':20} {'value':>9} {'95 % interval':>21} {'n':>8}  beside"]
+    groups = {**result["fields"], **({"(row)": result["rows"]} if result["rows"] else {})}
+    for name, measures in groups.items():
+        for kind, m in measures.items():
+            beside = []
+            for label, base in result["baselines"].items():
+                part = base["rows"] if name == "(row)" else base["fields"].get(name, {})
+                if kind in part:
+                    beside.append(f"{SHORT.get(label, label)} {part[kind]['value']:.4g}")
+            span = f"{m['low']:.4g} … {m['high']:.4g}"
+            lines.append(
+                f"{name[:20]:20} {kind:20} {m['value']:>9.4g} {span:>21} {m['n']:>8}  "
+                f"{' · '.join(beside)}".rstrip()
+            )
+    if result["rows"] and result["baselines"].get("resampled") and not classifiers_there():
+        lines.append("two_sample is not measured: pip install 'omnifill[evaluate]'")
+    return "\n".join([*lines, shown(result.get("flags", []))]).rstrip()

@@ -1,0 +1,154 @@
+"""Planted defects are named; sound records raise no flag."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from omnifill.evaluate.flags import Evidence, flags, shown
+from omnifill.evaluate.intervals import interval
+from omnifill.evaluate.memory import copied_rows
+from omnifill.evaluate.rows import as_arrays, two_sample
+from omnifill.evaluate.texts import text_figures
+from omnifill.schema import FieldSpec, Schema
+from omnifill.types import ABSENT
+
+Columns = dict[str, list[Any]]
+SCHEMA = Schema(
+    fields=tuple(
+        FieldSpec(name=name, type=kind, codec=kind)
+        for name, kind in (
+            ("colour", "category"), ("taste", "category"), ("size", "number"), ("note", "text"),
+        )
+    )
+)  # fmt: skip
+WORDS = [f"word{i}" for i in range(400)]
+
+
+def records(num: int, seed: int) -> Columns:
+    """Colour and taste hang together, size follows colour, notes are long and free."""
+    rng = np.random.default_rng(seed)
+    colour = rng.integers(0, 3, num)
+    taste = np.where(rng.random(num) < 0.7, colour, rng.integers(0, 3, num))
+    return {
+        "colour": [["red", "green", "blue"][i] for i in colour],
+        "taste": [["sweet", "sour", "salty"][i] for i in taste],
+        "size": np.round(colour + rng.normal(0, 0.4, num), 3).tolist(),
+        "note": [" ".join(rng.choice(WORDS, 12)) for _ in range(num)],
+    }
+
+
+def sound() -> dict[str, Columns]:
+    return {"train": records(900, 1), "held_out": records(250, 2), "made": records(900, 3)}
+
+
+def found(parts: dict[str, Columns], **changes: Any) -> list[dict[str, str]]:
+    """The flags of these records, as if a decent model had made the figures of held-out ones."""
+    coded = as_arrays(SCHEMA, parts["train"], parts["held_out"], parts["made"])
+    figures: dict[str, Any] = {"fields": {}, "rows": {}, "baselines": {"held_out": {
+        "fields": {}, "rows": {}}}, "groups": changes.pop("groups", [])}  # fmt: skip
+    for place, part in ((figures, "made"), (figures["baselines"]["held_out"], "held_out")):
+        copies = copied_rows(parts[part], parts["train"]).astype(float)
+        place["rows"]["copied"] = interval(copies)
+        place["fields"]["note"] = text_figures([t for t in parts[part]["note"] if t][:250])
+    figures["rows"]["two_sample"] = two_sample(coded[1], coded[2])
+    rng = np.random.default_rng(0)
+    for name in ("colour", "taste"):
+        figures["fields"][name] = {
+            "accuracy": interval((rng.random(250) < 0.75).astype(float)),
+            "log_loss": interval(rng.gamma(2, 0.35, 250)),
+        }
+    plain = {n: {"accuracy": interval((rng.random(250) < 0.36).astype(float))}
+             for n in ("colour", "taste")}  # fmt: skip
+    figures["baselines"]["most_frequent_or_median"] = {"fields": plain, "rows": {}}
+    for path, value in changes.items():
+        field, _, measure = path.partition("__")
+        figures["fields"][field][measure] = value
+    return flags(Evidence(SCHEMA, figures, parts["train"], parts["held_out"], tuple(coded)))
+
+
+def change(part: str, field: str, value: Callable[[int, Columns], Any]) -> dict[str, Columns]:
+    """Sound records with one column of one part (or of all) put in another way."""
+    parts = sound()
+    for name, columns in parts.items():
+        if part in (name, "all"):
+            columns[field] = [value(i, columns) for i in range(len(columns[field]))]
+    return parts
+
+
+def test_sound_records_raise_no_flag() -> None:
+    assert found(sound()) == []
+    assert shown([]) == ""
+
+
+def leaked() -> dict[str, Columns]:
+    parts = sound()
+    for name in parts["train"]:
+        parts["held_out"][name][:60] = parts["train"][name][:60]
+    return parts
+
+
+def copies() -> dict[str, Columns]:
+    parts = sound()
+    return parts | {"made": {n: list(v) for n, v in parts["train"].items()}}
+
+
+def repeats() -> dict[str, Columns]:
+    parts = sound()
+    for name, values in parts["train"].items():
+        parts["train"][name] = values[:300] * 3
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("parts", "name", "field"),
+    [
+        (leaked(), "rows of the training part are in the test", ""),
+        (copies(), "copied records", ""),
+        (repeats(), "repeated records", ""),
+        (change("all", "taste", lambda i, c: "t" + c["colour"][i]),
+         "a column that gives another away", "taste"),
+        (change("made", "size", lambda i, c: 1.0), "a collapsed column", "size"),
+        (change("made", "note", lambda i, c: "word1 word2 word3 word4 word5 word6"),
+         "texts that repeat one another", "note"),
+        (change("made", "note", lambda i, c: f"{c['note'][i]} a a a"), "texts in loops", "note"),
+        (change("all", "colour", lambda i, c: "red"), "a constant column", "colour"),
+        (change("held_out", "size", lambda i, c: c["size"][i] + 2), "unlike the training part",
+         "size"),
+        (change("held_out", "taste", lambda i, c: "umami" if i < 30 else c["taste"][i]),
+         "a group without data", "taste"),
+        (change("held_out", "taste", lambda i, c: ABSENT if i < 30 else c["taste"][i]),
+         "a group without data", "taste"),
+        (change("made", "size", lambda i, c: -c["size"][i]), "told from real records", ""),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)  # fmt: skip
+def test_a_planted_defect_of_the_records_is_named(
+    parts: dict[str, Columns], name: str, field: str
+) -> None:
+    assert (name, field) in {(f["name"], f["field"]) for f in found(parts)}
+    assert f"! {name}" in shown(found(parts))
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "field"),
+    [
+        ({"taste__log_loss": interval(np.full(250, 1.1))}, "nothing tells this column", "taste"),
+        ({"taste__accuracy": interval(np.arange(250) % 5 == 0)}, "worse than a plain baseline",
+         "taste"),
+        ({"groups": [{"field": "colour", "value": "blue", "nats": interval(np.full(40, 9.0)),
+                      "others": interval(np.full(200, 4.0))}]}, "a group it fails", "colour"),
+    ],
+)  # fmt: skip
+def test_a_planted_defect_of_the_model_is_named(
+    changes: dict[str, Any], name: str, field: str
+) -> None:
+    assert {(f["name"], f["field"]) for f in found(sound(), **changes)} == {(name, field)}
+
+
+def test_few_records_raise_no_flag_by_chance() -> None:
+    parts = {"train": records(40, 1), "held_out": records(12, 2), "made": records(40, 3)}
+    assert [f for f in found(parts) if f["name"] != "a group without data"] == []
