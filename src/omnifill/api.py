@@ -24,6 +24,7 @@ from omnifill.data.source import later, open_source
 from omnifill.data.stage import stage
 from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.baselines import generate_baseline
+from omnifill.evaluate.report import check_report, write_report
 from omnifill.evaluate.run import evaluate_run
 from omnifill.form.layout import check_tasks
 from omnifill.form.vocabulary import Vocabulary
@@ -166,14 +167,24 @@ class Model:
         """For a category: the probability of each value in each row, given the row's others."""
         return tables.probabilities(self.run, table, field)
 
-    def evaluate(self, data: Data | None = None) -> dict[str, Any]:
-        """Measures on records that the model has not seen: `data`, or the run's test part."""
+    def evaluate(
+        self, data: Data | None = None, *, report: str | Path | None = None
+    ) -> dict[str, Any]:
+        """Measures on records that the model has not seen: `data`, or the run's test part.
+
+        `report`: where to write a page to look at (needs the extra `report`).
+        """
+        if report is not None:
+            check_report(Path(report))
         if data is None:
             unseen = staged_columns(self.run.folder, "test")
         else:
             source = open_source(data, later(self.run.recipe.data))
             unseen = tables.read_columns(self.run, source)
-        return evaluate_run(self.run, unseen, *self._learned_from())
+        found = evaluate_run(self.run, unseen, *self._learned_from())
+        if report is not None:
+            write_report(self.run, found, Path(report))
+        return found.figures
 
     def baseline(
         self, name: str, n: int = 1, *, given: Mapping[str, Any] | None = None, seed: int = 0

@@ -272,19 +272,23 @@ def fill(
     typer.echo(f"{out}: {filled} blank cells filled")
 
 
-@app.command(epilog="Examples: omnifill evaluate run · omnifill evaluate run new.csv --json")
+@app.command(epilog="Examples: omnifill evaluate run · omnifill evaluate run new.csv --json · "
+             "omnifill evaluate run --report report.html")  # fmt: skip
 def evaluate(
     run: RunArg,
     data: Annotated[list[str] | None, typer.Argument(
         help="Unseen records; default: the run's own test part.", metavar="[DATA]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    report: Annotated[Path | None, typer.Option(
+        help="Write a page to look at: figures, pictures, samples, what to distrust.")] = None,
     allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Measure quality on records that the model has not seen, beside plain baselines."""
     from omnifill import api
     from omnifill.evaluate.run import render
 
-    result = api.load(run, allow_code or ()).evaluate(_data(data) if data else None)
+    model = api.load(run, allow_code or ())
+    result = model.evaluate(_data(data) if data else None, report=report)
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else render(result))
 
 

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from omnifill.evaluate.flags import Evidence, flags, shown
+from omnifill.evaluate.evaluation import Evaluation
+from omnifill.evaluate.flags import flags, shown
 from omnifill.evaluate.intervals import interval
 from omnifill.evaluate.memory import copied_rows
 from omnifill.evaluate.rows import as_arrays, two_sample
@@ -67,7 +68,7 @@ def found(parts: dict[str, Columns], **changes: Any) -> list[dict[str, str]]:
     for path, value in changes.items():
         field, _, measure = path.partition("__")
         figures["fields"][field][measure] = value
-    return flags(Evidence(SCHEMA, figures, parts["train"], parts["held_out"], tuple(coded)))
+    return flags(Evaluation(SCHEMA, figures, **parts, coded=tuple(coded)))
 
 
 def change(part: str, field: str, value: Callable[[int, Columns], Any]) -> dict[str, Columns]:

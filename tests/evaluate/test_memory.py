@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from omnifill.evaluate.memory import Spans, closest, copied_rows, suffix_array
+from omnifill.evaluate.memory import Spans, copied_rows, nearest, suffix_array
 
 
 def slow_longest(train: list[str], text: str) -> int:
@@ -53,5 +53,7 @@ def test_copied_rows_are_those_with_all_cells_alike() -> None:
 def test_distance_is_nought_for_a_copy_and_grows_with_what_differs() -> None:
     train = {"n": np.array([1.0, 2.0, 3.0, np.nan]), "c": np.array([0, 1, 1, -1])}
     rows = {"n": np.array([2.0, 2.5, np.nan, np.nan]), "c": np.array([1, 0, -1, 0])}
-    copy, off, blank, half = closest(rows, train).tolist()
+    apart, which = nearest(rows, train)
+    copy, off, blank, half = apart.tolist()
     assert copy == blank == 0 < off and half == 0.5
+    assert which[0] == 1 and which[2] == 3

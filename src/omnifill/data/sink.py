@@ -37,6 +37,11 @@ def format_of(path: Path) -> str:
 def check_target(path: Path) -> None:
     """RequestError if a table cannot be written to that path: asked before any work is done."""
     format_of(path)
+    check_place(path)
+
+
+def check_place(path: Path) -> None:
+    """RequestError if no file can be written at that path."""
     if path.is_dir():
         raise RequestError(f"{path}: is a folder; name a file in it")
     if not path.parent.is_dir():

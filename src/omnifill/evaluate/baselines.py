@@ -10,13 +10,11 @@ import pandas as pd
 
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RequestError, unknown_name
+from omnifill.evaluate.evaluation import Columns
 from omnifill.evaluate.ngram import Ngram
 from omnifill.evaluate.template import Template
 from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
-
-Columns = Mapping[str, Sequence[Any]]
-"""Canonical values by field."""
 
 
 class TextBaseline(Protocol):

@@ -15,14 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from omnifill.evaluate.baselines import Columns
-from omnifill.evaluate.rows import Arrays, column_shapes, is_number
-from omnifill.schema import Schema
+from omnifill.evaluate.evaluation import Columns, Evaluation
+from omnifill.evaluate.rows import column_shapes, is_number
 from omnifill.types import ABSENT
 
 ENOUGH = 100
 """Records below which most rules keep silent: anything may be chance."""
-Figures = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,48 +33,19 @@ class Flag:
     why: str
 
 
-@dataclass(frozen=True)
-class Evidence:
-    """What the rules look at: figures, canonical columns and the same as arrays."""
-
-    schema: Schema
-    figures: Figures
-    train: Columns
-    held_out: Columns
-    coded: tuple[Arrays, Arrays, Arrays]
-    """Training part, held-out records, generated records."""
-
-    @property
-    def names(self) -> list[str]:
-        return list(self.train)
-
-    def baseline(self, label: str, field: str, measure: str) -> Mapping[str, float] | None:
-        base = self.figures["baselines"].get(label)
-        if base is None:
-            return None
-        part = base["rows"] if not field else base["fields"].get(field, {})
-        found: Mapping[str, float] | None = part.get(measure)
-        return found
-
-    def ours(self, field: str, measure: str) -> Mapping[str, float] | None:
-        part = self.figures["rows"] if not field else self.figures["fields"].get(field, {})
-        found: Mapping[str, float] | None = part.get(measure)
-        return found
-
-
-def flags(evidence: Evidence) -> list[dict[str, str]]:
+def flags(found: Evaluation) -> list[dict[str, str]]:
     """Every rule that fires, as plain data."""
     rules = [
         leaked_rows, leaked_column, copied, collapsed, worse_than_plain, unlearnable,
         unseen_group, failed_group, drifted, repeated_rows, constant, told_apart,
     ]  # fmt: skip
-    return [asdict(flag) for rule in rules for flag in rule(evidence)]
+    return [asdict(flag) for rule in rules for flag in rule(found)]
 
 
 # --- the split -----------------------------------------------------------------------------
 
 
-def leaked_rows(e: Evidence) -> Iterator[Flag]:
+def leaked_rows(e: Evaluation) -> Iterator[Flag]:
     """Held-out records that training saw, far more than training repeats itself."""
     train, unseen = _tuples(e.train), _tuples(e.held_out)
     if len(unseen) < 10:
@@ -92,7 +61,7 @@ def leaked_rows(e: Evidence) -> Iterator[Flag]:
                    f"it, {natural:.1%} are repeated): every figure here flatters")  # fmt: skip
 
 
-def repeated_rows(e: Evidence) -> Iterator[Flag]:
+def repeated_rows(e: Evaluation) -> Iterator[Flag]:
     """Records given several times, where chance would not bring them together."""
     rows = _tuples(e.train)
     repeated = 1 - len(set(rows)) / max(len(rows), 1)
@@ -102,7 +71,7 @@ def repeated_rows(e: Evidence) -> Iterator[Flag]:
                    "earlier one; what is repeated is learned by heart")  # fmt: skip
 
 
-def drifted(e: Evidence) -> Iterator[Flag]:
+def drifted(e: Evaluation) -> Iterator[Flag]:
     """A column of the held-out records that is not distributed as in training."""
     train, unseen, _ = e.coded
     for name, score in column_shapes(train, unseen).items():
@@ -118,7 +87,7 @@ def drifted(e: Evidence) -> Iterator[Flag]:
 # --- columns -------------------------------------------------------------------------------
 
 
-def leaked_column(e: Evidence) -> Iterator[Flag]:
+def leaked_column(e: Evaluation) -> Iterator[Flag]:
     """Two categories that say the same in other words: one gives the other away."""
     codes = {n: v for n, v in e.coded[0].items() if not is_number(v)}
     few = {n: v for n, v in codes.items() if 2 <= len(np.unique(v)) <= 50}
@@ -129,7 +98,7 @@ def leaked_column(e: Evidence) -> Iterator[Flag]:
                        f" predicting one from the other proves nothing")  # fmt: skip
 
 
-def constant(e: Evidence) -> Iterator[Flag]:
+def constant(e: Evaluation) -> Iterator[Flag]:
     """A column with one value only."""
     for name, values in e.train.items():
         if len(values) >= 2 and len(set(values)) == 1:
@@ -137,7 +106,7 @@ def constant(e: Evidence) -> Iterator[Flag]:
                        "perfect and say nothing")  # fmt: skip
 
 
-def unlearnable(e: Evidence) -> Iterator[Flag]:
+def unlearnable(e: Evaluation) -> Iterator[Flag]:
     """A category about which the other columns say nothing: shuffled labels, or pure chance."""
     for name in e.names:
         loss = e.ours(name, "log_loss")
@@ -154,7 +123,7 @@ def unlearnable(e: Evidence) -> Iterator[Flag]:
 # --- the model -----------------------------------------------------------------------------
 
 
-def copied(e: Evidence) -> Iterator[Flag]:
+def copied(e: Evaluation) -> Iterator[Flag]:
     """Generated records, or long spans of texts, that stand in the training part."""
     ours, real = e.ours("", "copied"), e.baseline("held_out", "", "copied")
     if ours and real and ours["low"] > real["high"] + 0.02:
@@ -167,7 +136,7 @@ def copied(e: Evidence) -> Iterator[Flag]:
                        f"characters on average, real ones' {beside['value']:.0f}")  # fmt: skip
 
 
-def collapsed(e: Evidence) -> Iterator[Flag]:
+def collapsed(e: Evaluation) -> Iterator[Flag]:
     """A generated column, or text, of far less variety than the real one."""
     real, _, made = e.coded
     for name in real:
@@ -186,7 +155,7 @@ def collapsed(e: Evidence) -> Iterator[Flag]:
                        f"three times, of held-out texts {real_['value']:.0%}")  # fmt: skip
 
 
-def worse_than_plain(e: Evidence) -> Iterator[Flag]:
+def worse_than_plain(e: Evaluation) -> Iterator[Flag]:
     """A figure that a plain baseline beats beyond chance."""
     for label, measure, better in (
         ("most_frequent_or_median", "accuracy", 1),
@@ -203,7 +172,7 @@ def worse_than_plain(e: Evidence) -> Iterator[Flag]:
                            f"{label} {base['value']:.3g}")  # fmt: skip
 
 
-def told_apart(e: Evidence) -> Iterator[Flag]:
+def told_apart(e: Evaluation) -> Iterator[Flag]:
     """Generated records that a classifier knows from real ones at a glance."""
     score = e.ours("", "two_sample")
     if score and score["n"] >= 2 * ENOUGH and score["high"] < 0.3:
@@ -214,7 +183,7 @@ def told_apart(e: Evidence) -> Iterator[Flag]:
 # --- groups --------------------------------------------------------------------------------
 
 
-def unseen_group(e: Evidence) -> Iterator[Flag]:
+def unseen_group(e: Evaluation) -> Iterator[Flag]:
     """A value that the held-out records have and training has not, or hardly."""
     for name in e.names:
         if e.schema[name].type != "category":
@@ -229,7 +198,7 @@ def unseen_group(e: Evidence) -> Iterator[Flag]:
                            f"{known[value]} to learn from")  # fmt: skip
 
 
-def failed_group(e: Evidence) -> Iterator[Flag]:
+def failed_group(e: Evaluation) -> Iterator[Flag]:
     """A group whose records are far less likely to the model than all others."""
     for group in e.figures.get("groups", []):
         if group["nats"]["low"] > 1.5 * group["others"]["high"] and group["nats"]["n"] >= 20:

@@ -37,13 +37,18 @@ GROUP_ROWS = 10
 
 
 def evaluate_known(
-    run: LoadedRun, columns: Mapping[str, list[Any]], limit: int = 2000
-) -> dict[str, Any]:
-    """All measures on canonical columns; conditional ones on at most `limit` rows."""
+    run: LoadedRun, columns: Mapping[str, list[Any]],
+    train: Mapping[str, Sequence[Any]] | None = None, limit: int = 2000,
+) -> dict[str, Any]:  # fmt: skip
+    """All measures on canonical columns; conditional ones on at most `limit` rows.
+
+    The plain baseline of a number is the median of `train`, or without it that of the rows.
+    """
+    known = train or {}
     num = len(next(iter(columns.values()))) if columns else 0
     if num == 0:
         raise DataError("nothing to evaluate on: there are no rows (the test part is empty?)")
-    out: dict[str, Any] = {"fields": {}, "rows": {}, "baselines": {}}
+    out: dict[str, Any] = {"fields": {}, "rows": {}, "baselines": {}, "calibration": {}}
     if is_text(run.vocabulary):
         name = run.schema.names[0]
         out["fields"][name] = text_measures(run, encoded(run, columns), columns[name])
@@ -64,9 +69,12 @@ def evaluate_known(
             own = nats[:, run.schema.index(spec.name)]
             out["fields"][spec.name] = bits_per_byte(own, values)
         elif spec.type == "category":
-            out["fields"][spec.name], base[spec.name] = category_measures(run, some, spec.name)
+            found, base[spec.name], points = category_measures(run, some, spec.name)
+            out["fields"][spec.name], out["calibration"][spec.name] = found, points
         elif spec.type in ("number", "datetime"):
-            out["fields"][spec.name], base[spec.name] = number_measures(run, some, spec.name)
+            out["fields"][spec.name], base[spec.name] = number_measures(
+                run, some, spec.name, known.get(spec.name, ())
+            )
         else:
             there = [i for i, v in enumerate(values) if v is not None]
             own = nats[there, run.schema.index(spec.name)] / math.log(2)
@@ -171,31 +179,50 @@ def bits_per_byte(nats: Floats, texts: Sequence[str | None]) -> dict[str, Measur
 
 def category_measures(
     run: LoadedRun, columns: Mapping[str, list[Any]], name: str
-) -> tuple[dict[str, Measure], dict[str, Measure]]:
-    """Accuracy and log loss of the model, and accuracy of the most frequent training value."""
+) -> tuple[dict[str, Measure], dict[str, Measure], list[tuple[float, float, int]]]:
+    """The model, the most frequent training value, and the calibration curve of the former."""
     field = run.vocabulary[name]
     there = [i for i, v in enumerate(columns[name]) if v is not None]
     unseen = [i for i in there if columns[name][i] is ABSENT]
     there = [i for i in there if columns[name][i] is not ABSENT]
+    # A value that training never saw cannot be named: a wrong answer, of no likelihood.
+    wrong = np.zeros(len(unseen))
     if not there:
-        wrong = interval(np.zeros(len(unseen)))
-        return {"accuracy": wrong}, {"accuracy": wrong}
+        return {"accuracy": interval(wrong)}, {"accuracy": interval(wrong)}, []
     some = {n: [v[i] for i in there] for n, v in columns.items()}
     codes = field.codec.encode_many(some[name])[0]
     log_probs = category_log_probs(run, encoded(run, some), name)
-    # A value that training never saw cannot be named: a wrong answer, of no likelihood.
-    right = np.append(log_probs.argmax(axis=1) == codes, [False] * len(unseen)).astype(float)
-    loss = -log_probs[np.arange(len(codes)), codes]
-    base = np.append(codes == 0, [False] * len(unseen)).astype(
-        float
-    )  # codes are in order of frequency
-    return {"accuracy": interval(right), "log_loss": interval(loss)}, {"accuracy": interval(base)}
+    right = (log_probs.argmax(axis=1) == codes).astype(float)
+    sure = np.exp(log_probs.max(axis=1))
+    ours = {
+        "accuracy": interval(np.append(right, wrong)),
+        "log_loss": interval(-log_probs[np.arange(len(codes)), codes]),
+        "calibration_error": interval_of(lambda i: off_by(reliability(sure[i], right[i])),
+                                         len(right), 100),
+    }  # fmt: skip
+    commonest = np.append(codes == 0, wrong).astype(float)  # codes are in order of frequency
+    return ours, {"accuracy": interval(commonest)}, reliability(sure, right)
+
+
+def reliability(sure: Floats, right: Floats) -> list[tuple[float, float, int]]:
+    """(mean probability of the answer, share that is right, how many) in tenths of probability."""
+    tenth = np.minimum((sure * 10).astype(int), 9)
+    return [
+        (float(sure[tenth == t].mean()), float(right[tenth == t].mean()), int((tenth == t).sum()))
+        for t in np.unique(tenth)
+    ]
+
+
+def off_by(points: Sequence[tuple[float, float, int]]) -> float:
+    """Expected calibration error (Guo et al. 2017, arXiv 1706.04599)."""
+    total = sum(num for _, _, num in points)
+    return sum(num * abs(sure - right) for sure, right, num in points) / max(total, 1)
 
 
 def number_measures(
-    run: LoadedRun, columns: Mapping[str, list[Any]], name: str
+    run: LoadedRun, columns: Mapping[str, list[Any]], name: str, known: Sequence[Any]
 ) -> tuple[dict[str, Measure], dict[str, Measure]]:
-    """Absolute error of the median given the other fields, and of the rows' own median."""
+    """Absolute error of the median given the other fields, and of the median of the `known`."""
     there = [i for i, v in enumerate(columns[name]) if v is not None]
     some = {n: [v[i] for i in there] for n, v in columns.items()}
     truth = np.array(some[name], float)
@@ -204,7 +231,8 @@ def number_measures(
     answers = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=name)[name]
     error = np.abs(np.array([answers[i] for i in range(len(there))], float) - truth)
     spread = float(truth.std()) or 1.0
-    base = np.abs(np.median(truth) - truth)
+    plain = [v for v in known if v is not None]
+    base = np.abs(np.median(np.array(plain, float) if plain else truth) - truth)
     return (
         {"absolute_error": interval(error), "normalised_error": interval(error / spread)},
         {"absolute_error": interval(base), "normalised_error": interval(base / spread)},

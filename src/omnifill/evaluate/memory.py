@@ -26,8 +26,9 @@ def copied_rows(rows: Mapping[str, Sequence[Any]], train: Mapping[str, Sequence[
     return np.array([row in seen for row in zip(*rows.values(), strict=True)], bool)
 
 
-def closest(rows: Mapping[str, Any], train: Mapping[str, Any]) -> Floats:
-    """(n,): distance of each row to the closest training row, as the mean over the columns.
+def nearest(rows: Mapping[str, Any], train: Mapping[str, Any]) -> tuple[Floats, Ints]:
+    """(n,) and (n,): distance to the closest training row, as the mean over the columns, and
+    which one that is.
 
     Columns are arrays: codes of categories (int: 0 if equal, else 1), or numbers (float: their
     difference in ranks of the training part, from 0 to 1; NaN, a blank, is 1 from any number).
@@ -35,7 +36,7 @@ def closest(rows: Mapping[str, Any], train: Mapping[str, Any]) -> Floats:
     num = len(next(iter(rows.values())))
     size = len(next(iter(train.values())))
     scaled = [_ranks(rows[n], train[n]) for n in rows]
-    out = np.full(num, np.inf)
+    apart, which = np.full(num, np.inf), np.zeros(num, np.int64)
     step = max(1, (1 << 22) // max(size, 1))
     for first in range(0, num, step):
         total = np.zeros((min(step, num - first), size), np.float32)
@@ -46,8 +47,9 @@ def closest(rows: Mapping[str, Any], train: Mapping[str, Any]) -> Floats:
                 total -= np.isnan(part) & np.isnan(theirs)
             else:
                 total += part != theirs
-        out[first : first + step] = total.min(axis=1) / len(scaled)
-    return out
+        apart[first : first + step] = total.min(axis=1) / len(scaled)
+        which[first : first + step] = total.argmin(axis=1)
+    return apart, which
 
 
 def _ranks(ours: Any, theirs: Any) -> tuple[Any, Any]:

@@ -14,8 +14,9 @@ import numpy as np
 
 from omnifill.artifact import LoadedRun
 from omnifill.evaluate import memory, rows
-from omnifill.evaluate.baselines import Columns, independent, resampled
-from omnifill.evaluate.flags import Evidence, flags, shown
+from omnifill.evaluate.baselines import independent, resampled
+from omnifill.evaluate.evaluation import Columns, Evaluation, Figures
+from omnifill.evaluate.flags import flags, shown
 from omnifill.evaluate.intervals import Measure, interval
 from omnifill.evaluate.measures import bits_per_byte, evaluate_known
 from omnifill.evaluate.ngram import Ngram
@@ -35,26 +36,25 @@ CLOSEST = 500
 """Rows whose distance to the training part is measured."""
 FEWEST = 10
 """Held-out rows below which no classifier is grown."""
-Figures = dict[str, Any]
 
 
 def evaluate_run(
     run: LoadedRun, held_out: Mapping[str, list[Any]], train: Columns | None = None,
     valid: Columns | None = None,
-) -> Figures:  # fmt: skip
+) -> Evaluation:  # fmt: skip
     """Every figure on canonical columns that training has not seen.
 
     `train`: the training part, for baselines, copies and generated records; without it only the
     likelihoods and errors on `held_out` are measured.
     """
-    out = evaluate_known(run, held_out)
+    out = evaluate_known(run, held_out, train)
     if train is None or not _size(train):
-        return out
+        return Evaluation(run.schema, out, {}, held_out, {}, ({}, {}, {}))
     names = [spec.name for spec in run.schema.fields if spec.name in held_out]
     train = {name: train[name] for name in names}
     valid = {name: valid[name] for name in names} if valid else {n: [] for n in names}
     texts = [n for n in names if run.vocabulary[n].slots is None]
-    made = _generated(run, _size(train), bool(texts))
+    made = _generated(run, names, _size(train), bool(texts))
     with Progress("evaluating", len(texts) + 1, "parts") as progress:
         for name in texts:
             _add_texts(out, run, name, made, held_out, train, valid)
@@ -63,11 +63,14 @@ def evaluate_run(
         if not is_text(run.vocabulary):
             _add_rows(out, run, made, unseen, train)
     coded = rows.as_arrays(run.schema, train, unseen, made)
-    out["flags"] = flags(Evidence(run.schema, out, train, unseen, (coded[0], coded[1], coded[2])))
-    return out
+    found = Evaluation(run.schema, out, train, unseen, made, (coded[0], coded[1], coded[2]))
+    out["flags"] = flags(found)
+    return found
 
 
-def _generated(run: LoadedRun, train_rows: int, texts: bool) -> dict[str, list[Any]]:
+def _generated(
+    run: LoadedRun, names: Sequence[str], train_rows: int, texts: bool
+) -> dict[str, list[Any]]:
     """As many records as the training part has, but no more than need be."""
     stream = is_text(run.vocabulary)
     num = STREAM_TEXTS if stream else min(train_rows, MOST_TEXTS if texts else MOST_ROWS)
@@ -75,7 +78,8 @@ def _generated(run: LoadedRun, train_rows: int, texts: bool) -> dict[str, list[A
         run, num, {}, None, None, seed=0, no_missing=(), stop=(), sampling=Sampling(),
         max_tokens=STREAM_TOKENS if stream else 512,
     )  # fmt: skip
-    return requests.canonical(run, request)
+    made = requests.canonical(run, request)
+    return {name: made[name] for name in names}
 
 
 # --- texts ---------------------------------------------------------------------------------
@@ -111,9 +115,10 @@ def _add_texts(
 
 
 def _pieces(text: str, size: int, num: int) -> list[str]:
+    """At most `num` pieces of a text that do not overlap: what they share would count twice."""
     size = max(1, min(size, len(text)))
-    starts = np.random.default_rng(0).integers(0, len(text) - size + 1, num)
-    return [text[i : i + size] for i in starts]
+    places = np.random.default_rng(0).permutation(len(text) // size)[:num]
+    return [text[i * size : (i + 1) * size] for i in places.tolist()]
 
 
 def _most_bytes(texts: Sequence[str]) -> int:
@@ -139,11 +144,11 @@ def _add_rows(
         figures: dict[str, Measure] = _place(out, kind)["rows"]
         copies = memory.copied_rows({n: part[n] for n in train}, train)
         figures["copied"] = interval(copies.astype(float))
-        if not arrays:
+        if len(arrays) < 2:  # beside texts, one column is no row to compare
             continue
         figures |= rows.quality(real, arrays)
         some = {n: v[:CLOSEST] for n, v in arrays.items()}
-        figures["distance_to_training"] = interval(memory.closest(some, real))
+        figures["distance_to_training"] = interval(memory.nearest(some, real)[0])
         if _size(held_out) < FEWEST or not classifiers_there():
             continue
         if kind != "held_out":

@@ -1,0 +1,159 @@
+"""The report's pictures, as SVG that takes the page's own colours (from the extra `report`)."""
+
+from __future__ import annotations
+
+import datetime
+import io
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+INK = "#010203"
+"""Drawn in this, shown in the page's text colour: light, dark and in print alike."""
+REAL, MADE = "#7a8699", "#d9622b"
+BARS = 12
+"""Values of a category that are drawn; the rest are one bar."""
+
+
+def _figure(width: float, height: float) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    return figure, figure.subplots()
+
+
+def _svg(figure: Any, label: str) -> str:
+    """The figure as an <svg> element with a label for those who cannot see it."""
+    import matplotlib
+
+    out = io.StringIO()
+    style = {"svg.fonttype": "none", "svg.hashsalt": "omnifill"}
+    with matplotlib.rc_context(style), warnings.catch_warnings():
+        # Letters stay letters, drawn by the browser in fonts that have them.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")
+        warnings.filterwarnings("ignore", "Matplotlib currently does not support")
+        figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
+    text = out.getvalue()
+    text = text[text.index("<svg") :].replace(INK, "currentColor")
+    return text.replace("<svg", f'<svg role="img" aria-label="{_plain(label)}"', 1)
+
+
+def _plain(label: str) -> str:
+    return "".join(c if c.isalnum() or c in " -_.,:" else " " for c in label)
+
+
+def _dress(axes: Any, title: str = "") -> None:
+    """Thin lines, small letters, no frame."""
+    axes.set_title(_shown(title), fontsize=9, color=INK, loc="left")
+    axes.tick_params(colors=INK, labelsize=7, width=0.5, length=2)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side in ("left", "bottom"))
+        spine.set_color(INK)
+        spine.set_linewidth(0.5)
+    axes.xaxis.label.set_color(INK)
+    axes.yaxis.label.set_color(INK)
+
+
+def _shown(text: object, most: int = 24) -> str:
+    """A label that is no formula and not too long."""
+    shown = " ".join(str(text).split()).replace("$", r"\$")
+    return shown if len(shown) <= most else shown[: most - 1] + "…"
+
+
+def curves(metrics: Sequence[Mapping[str, Any]]) -> str:
+    """Training and validation loss over the steps."""
+    figure, axes = _figure(6.4, 2.6)
+    axes.plot([m["step"] for m in metrics], [m["loss"] for m in metrics], color=REAL, lw=1,
+              label="training")  # fmt: skip
+    valid = [m for m in metrics if m.get("valid") is not None]
+    axes.plot([m["step"] for m in valid], [m["valid"] for m in valid], color=MADE, lw=1.5,
+              marker="o", ms=2.5, label="validation")  # fmt: skip
+    axes.set_xlabel("step", fontsize=8)
+    axes.set_ylabel("nats a target", fontsize=8)
+    late = [m["loss"] for m in metrics[len(metrics) // 20 :]] + [m["valid"] for m in valid]
+    if late:  # the first steps would flatten all that follows
+        low, high = min(late), max(late)
+        axes.set_ylim(low - 0.05 * (high - low) - 1e-6, high + 0.05 * (high - low) + 1e-6)
+    axes.legend(fontsize=7, frameon=False, labelcolor=INK)
+    _dress(axes)
+    return _svg(figure, "training and validation loss over the steps")
+
+
+def numbers(name: str, real: Any, made: Any, dates: bool = False) -> str:
+    """Histogram of a number (or of microseconds), real and generated."""
+    real, made = real[~np.isnan(real)], made[~np.isnan(made)]
+    both = np.concatenate([real, made])
+    low, high = np.quantile(both, [0.002, 0.998]) if len(both) else (0.0, 1.0)
+    if low == high:
+        low, high = low - 0.5, high + 0.5
+    edges = np.linspace(low, high, 31)
+    figure, axes = _figure(3.1, 1.9)
+    for values, colour, fill in ((real, REAL, True), (made, MADE, False)):
+        share = np.histogram(np.clip(values, low, high), edges)[0] / max(len(values), 1)
+        axes.stairs(share, edges, color=colour, fill=fill, alpha=0.5 if fill else 1, lw=1.2)
+    axes.xaxis.set_major_locator(_few_ticks())
+    if dates:
+        axes.xaxis.set_major_formatter(lambda x, _: _day(x))
+    _dress(axes, name)
+    return _svg(figure, f"{name}: real and generated values")
+
+
+def _few_ticks() -> Any:
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(4)
+
+
+def _day(microseconds: float) -> str:
+    try:
+        start = datetime.datetime(1970, 1, 1)
+        return (start + datetime.timedelta(microseconds=microseconds)).strftime("%Y-%m-%d")
+    except OverflowError:
+        return ""
+
+
+def categories(name: str, real: Mapping[str, float], made: Mapping[str, float]) -> str:
+    """Shares of the commonest values, real and generated."""
+    order = sorted(real, key=lambda v: -real[v])[:BARS]
+    figure, axes = _figure(3.1, max(1.2, 0.35 + 0.19 * len(order)))
+    places = np.arange(len(order))[::-1]
+    for shares, colour, shift in ((real, REAL, 0.2), (made, MADE, -0.2)):
+        axes.barh(places + shift, [shares.get(v, 0.0) for v in order], 0.38, color=colour)
+    axes.set_yticks(places, [_shown(v, 16) for v in order])
+    axes.xaxis.set_major_locator(_few_ticks())
+    _dress(axes, name)
+    return _svg(figure, f"{name}: shares of real and generated values")
+
+
+def trends(names: Sequence[str], scores: Mapping[tuple[str, str], float]) -> str:
+    """How alike every pair of columns hangs together in real and generated rows."""
+    grid = np.full((len(names), len(names)), np.nan)
+    for (a, b), score in scores.items():
+        i, j = names.index(a), names.index(b)
+        grid[i, j] = grid[j, i] = score
+    side = max(2.4, 0.9 + 0.26 * len(names))
+    figure, axes = _figure(side + 1.0, side)
+    image = axes.imshow(grid, vmin=min(0.8, float(np.nanmin(grid))), vmax=1, cmap="viridis")
+    axes.set_xticks(range(len(names)), [_shown(n, 14) for n in names], rotation=90)
+    axes.set_yticks(range(len(names)), [_shown(n, 14) for n in names])
+    bar = figure.colorbar(image, ax=axes, shrink=0.8)
+    bar.ax.tick_params(colors=INK, labelsize=7)
+    bar.outline.set_visible(False)
+    _dress(axes)
+    return _svg(figure, "pair trends of all columns")
+
+
+def calibration(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:
+    """How often an answer is right, against how sure the model was of it."""
+    figure, axes = _figure(3.4, 3.0)
+    axes.plot([0, 1], [0, 1], color=INK, lw=0.6, ls=":")
+    for name, points in curves.items():
+        axes.plot([p[0] for p in points], [p[1] for p in points], lw=1, marker="o", ms=2.5,
+                  label=_shown(name))  # fmt: skip
+    axes.set_xlabel("probability of the answer", fontsize=8)
+    axes.set_ylabel("share that is right", fontsize=8)
+    axes.legend(fontsize=6, frameon=False, labelcolor=INK)
+    _dress(axes)
+    return _svg(figure, "calibration of the categories")

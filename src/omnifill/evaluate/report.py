@@ -1,0 +1,212 @@
+"""`report.html`: one page, one file, readable offline and in print (needs the extra `report`)."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import resources, util
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from omnifill.artifact import LoadedRun
+from omnifill.data.sink import check_place
+from omnifill.errors import RequestError
+from omnifill.evaluate import plots
+from omnifill.evaluate.evaluation import Columns, Evaluation
+from omnifill.evaluate.memory import nearest
+from omnifill.evaluate.rows import pair_trends
+from omnifill.files import write_atomic
+from omnifill.form.encode import encode_records
+from omnifill.generate.likelihood import schema_nats
+
+MOST_FIELDS = 40
+"""Columns that are drawn."""
+MOST_GROUPS = 12
+CELL = 600
+"""Characters of a cell that are shown."""
+RANKS = ("likeliest", "middle", "least likely")
+EACH = 3
+"""Samples of each rank."""
+LABELS = {"most_frequent_or_median": "plain", "held_out": "real", "": "value"}
+
+
+def check_report(path: Path) -> None:
+    """RequestError if no report can be written there: asked before anything is measured."""
+    if path.suffix.lower() not in (".html", ".htm"):
+        raise RequestError(f"--report {path}: is a page; name it with .html at the end")
+    check_place(path)
+    if util.find_spec("matplotlib") is None:
+        raise RequestError("--report draws with matplotlib: pip install 'omnifill[report]'")
+
+
+def write_report(run: LoadedRun, found: Evaluation, path: Path) -> None:
+    """Write the page, whole or not at all."""
+    from jinja2 import Environment
+
+    text = resources.files("omnifill.evaluate").joinpath("report.html.j2").read_text("utf-8")
+    # Every value is escaped; only our own pictures are marked safe.
+    template = Environment(autoescape=True, trim_blocks=True).from_string(text)
+    page = template.render(**contents(run, found))
+    write_atomic(path, page.encode("utf-8", "surrogatepass"))
+
+
+def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
+    """All that stands on the page."""
+    state = run.folder.read_state()
+    metrics = [json.loads(line) for line in run.folder.read("metrics.jsonl").splitlines()]
+    labels = list(found.figures["baselines"])
+    return {
+        "title": run.folder.path.resolve().name,
+        "summary": _summary(run, state),
+        "flags": found.figures.get("flags", []),
+        "sizes": _sizes(found),
+        "fields": run.schema.fields,
+        "notes": state.get("notes", []),
+        "trained": _trained(run, state["training"], metrics),
+        "curves": plots.curves(metrics) if metrics else "",
+        "labels": [LABELS.get(label, label) for label in labels],
+        "figures": list(_rows(found, labels)),
+        "groups": _groups(found),
+        "distributions": list(_distributions(found)),
+        "trends": _trends(found),
+        "calibration": plots.calibration(found.figures["calibration"])
+        if found.figures.get("calibration") else "",
+        "samples": list(_samples(run, found)),
+        "names": list(found.made),
+        "commands": _commands(run),
+        "real_colour": plots.REAL,
+        "made_colour": plots.MADE,
+    }  # fmt: skip
+
+
+def _summary(run: LoadedRun, state: Mapping[str, Any]) -> str:
+    num = len(run.schema.fields)
+    kinds = Counter(spec.type for spec in run.schema.fields)
+    listed = ", ".join(f"{n} {kind}" for kind, n in kinds.most_common())
+    return f"{num} field{'s' * (num > 1)} ({listed}) · Omnifill {state['omnifill']}"
+
+
+def _sizes(found: Evaluation) -> str:
+    parts = {"training": found.train, "held-out": found.held_out, "generated": found.made}
+    sizes = [f"{len(next(iter(p.values()))):,} {label}" for label, p in parts.items() if p]
+    return f"Records behind the figures: {' · '.join(sizes)}."
+
+
+def _trained(
+    run: LoadedRun, training: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
+) -> str:
+    config = run.network.config
+    size = sum(p.numel() for p in run.network.parameters())
+    spent = metrics[-1]["seconds"] / max(metrics[-1]["step"], 1) if metrics else 0.0
+    ended = "; it stopped early, since validation got worse" if training["over_fitted"] else ""
+    return (
+        f"{config.backbone}, {size:,} weights: width {config.dim}, {config.layers} layers, context "
+        f"{config.context}. {training['steps']} steps in {training['seconds']:.0f} s, "
+        f"{1000 * spent:.0f} ms a step; the weights of step {training['best_step']} were kept "
+        f"(validation loss {training['valid'] or float('nan'):.4f} nats a target){ended}."
+    )
+
+
+def _rows(found: Evaluation, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
+    groups = [*found.figures["fields"].items(), ("", found.figures["rows"])]
+    for field, measures in groups:
+        for measure, figure in measures.items():
+            beside = [found.baseline(label, field, measure) for label in labels]
+            yield {
+                "field": field or "whole records", "measure": measure.replace("_", " "),
+                "value": f"{figure['value']:.4g}", "n": f"{figure['n']:,}",
+                "interval": f"{figure['low']:.4g} … {figure['high']:.4g}",
+                "beside": ["" if b is None else f"{b['value']:.4g}" for b in beside],
+            }  # fmt: skip
+
+
+def _groups(found: Evaluation) -> list[dict[str, Any]]:
+    groups = found.figures.get("groups", [])
+    worst = sorted(groups, key=lambda g: g["others"]["value"] - g["nats"]["value"])
+    return [
+        {
+            "field": g["field"], "value": g["value"], "n": g["nats"]["n"],
+            "nats": f"{g['nats']['value']:.2f}", "others": f"{g['others']['value']:.2f}",
+            "interval": f"{g['nats']['low']:.2f} … {g['nats']['high']:.2f}",
+        }
+        for g in worst[:MOST_GROUPS]
+    ]  # fmt: skip
+
+
+def _distributions(found: Evaluation) -> Iterator[str]:
+    if not found.made:
+        return
+    real, _, made = found.coded
+    for spec in found.schema.fields[:MOST_FIELDS]:
+        name = spec.name
+        if name not in found.made:
+            continue
+        if spec.type in ("number", "datetime"):
+            yield plots.numbers(name, real[name], made[name], dates=spec.type == "datetime")
+        elif spec.type == "category":
+            yield plots.categories(name, _shares(found.train[name]), _shares(found.made[name]))
+        elif spec.type == "text" and not found.schema.stream:
+            real_, made_ = (
+                np.array([len(t) for t in part[name] if t], float)
+                for part in (found.train, found.made)
+            )
+            yield plots.numbers(f"{name}: characters", real_, made_)
+
+
+def _shares(values: Sequence[Any]) -> dict[str, float]:
+    counts = Counter("(blank)" if v is None else str(v) for v in values)
+    return {value: num / len(values) for value, num in counts.items()}
+
+
+def _trends(found: Evaluation) -> str:
+    if not found.made or len(found.coded[0]) < 3:
+        return ""
+    scores = pair_trends(found.coded[0], found.coded[2])
+    names = list(found.coded[0])[:MOST_FIELDS]
+    kept = {pair: s for pair, s in scores.items() if pair[0] in names and pair[1] in names}
+    return plots.trends(names, kept) if kept else ""
+
+
+# --- samples -------------------------------------------------------------------------------
+
+
+def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
+    """The likeliest, middle and least likely generated records, each with its nearest real one."""
+    if not found.made:
+        return
+    some: Columns = {name: values[:500] for name, values in found.made.items()}
+    longest = None if run.schema.stream else run.network.config.context
+    shard, _ = encode_records(run.vocabulary, some, longest)
+    nats = schema_nats(run, shard, some).sum(axis=1)
+    order = np.argsort(nats, kind="stable")
+    middle = max(0, len(order) // 2 - EACH // 2)
+    chosen = {RANKS[0]: order[:EACH], RANKS[1]: order[middle : middle + EACH],
+              RANKS[2]: order[-EACH:]}  # fmt: skip
+    real, _, made = found.coded
+    for rank, rows in chosen.items():
+        for row in rows.tolist():
+            sample = {
+                "rank": rank, "nats": f"{nats[row]:.1f}", "cells": _cells(found.made, row),
+            }  # fmt: skip
+            if made:
+                apart, place = nearest({n: v[row : row + 1] for n, v in made.items()}, real)
+                sample["closest"] = _cells({n: found.train[n] for n in found.made}, int(place[0]))
+                sample["distance"] = f"{apart[0]:.3f}"
+            yield sample
+
+
+def _cells(columns: Columns, row: int) -> list[str]:
+    cells = ["" if values[row] is None else str(values[row]) for values in columns.values()]
+    return [cell if len(cell) <= CELL else cell[:CELL] + " …" for cell in cells]
+
+
+def _commands(run: LoadedRun) -> list[str]:
+    name = run.folder.path.name
+    return [
+        f"omnifill train DATA --recipe {name}/recipe.yaml --out again",
+        f"omnifill evaluate {name} --report report.html",
+        f"omnifill generate {name} -n 10 --seed 0",
+    ]
