@@ -8,6 +8,7 @@ codecs -> record. Nothing here computes; it says what happens in which order.
 from __future__ import annotations
 
 import dataclasses
+import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -233,3 +234,7 @@ def _listed(names: Sequence[str] | str | None) -> list[str]:
 def dump(recipe: Recipe) -> str:
     """A recipe as YAML."""
     return dump_recipe(recipe)
+
+
+# Importing the package `omnifill.train` has put it where the public function of that name belongs.
+setattr(sys.modules["omnifill"], "train", train)  # noqa: B010
