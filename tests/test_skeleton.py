@@ -226,3 +226,16 @@ def test_a_resumed_run_equals_the_uninterrupted_one_to_the_bit(
 def test_a_run_folder_is_not_written_over(table_csv: Path, model: api.Model) -> None:
     with pytest.raises(RunError, match="holds a run already"):
         api.train(table_csv, model.run.folder.path, steps=1)
+
+
+@pytest.mark.parametrize(
+    "labels", [[0, 1, 2], pd.MultiIndex.from_tuples([("p", "a"), ("p", "b"), ("q", "c")])]
+)
+def test_columns_called_by_numbers_or_tuples_are_known_again(labels: object) -> None:
+    table = mixed_table(60)[["kind", "size", "count"]].set_axis(labels, axis=1)
+    model = api.train(table, steps=4, recipe={"model": {"size": "nano"}})
+    filled = model.fill(table)
+    assert filled.columns.equals(table.columns) and not filled.isna().any(axis=None)
+    known = table.notna()
+    assert filled[known].equals(table[known])
+    assert len(model.score(table)) == len(model.probabilities(table, model.fields[0])) == 60

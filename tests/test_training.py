@@ -286,7 +286,7 @@ def test_a_machine_that_changes_its_pace_still_ends_settled_validated_and_in_tim
     slow: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr("omnifill.train.loop.time.monotonic", lambda: now)
+    monkeypatch.setattr(time, "monotonic", lambda: now)
 
     def slowly(model: nn.Module, rows: Rows) -> LossSum:
         nonlocal now

@@ -32,6 +32,7 @@ Where = Callable[[str, int], str]
 def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
     """A DataFrame's fields as canonical values; unknown columns are refused."""
     out = {}
+    table = named(table)
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
         raise DataError(f"table: two columns are called {str(twice[0])!r}; rename one")
@@ -42,6 +43,12 @@ def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
         out[name] = read_cells(spec, cells, where, run.recipe.data.clean, run.schema.stream)
     tell_moved(run, out)
     return out
+
+
+def named(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its columns called as training called them: by text, be they numbers or
+    tuples."""
+    return table.set_axis([str(name) for name in table.columns], axis=1)
 
 
 def _frame_cell(name: str, row: int) -> str:
@@ -109,6 +116,7 @@ def fill(
     run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
 ) -> pd.DataFrame:
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
+    labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
     filled = fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling)
@@ -123,7 +131,7 @@ def fill(
         with suppress(TypeError, ValueError):  # a column of floats that holds 1.5 stays so
             whole = whole.astype(same)
         out[name] = whole
-    return out
+    return out.set_axis(labels, axis=1)
 
 
 def fill_columns(
@@ -237,7 +245,7 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
     spec = run.schema[field]
     if spec.type != "category":
         raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
-    given = frame_columns(run, table.drop(columns=[field], errors="ignore"))
+    given = frame_columns(run, named(table).drop(columns=[field], errors="ignore"))
     columns = without_unseen(run, given, _frame_cell)
     shard = encoded(run, {**columns, field: [None] * len(table)})
     codec = run.vocabulary[field].codec
