@@ -35,6 +35,8 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     out.add_argument("--seed", type=int, default=0)
     out.add_argument("--judges", default=os.environ.get("OMNIFILL_JUDGES", sys.executable),
                      help="Python that has benchmarks/requirements-judges.txt")  # fmt: skip
+    out.add_argument("--peers", default=os.environ.get("OMNIFILL_PEERS"),
+                     help="Python that has benchmarks/requirements-peers.txt")  # fmt: skip
     return out
 
 
@@ -62,8 +64,18 @@ def omnifill(*words: object, out: Path | None = None) -> float:
 
 def judge(args: argparse.Namespace, script: str, *words: object) -> dict[str, Any]:
     """Run a judge in its own environment -> its figures."""
-    command = [args.judges, str(HERE / "judges" / script), *map(str, words)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    return _figures([args.judges, str(HERE / "judges" / script), *map(str, words)])
+
+
+def peer(python: str, script: str, *words: object) -> dict[str, Any]:
+    """Run a peer in its own environment, with as many threads as ours -> its figures."""
+    print("$", script, *words[:1], "…", file=sys.stderr, flush=True)
+    return _figures([python, str(HERE / "peers" / script), *map(str, words)])
+
+
+def _figures(command: list[str]) -> dict[str, Any]:
+    env = {**os.environ, "OMP_NUM_THREADS": str(THREADS), "MKL_NUM_THREADS": str(THREADS)}
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if result.returncode:
         sys.exit(f"{' '.join(command)} failed:\n{result.stderr}")
     figures: dict[str, Any] = json.loads(result.stdout.strip().splitlines()[-1])

@@ -16,6 +16,8 @@ def main() -> None:
     parser.add_argument("--only", choices=SCRIPTS, action="append")
     args = parser.parse_args()
     words = ["--work", str(args.work), "--seed", str(args.seed), "--judges", args.judges]
+    if args.peers:
+        words += ["--peers", args.peers]
     if args.quick:
         words.append("--quick")
     harness.need_data(args)

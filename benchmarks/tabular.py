@@ -1,9 +1,10 @@
 """Synthetic rows of a table: SDMetrics, XGBoost trained on them, copies, speed.
 
-    python benchmarks/tabular.py --data DIR [--budget 2m] [--quick]
+    python benchmarks/tabular.py --data DIR [--budget 2m] [--peers PYTHON] [--quick]
 
-Beside ours stand two dumb baselines: columns drawn independently of each other, and training
-rows drawn again (perfect but for being copies).
+Beside ours stand plain baselines: columns drawn independently of each other, training rows drawn
+again (perfect but for being copies), and a Gaussian copula. With `--peers`, CTGAN and
+mostlyai-engine train for as long as ours did, in the same run.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from __future__ import annotations
 import pandas as pd
 
 import harness
+
+PEERS = ("ctgan", "mostlyai")
 
 
 def main() -> None:
@@ -34,16 +37,26 @@ def main() -> None:
     again = train.sample(num, replace=True, random_state=args.seed)
     again.to_csv(args.work / "again.csv", index=False)
 
+    files = {"ours": made, "independent": args.work / "independent.csv",
+             "resampled": args.work / "again.csv"}  # fmt: skip
+    took = {}
+    pythons = {"copula": args.judges} | ({n: args.peers for n in PEERS} if args.peers else {})
+    for name, python in pythons.items():
+        files[name] = args.work / f"{name}.csv"
+        took[name] = harness.peer(python, "tabular.py", name, data / args.train, files[name],
+                                  "--rows", num, "--seconds", seconds,
+                                  "--seed", args.seed)  # fmt: skip
     figures = {"train_seconds": seconds, "generate_seconds": spent, "rows_per_second": num / spent}
-    for name, file in (("ours", made), ("independent", args.work / "independent.csv"),
-                       ("resampled", args.work / "again.csv")):  # fmt: skip
-        figures[name] = harness.judge(
+    for name, file in files.items():
+        judged = harness.judge(
             args, "tabular.py", data / args.train, data / args.test, file, "--target", args.target
         )
+        figures[name] = took.get(name, {}) | judged
     protocol = (
         f"`omnifill train {args.train} --budget {budget}`, then `omnifill generate -n {num}` "
         "(whole commands timed, start of Python included); judged against the training rows "
-        "(shapes, trends) and the published test rows (AUC)"
+        "(shapes, trends) and the published test rows (AUC); CTGAN for as many epochs as fit into "
+        "the same time, mostlyai-engine's TabularARGN told of it"
     )
     harness.keep("tabular", protocol, figures, ["pandas"], args.quick)
 
