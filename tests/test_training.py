@@ -382,9 +382,17 @@ def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
 
 
 def test_what_the_user_sets_is_never_decided_again() -> None:
-    mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0}}
+    mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0},
+            "train.ema": 0.5}  # fmt: skip
     recipe = Recipe().with_values(**mine)
     assert suited_to(recipe, 200.0, False) == recipe
+    assert suited_to(recipe, 2.0, False) == recipe
+
+
+def test_an_average_of_weights_is_kept_of_tables_that_are_not_small_and_have_no_texts() -> None:
+    assert suited_to(Recipe(), 3.0, False).train.ema == 0.98
+    assert suited_to(Recipe(), 200.0, False).train.ema == 0.0
+    assert suited_to(Recipe(), 3.0, True).train.ema == 0.0
 
 
 def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -56,8 +56,9 @@ class Plan:
     """(F,): fields that must not come out as <missing>."""
     partial: bool = False
     """Whether the last given field is the beginning of the first wanted one (a prompt)."""
-    best: bool = False
-    """Answer with the mode, or the median of ordered fields, instead of a draw."""
+    quantile: float | None = None
+    """Answer with this quantile of ordered fields (0.5: the median) and the mode of the others,
+    instead of a draw."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,7 +87,7 @@ class State:
         self.missing = np.zeros(num, bool)
         self.total = np.zeros(num, np.int64)  # slots chosen so far, over all fields
         self.id = np.zeros(num, np.int64)  # the last id chosen
-        self.left = np.full(num, 0.5)  # what is left of a quantile
+        self.left = np.full(num, plan.quantile or 0.0)  # what is left of a quantile
         self.seen: list[list[int]] = [[] for _ in range(num)]
 
     @property
@@ -267,8 +268,8 @@ class Autoregressive:
         """(n, C) scores -> (n,) columns."""
         stuck = ~torch.isfinite(scores).any(dim=1)
         scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
-        if plan.best:
-            return self._pick_best(state, at, scores)
+        if plan.quantile is not None:
+            return self._pick_best(plan.quantile, state, at, scores)
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
         scores = filtered(scores, self._sampling(plan, state, at))
         return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
@@ -280,13 +281,13 @@ class Autoregressive:
             return plan.sampling
         return replace(plan.sampling, min_p=TEXT_MIN_P)
 
-    def _pick_best(self, state: State, at: Ints, scores: Tensor) -> Ints:
-        """The median of ordered fields, the mode of the others."""
+    def _pick_best(self, quantile: float, state: State, at: Ints, scores: Tensor) -> Ints:
+        """The quantile of ordered fields, the mode of the others."""
         ordered = np.array(self.ordered)[state.field[at]]
         mode = choose(scores, torch.zeros(len(at)), greedy=True)[0].numpy()
-        median, left = choose(scores, torch.from_numpy(state.left[at]), greedy=False)
-        state.left[at] = np.where(ordered, left.numpy(), 0.5)
-        return np.where(ordered, median.numpy(), mode)
+        value, left = choose(scores, torch.from_numpy(state.left[at]), greedy=False)
+        state.left[at] = np.where(ordered, left.numpy(), quantile)
+        return np.where(ordered, value.numpy(), mode)
 
     def _move(
         self, plan: Plan, state: State, fields: Ints, alive: Ints, column: Ints,
@@ -318,7 +319,7 @@ class Autoregressive:
         over = alive[(done | cut)[alive]]
         state.place[over] += 1
         state.slot[over], state.state[over], state.missing[over] = 0, 0, False
-        state.left[over] = 0.5
+        state.left[over] = state.plan.quantile or 0.0
         for i in over:
             state.seen[i] = []
         return Step(

@@ -136,13 +136,13 @@ def fill(
 
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
-    sampling: Sampling, only: str | None = None,
+    sampling: Sampling, only: str | None = None, quantile: float = 0.5,
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
     """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
 
     Each blank is asked for by itself, given all known cells of its row, and a category gets its
-    most probable value; with `draw` the blanks of a row are drawn one after another, so that they
-    fit together.
+    most probable value, a number or date its median (or another `quantile`); with `draw` the
+    blanks of a row are drawn one after another, so that they fit together.
     """
     shard = encoded(run, columns)
     index = {name: run.schema.index(name) for name in columns}
@@ -177,7 +177,7 @@ def fill_columns(
         plan = Plan(
             shard, np.array([row for row, _ in part]), Orders(fields, wanted),
             np.arange(first, first + len(part)), seed, sampling, 512,
-            np.ones(len(run.vocabulary.fields), bool), best=not draw,
+            np.ones(len(run.vocabulary.fields), bool), quantile=None if draw else quantile,
         )  # fmt: skip
         sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
         steps = list(sampler(plan))

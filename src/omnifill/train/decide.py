@@ -26,6 +26,8 @@ TOKENS_PER_WEIGHT = 6.0
 """Tokens seen for each weight of the blocks at the size that `auto` picks (docs/log.md)."""
 OFTEN = 30.0
 """Epochs from which on a run is one over small data (docs/log.md)."""
+AVERAGE = 0.98
+"""Decay of the average of weights that rows of short values keep (docs/log.md)."""
 NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE_GUESS = 1.2e11
@@ -107,7 +109,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
     Dropout first, for texts later than for short rows; from `OFTEN` epochs on all orders at random
-    and a gentler rate (docs/log.md).
+    and a gentler rate. Before that, rows of short values keep an average of the weights, whose
+    shares of values are truer (docs/log.md).
     """
     first = 8.0 if has_text else 1.0
     dropout = round(min(0.3, max(0.0, 0.05 * math.log2(max(epochs, first) / first))), 3)
@@ -120,6 +123,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
         changes["form.mix"] = mix if often else MixSettings().model_dump()
     if recipe.train.lr is None:
         changes["train.lr"] = 0.005 if often else 0.02
+    if recipe.train.ema is None:
+        changes["train.ema"] = 0.0 if often or has_text else AVERAGE
     return recipe.with_values(**changes)
 
 
