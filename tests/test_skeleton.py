@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from tests.conftest import mixed_table
 from omnifill import api
 from omnifill.errors import DataError, Interrupted, RequestError, RunError, ValueRefused
 from omnifill.generate import likelihood
+from omnifill.recipe import MixSettings, Task
 from omnifill.train.checkpoint import hash_file
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
@@ -117,7 +119,7 @@ def test_category_scores_agree_with_probabilities(model: api.Model) -> None:
     assert (with_missing <= prob["tea"] + 1e-6).all()
 
 
-def test_a_category_beside_a_text_is_told_directly_and_by_bayes_rule(
+def test_a_category_is_told_by_bayes_rule_and_beside_a_text_directly_too(
     model: api.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table = mixed_table(24, seed=4)[["kind", "size", "note"]]
@@ -127,13 +129,37 @@ def test_a_category_beside_a_text_is_told_directly_and_by_bayes_rule(
     direct = model.probabilities(table, "kind")
     has_text = table["note"].notna()
     assert 0 < has_text.sum() < len(table)
-    pd.testing.assert_frame_equal(prob[~has_text], direct[~has_text])
-    for row in np.flatnonzero(has_text)[:8].tolist():
+    rows = [*np.flatnonzero(has_text)[:8].tolist(), *np.flatnonzero(~has_text)[:4].tolist()]
+    for row in rows:
         known = table.iloc[[row]].dropna(axis=1)
         joint = np.array([model.score(known.assign(kind=v))["row"].iloc[0] for v in prob.columns])
-        both = np.exp(joint - joint.max()) * direct.iloc[row].to_numpy()
-        both = np.sqrt(both) / np.sqrt(both).sum()
-        np.testing.assert_allclose(prob.iloc[row], both, rtol=1e-4)
+        both = np.exp(joint - joint.max())
+        if has_text.iloc[row]:
+            both = np.sqrt(both * direct.iloc[row].to_numpy())
+        np.testing.assert_allclose(prob.iloc[row], both / both.sum(), rtol=1e-4)
+
+
+def test_only_likely_values_are_asked_for_by_bayes_rule() -> None:
+    log_probs = np.log(np.array([[0.6, 0.399, 0.001], [0.999, 0.0005, 0.0005], [0.3, 0.3, 0.4]]))
+    near = likelihood._near(log_probs)
+    assert near.tolist() == [[True, True, False], [False, False, False], [True, True, True]]
+
+
+def test_bayes_rule_is_left_out_where_no_record_is_read_in_schema_order(
+    model: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = mixed_table(24, seed=4)[["kind", "size", "note"]]
+    with_bayes = model.probabilities(table, "kind")
+    for change in ({"mix": MixSettings(schema_order=0)},
+                   {"tasks": [Task(given=["note"], want=["kind"])]}):  # fmt: skip
+        form = model.run.recipe.form.model_copy(update=change)
+        recipe = model.run.recipe.model_copy(update={"form": form})
+        other = api.Model(dataclasses.replace(model.run, recipe=recipe))
+        alone = other.probabilities(table, "kind")
+        assert not np.allclose(alone, with_bayes)
+        with monkeypatch.context() as patch:
+            patch.setattr(likelihood, "MOST_VALUES", 0)
+            pd.testing.assert_frame_equal(model.probabilities(table, "kind"), alone)
 
 
 def test_fill_answers_with_the_most_probable_category(model: api.Model) -> None:

@@ -25,6 +25,7 @@ from omnifill.data.source import later, open_source
 from omnifill.data.stage import stage
 from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.baselines import generate_baseline
+from omnifill.evaluate.compare import compare_runs
 from omnifill.evaluate.report import check_report, write_report
 from omnifill.evaluate.run import evaluate_run
 from omnifill.form.layout import check_tasks
@@ -177,15 +178,25 @@ class Model:
         """
         if report is not None:
             check_report(Path(report))
-        if data is None:
-            unseen = staged_columns(self.run.folder, "test")
-        else:
-            source = open_source(data, later(self.run.recipe.data))
-            unseen = tables.read_columns(self.run, source)
-        found = evaluate_run(self.run, unseen, *self._learned_from())
+        found = evaluate_run(self.run, self._unseen(data), *self._learned_from())
         if report is not None:
             write_report(self.run, found, Path(report))
         return found.figures
+
+    def compare(self, other: Model, data: Data | None = None) -> dict[str, Any]:
+        """This model (a) and another (b) on the same unseen records, with paired tests.
+
+        `data`: records that neither has seen; without it both must have kept the same ones aside.
+        Raises RequestError where there is nothing to compare.
+        """
+        ours, theirs = self._unseen(data), other._unseen(data)
+        shared = [name for name in ours if name in theirs]
+        if data is None and any(ours[name] != theirs[name] for name in shared):
+            raise RequestError(
+                "the two runs kept different records aside, so one may have learned from the "
+                "other's; name records that neither has seen: omnifill evaluate A B DATA"
+            )
+        return compare_runs((self.run, ours), (other.run, theirs))
 
     def baseline(
         self, name: str, n: int = 1, *, given: Mapping[str, Any] | None = None, seed: int = 0
@@ -196,6 +207,13 @@ class Model:
         """
         train, valid = self._learned_from()
         return generate_baseline(self.run, name, n, train, valid, given=given or {}, seed=seed)
+
+    def _unseen(self, data: Data | None) -> dict[str, list[Any]]:
+        """Records to measure on: `data`, or those that training kept aside."""
+        if data is None:
+            return staged_columns(self.run.folder, "test")
+        source = open_source(data, later(self.run.recipe.data))
+        return tables.read_columns(self.run, source)
 
     def _learned_from(self) -> tuple[dict[str, list[Any]], dict[str, list[Any]]]:
         """The run's training and validation parts; empty where its data/ was taken away."""

@@ -88,7 +88,7 @@ class RunFolder:
             raise RunError(f"{self.path}: there is no such run folder")
         if not self.path.is_dir():
             raise RunError(f"{self.path}: is a file; a run is the folder that `train` wrote")
-        if not (self.path / "run.json").exists():
+        if not is_run(self.path):
             raise RunError(f"{self.path}: is not a run folder (no run.json in it)")
         state = self.read_json("run.json")
         if not isinstance(state, dict) or not isinstance(state.get("format"), int):
@@ -200,6 +200,11 @@ def codec_folders(schema: Schema) -> dict[str, str]:
         kind = spec.codec.rpartition(":")[2]
         out[spec.name] = f"shared-{kind}" if shared else f"{index:04d}"
     return out
+
+
+def is_run(path: Path) -> bool:
+    """Whether a run's folder is there, whole or not."""
+    return (path / "run.json").exists()
 
 
 @dataclass(frozen=True, eq=False)

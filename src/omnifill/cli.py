@@ -273,23 +273,36 @@ def fill(
 
 
 @app.command(epilog="Examples: omnifill evaluate run · omnifill evaluate run new.csv --json · "
-             "omnifill evaluate run --report report.html")  # fmt: skip
+             "omnifill evaluate run --report report.html · "
+             "omnifill evaluate run other-run")  # fmt: skip
 def evaluate(
     run: RunArg,
     data: Annotated[list[str] | None, typer.Argument(
-        help="Unseen records; default: the run's own test part.", metavar="[DATA]")] = None,
+        help="Another run, to set beside it; unseen records (default: the run's own test part).",
+        metavar="[RUN] [DATA]")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     report: Annotated[Path | None, typer.Option(
         help="Write a page to look at: figures, pictures, samples, what to distrust.")] = None,
     allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
-    """Measure quality on records that the model has not seen, beside plain baselines."""
+    """Measure quality on records that the model has not seen, beside plain baselines; or two runs
+    side by side, with a paired test of each difference."""
     from omnifill import api
+    from omnifill.artifact import is_run
+    from omnifill.evaluate.compare import render_comparison
     from omnifill.evaluate.run import render
 
     model = api.load(run, allow_code or ())
-    result = model.evaluate(_data(data) if data else None, report=report)
-    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else render(result))
+    if data and is_run(Path(data[0])):
+        if report is not None:
+            raise RequestError("--report shows one run; leave out the other")
+        other = api.load(data[0], allow_code or ())
+        result = model.compare(other, _data(data[1:]) if data[1:] else None)
+        shown = render_comparison(result, (str(run), data[0]))
+    else:
+        result = model.evaluate(_data(data) if data else None, report=report)
+        shown = render(result)
+    typer.echo(json.dumps(result, ensure_ascii=False) if as_json else shown)
 
 
 @app.command()

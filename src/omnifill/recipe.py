@@ -326,7 +326,9 @@ def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
 def _set_path(tree: dict[str, Any], path: str, value: Any) -> None:
     *parents, last = _split_path(path)
     for key in parents:
-        child = tree.setdefault(key, {})
+        child = tree.get(key)
+        if child is None:
+            child = tree[key] = {}
         if not isinstance(child, dict):
             raise RecipeError(f"{path}: {key!r} holds a value, not further keys")
         tree = child
@@ -352,6 +354,8 @@ PLAIN = {
     "dict_type": "must be a group of settings, key: value",
     "bool_type": "must be true or false",
     "string_type": "must be a text; put it in quotes",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
 }
 """pydantic's words for what a person of no Python expects to read differently."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from omnifill import api
 from omnifill.errors import RequestError
 from omnifill.evaluate.measures import off_by, reliability
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
 
 
@@ -75,6 +78,38 @@ def test_every_field_is_described_measured_drawn_and_shown(report: Path, model: 
     assert {"likeliest", "middle", "least likely"} <= {
         text.split(",")[0] for text in page.text if " nats" in text
     }
+
+
+def test_what_a_text_has_from_the_training_part_is_marked(tmp_path: Path) -> None:
+    table = mixed_table(300)
+    table["note"] = [f"the very same words in every note, and {i % 7}" for i in range(300)]
+    recipe = {"model": {"size": "nano"}, "schema": {"fields": {"note": {"type": "text"}}}}
+    model = api.train(table, tmp_path / "run", steps=120, recipe=recipe)
+    model.evaluate(report=tmp_path / "report.html")
+    marked = re.findall(r"<mark title[^>]*>([^<]*)</mark>", (tmp_path / "report.html").read_text())
+    assert marked and all(any(m in note for note in table["note"]) for m in marked)
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="there is no chromium")
+def test_a_browser_shows_the_page_light_and_dark(report: Path, tmp_path: Path) -> None:
+    from matplotlib.image import imread
+
+    corners = []
+    for scheme in ("1", "0"):  # light, dark
+        shot = tmp_path / f"page{scheme}.png"
+        done = subprocess.run(
+            [str(CHROMIUM), "--headless", "--no-sandbox", "--disable-gpu",
+             "--enable-logging=stderr", "--host-resolver-rules=MAP * ~NOTFOUND",
+             "--window-size=1000,3000",
+             f"--user-data-dir={tmp_path / 'profile'}", f"--screenshot={shot}",
+             f"--blink-settings=preferredColorScheme={scheme}", report.as_uri()],
+            capture_output=True, text=True, timeout=120, check=True,
+        )  # fmt: skip
+        assert "CONSOLE" not in done.stderr  # no error of the page's own
+        picture = imread(shot)
+        assert picture[:, :, :3].std() > 0.05  # something is drawn
+        corners.append(float(picture[2, 2, :3].mean()))
+    assert corners[0] > 0.95 and corners[1] < 0.2
 
 
 def test_the_same_run_gives_the_same_page(report: Path, model: api.Model, tmp_path: Path) -> None:

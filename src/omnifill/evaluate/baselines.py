@@ -10,7 +10,7 @@ import pandas as pd
 
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RequestError, unknown_name
-from omnifill.evaluate.evaluation import Columns
+from omnifill.evaluate.evaluation import Columns, size
 from omnifill.evaluate.ngram import Ngram
 from omnifill.evaluate.template import Template
 from omnifill.generate import requests
@@ -47,7 +47,7 @@ def generate_baseline(
     if not texts:
         raise RequestError("--baseline makes texts, and this run has no text to make")
     train, valid = (_where(part, request.given) for part in (train, valid))
-    if not _size(train):
+    if not size(train):
         raise RequestError(f"--baseline: no training row has {dict(given)}")
     columns = independent({n: train[n] for n in request.want}, num, seed)
     for text in texts:
@@ -58,13 +58,13 @@ def generate_baseline(
 
 def _where(columns: Columns, given: Mapping[str, Any]) -> Columns:
     """The rows that have the given values."""
-    rows = [i for i in range(_size(columns)) if all(columns[n][i] == v for n, v in given.items())]
+    rows = [i for i in range(size(columns)) if all(columns[n][i] == v for n, v in given.items())]
     return {name: [values[i] for i in rows] for name, values in columns.items()}
 
 
 def resampled(train: Columns, num: int, seed: int) -> dict[str, list[Any]]:
     """Training rows drawn with replacement: perfect shapes, and nothing but copies."""
-    rows = np.random.default_rng(seed).integers(0, _size(train), num)
+    rows = np.random.default_rng(seed).integers(0, size(train), num)
     return {name: [values[i] for i in rows] for name, values in train.items()}
 
 
@@ -75,7 +75,3 @@ def independent(train: Columns, num: int, seed: int) -> dict[str, list[Any]]:
         name: [values[i] for i in rng.integers(0, len(values), num)]
         for name, values in train.items()
     }
-
-
-def _size(columns: Columns) -> int:
-    return len(next(iter(columns.values()))) if columns else 0

@@ -15,12 +15,18 @@ from typing import Any
 
 import numpy as np
 
+from omnifill.evaluate.associations import hang_together
 from omnifill.evaluate.evaluation import Columns, Evaluation
+from omnifill.evaluate.intervals import interval
 from omnifill.evaluate.rows import column_shapes, is_number
 from omnifill.types import ABSENT
 
 ENOUGH = 100
 """Records below which most rules keep silent: anything may be chance."""
+BY_HEART = 1.5
+"""How much less likely unseen records are than training ones where a model has over-fitted."""
+NO_SPAN = 10
+"""Characters that say nothing when they stand in training too: a word."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +42,7 @@ class Flag:
 def flags(found: Evaluation) -> list[dict[str, str]]:
     """Every rule that fires, as plain data."""
     rules = [
-        leaked_rows, leaked_column, copied, collapsed, worse_than_plain, unlearnable,
+        leaked_rows, leaked_column, over_fitted, copied, collapsed, worse_than_plain, unlearnable,
         unseen_group, failed_group, drifted, repeated_rows, constant, told_apart,
     ]  # fmt: skip
     return [asdict(flag) for rule in rules for flag in rule(found)]
@@ -109,15 +115,28 @@ def constant(e: Evaluation) -> Iterator[Flag]:
 def unlearnable(e: Evaluation) -> Iterator[Flag]:
     """A category about which the other columns say nothing: shuffled labels, or pure chance."""
     for name in e.names:
-        loss = e.ours(name, "log_loss")
-        if e.schema[name].type != "category" or loss is None or len(e.names) < 3:
+        loss = e.samples.get((name, "log_loss"))
+        if e.schema[name].type != "category" or loss is None or len(e.names) < 2:
             continue
         counts = Counter(v for v in e.train[name] if v is not None)
-        plain = _entropy(counts) * log(2)
-        if loss["n"] >= ENOUGH and plain > 0.3 and loss["low"] > 0.97 * plain:
+        share = {value: num / counts.total() for value, num in counts.items()}
+        asked = [i for i in np.flatnonzero(~np.isnan(loss)).tolist()
+                 if e.held_out[name][i] in share]  # fmt: skip
+        if len(asked) < ENOUGH or _entropy(counts) * log(2) < 0.3:
+            continue
+        plain = np.array([-log(share[e.held_out[name][i]]) for i in asked])
+        gain = interval(plain - loss[asked])
+        usual = e.baseline("logistic", name, "log_loss")
+        others = [v for other, v in e.coded[0].items() if other != name]
+        if (usual and usual["high"] < plain.mean()) or any(
+            hang_together(e.coded[0][name], other) for other in others
+        ):
+            continue  # the columns do tell, if little; what is wrong is the model
+        if gain["high"] < 0.05 * plain.mean():
             yield Flag("nothing tells this column", name,
-                       f"log loss {loss['value']:.3f}, and {plain:.3f} by its frequencies alone: "
-                       "are its labels shuffled, or joined to the wrong records?")  # fmt: skip
+                       f"log loss {loss[asked].mean():.3f}, and {plain.mean():.3f} by its "
+                       "frequencies alone: are its labels shuffled, or joined to the wrong "
+                       "records?")  # fmt: skip
 
 
 # --- the model -----------------------------------------------------------------------------
@@ -131,9 +150,19 @@ def copied(e: Evaluation) -> Iterator[Flag]:
                    f"the training part, {real['value']:.1%} of the held-out ones")  # fmt: skip
     for name in e.names:
         span, beside = e.ours(name, "copied_span"), e.baseline("held_out", name, "copied_span")
-        if span and beside and span["low"] > 1.5 * beside["high"]:
+        if span and beside and span["low"] > max(1.5 * beside["high"], NO_SPAN):
             yield Flag("copied texts", name, f"their longest copied span has {span['value']:.0f} "
                        f"characters on average, real ones' {beside['value']:.0f}")  # fmt: skip
+
+
+def over_fitted(e: Evaluation) -> Iterator[Flag]:
+    """Training records far more likely to the model than unseen ones: it has them by heart."""
+    measures = [("", "nats"), *((name, "bits_per_byte") for name in e.names)]
+    for name, measure in measures:
+        unseen, seen = e.ours(name, measure), e.baseline("training", name, measure)
+        if unseen and seen and unseen["low"] > BY_HEART * seen["high"]:
+            yield Flag("over-fitting", name, f"{measure.replace('_', ' ')}: {seen['value']:.3g} "
+                       f"on training records, {unseen['value']:.3g} on unseen ones")  # fmt: skip
 
 
 def collapsed(e: Evaluation) -> Iterator[Flag]:
@@ -141,7 +170,8 @@ def collapsed(e: Evaluation) -> Iterator[Flag]:
     real, _, made = e.coded
     for name in real:
         there, ours = _shares(real[name]), _shares(made[name])
-        if len(made[name]) >= 20 and ours.max() > 0.5 + 0.5 * there.max():
+        rest = (1 - there.max()) * len(made[name])  # records that should have another value
+        if rest >= 10 and ours.max() > 0.5 + 0.5 * there.max():
             yield Flag("a collapsed column", name, f"one value fills {ours.max():.0%} of what is "
                        f"generated, the commonest real one {there.max():.0%}")  # fmt: skip
     for name in e.names:

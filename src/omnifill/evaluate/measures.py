@@ -1,10 +1,11 @@
 """How good a model is on records that it has not seen, field by field.
 
 Text: bits per byte and perplexity per token, in schema order (the exact likelihood). Category:
-accuracy and log loss given all other fields. Number and datetime: mean absolute error of the
-median given all other fields, as it is and as a share of the values' standard deviation. Rows:
-nats of the whole record. Every measure has a 95 % interval and its number of samples. Beside
-them stand the plainest baselines: the most frequent category, the median.
+accuracy, log loss, calibration and confusion given all other fields. Number and datetime: mean
+absolute error of the median given all other fields, as it is and as a share of the values'
+standard deviation, and how often the truth lies between the model's 5 % and 95 % quantiles.
+Rows: nats of the whole record. Every measure has a 95 % interval and its number of samples.
+Beside them stand the plainest baselines: the most frequent category; the training quantiles.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ import torch
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.errors import DataError
+from omnifill.evaluate.evaluation import Columns, Figures, Samples
 from omnifill.evaluate.intervals import Measure, interval, interval_of
 from omnifill.form.encode import without_unknown
 from omnifill.form.layout import Former
@@ -28,58 +30,78 @@ from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.generate.tables import encoded, fill_columns
 from omnifill.progress import Progress
-from omnifill.types import ABSENT, Floats
+from omnifill.types import ABSENT, Floats, Ints
 
 GROUPS = 20
 """Values of a category that get figures of their own: the most frequent ones."""
 GROUP_ROWS = 10
 """Records below which a group gets none."""
+MOST_ROWS = 2000
+"""Records that fields are asked for, each given the others."""
+OUTER = (0.05, 0.95)
+"""Quantiles that nine truths of ten should lie between."""
+MOST_SHOWN = 12
+"""Values of a category in its table of confusion; the rest are one."""
 
 
-def evaluate_known(
-    run: LoadedRun, columns: Mapping[str, list[Any]],
-    train: Mapping[str, Sequence[Any]] | None = None, limit: int = 2000,
-) -> dict[str, Any]:  # fmt: skip
-    """All measures on canonical columns; conditional ones on at most `limit` rows.
+class Known:
+    """Figures as they come in, and the samples that each is the mean of."""
+
+    def __init__(self) -> None:
+        self.figures: Figures = {
+            "fields": {}, "rows": {}, "baselines": {}, "calibration": {}, "confusion": {},
+        }  # fmt: skip
+        self.samples: Samples = {}
+
+    def add(self, field: str, measure: str, samples: Floats) -> None:
+        """(N,): what each record says; NaN: nothing. `field` '': whole records."""
+        self.samples[field, measure] = samples
+        part = self.figures["fields"].setdefault(field, {}) if field else self.figures["rows"]
+        part[measure] = interval(samples[~np.isnan(samples)])
+
+    def plain(self, field: str, measure: str, samples: Floats) -> None:
+        """The same of the plainest baseline."""
+        base = self.figures["baselines"].setdefault(
+            "most_frequent_or_median", {"fields": {}, "rows": {}}
+        )
+        part = base["fields"].setdefault(field, {})
+        part[measure] = interval(samples[~np.isnan(samples)])
+
+
+def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = None) -> Known:
+    """All measures on canonical columns; those of fields on at most `MOST_ROWS` rows.
 
     The plain baseline of a number is the median of `train`, or without it that of the rows.
     """
-    known = train or {}
     num = len(next(iter(columns.values()))) if columns else 0
     if num == 0:
         raise DataError("nothing to evaluate on: there are no rows (the test part is empty?)")
-    out: dict[str, Any] = {"fields": {}, "rows": {}, "baselines": {}, "calibration": {}}
+    out = Known()
     if is_text(run.vocabulary):
         name = run.schema.names[0]
-        out["fields"][name] = text_measures(run, encoded(run, columns), columns[name])
+        out.figures["fields"][name] = text_measures(run, encoded(run, columns), columns[name])
         return out
-    columns, _ = without_unknown(run.vocabulary, columns)
+    columns, _ = without_unknown(run.vocabulary, {n: list(v) for n, v in columns.items()})
     nats = schema_nats(run, encoded(run, columns), columns)
-    out["rows"]["nats"] = interval(nats.sum(axis=1))
-    out["groups"] = group_figures(run, columns, nats)
-    some = {n: v[:limit] for n, v in columns.items()}
-    base: dict[str, Any] = {}
+    out.add("", "nats", nats.sum(axis=1))
+    out.figures["groups"] = group_figures(run, columns, nats)
+    some = {n: v[:MOST_ROWS] for n, v in columns.items()}
     for spec in run.schema.fields:
         if spec.name not in columns:
             continue
         values = columns[spec.name]
         if all(value is None for value in values):
             continue  # nothing to compare with
+        own = nats[:, run.schema.index(spec.name)]
         if run.vocabulary[spec.name].slots is None:
-            own = nats[:, run.schema.index(spec.name)]
-            out["fields"][spec.name] = bits_per_byte(own, values)
+            add_bits(out, spec.name, own, values)
         elif spec.type == "category":
-            found, base[spec.name], points = category_measures(run, some, spec.name)
-            out["fields"][spec.name], out["calibration"][spec.name] = found, points
+            add_category(out, run, some, spec.name)
         elif spec.type in ("number", "datetime"):
-            out["fields"][spec.name], base[spec.name] = number_measures(
-                run, some, spec.name, known.get(spec.name, ())
-            )
+            add_number(out, run, some, spec.name, (train or {}).get(spec.name, ()))
         else:
-            there = [i for i, v in enumerate(values) if v is not None]
-            own = nats[there, run.schema.index(spec.name)] / math.log(2)
-            out["fields"][spec.name] = {"bits": interval(own)}
-    out["baselines"]["most_frequent_or_median"] = {"fields": base, "rows": {}}
+            there = np.array([v is not None for v in values], bool)
+            out.add(spec.name, "bits", np.where(there, own / math.log(2), np.nan))
     return out
 
 
@@ -164,44 +186,63 @@ def half_overlapping(shard: Shard, context: int) -> tuple[Any, Any, Any]:
     return np.array(starts), np.array(lens), np.array(skips)
 
 
-def bits_per_byte(nats: Floats, texts: Sequence[str | None]) -> dict[str, Measure]:
+def bits_per_byte(nats: Floats, texts: Sequence[str | None]) -> Measure:
     """Bits per byte of one text field among others, over its rows that are not missing."""
     there = np.array([isinstance(t, str) for t in texts], bool)
     size = np.array([len(t.encode()) if isinstance(t, str) else 0 for t in texts], float)
     bits, size = nats[there] / math.log(2), size[there]
-    return {"bits_per_byte": interval_of(
-        lambda i: float(bits[i].sum() / max(size[i].sum(), 1)), len(bits)
-    )}  # fmt: skip
+    return interval_of(lambda i: float(bits[i].sum() / max(size[i].sum(), 1)), len(bits))
+
+
+def add_bits(out: Known, name: str, nats: Floats, texts: Sequence[str | None]) -> None:
+    """Bits per byte; a record's sample is its bits by the mean size, so that they add up."""
+    size = np.array([len(t.encode()) if isinstance(t, str) else np.nan for t in texts], float)
+    out.figures["fields"].setdefault(name, {})["bits_per_byte"] = bits_per_byte(nats, texts)
+    scale = math.log(2) * max(float(np.nanmean(size)), 1.0)
+    out.samples[name, "bits_per_byte"] = np.where(np.isnan(size), np.nan, nats / scale)
 
 
 # --- categories, numbers and dates ---------------------------------------------------------
 
 
-def category_measures(
-    run: LoadedRun, columns: Mapping[str, list[Any]], name: str
-) -> tuple[dict[str, Measure], dict[str, Measure], list[tuple[float, float, int]]]:
-    """The model, the most frequent training value, and the calibration curve of the former."""
-    field = run.vocabulary[name]
-    there = [i for i, v in enumerate(columns[name]) if v is not None]
-    unseen = [i for i in there if columns[name][i] is ABSENT]
-    there = [i for i in there if columns[name][i] is not ABSENT]
+def add_category(out: Known, run: LoadedRun, columns: Mapping[str, list[Any]], name: str) -> None:
+    """The model, the most frequent training value, calibration and confusion."""
+    codec = run.vocabulary[name].codec
+    values = columns[name]
+    there = np.array([v is not None and v is not ABSENT for v in values], bool)
     # A value that training never saw cannot be named: a wrong answer, of no likelihood.
-    wrong = np.zeros(len(unseen))
-    if not there:
-        return {"accuracy": interval(wrong)}, {"accuracy": interval(wrong)}, []
-    some = {n: [v[i] for i in there] for n, v in columns.items()}
-    codes = field.codec.encode_many(some[name])[0]
-    log_probs = category_log_probs(run, encoded(run, some), name)
-    right = (log_probs.argmax(axis=1) == codes).astype(float)
-    sure = np.exp(log_probs.max(axis=1))
-    ours = {
-        "accuracy": interval(np.append(right, wrong)),
-        "log_loss": interval(-log_probs[np.arange(len(codes)), codes]),
-        "calibration_error": interval_of(lambda i: off_by(reliability(sure[i], right[i])),
-                                         len(right), 100),
-    }  # fmt: skip
-    commonest = np.append(codes == 0, wrong).astype(float)  # codes are in order of frequency
-    return ours, {"accuracy": interval(commonest)}, reliability(sure, right)
+    right = np.where([v is ABSENT for v in values], 0.0, np.nan)
+    plain, loss = right.copy(), np.full(len(values), np.nan)
+    if there.any():
+        some = {n: [v[i] for i in np.flatnonzero(there)] for n, v in columns.items()}
+        codes = codec.encode_many(some[name])[0]
+        log_probs = category_log_probs(run, encoded(run, some), name)
+        answers = log_probs.argmax(axis=1)
+        right[there] = answers == codes
+        plain[there] = codes == 0  # codes are in order of frequency
+        loss[there] = -log_probs[np.arange(len(codes)), codes]
+    out.add(name, "accuracy", right)
+    out.plain(name, "accuracy", plain)
+    if not there.any():
+        return
+    out.add(name, "log_loss", loss)
+    sure, hit = np.exp(log_probs.max(axis=1)), right[there]
+    out.figures["fields"][name]["calibration_error"] = interval_of(
+        lambda i: off_by(reliability(sure[i], hit[i])), len(hit), 200
+    )
+    out.figures["calibration"][name] = reliability(sure, hit)
+    labels = [str(codec.decode(np.array([code]))) for code in range(min(codec.size, MOST_SHOWN))]
+    out.figures["confusion"][name] = confusion(labels, codes, answers)
+
+
+def confusion(labels: Sequence[str], truth: Ints, answers: Ints) -> dict[str, Any]:
+    """How often each value (rows) was answered by each (columns); the rarest are one, at last."""
+    size = len(labels) + 1
+    cells = np.minimum(truth, size - 1) * size + np.minimum(answers, size - 1)
+    counts = np.bincount(cells, minlength=size * size).reshape(size, size)
+    if not counts[-1].any() and not counts[:, -1].any():
+        return {"values": list(labels), "counts": counts[:-1, :-1].tolist()}
+    return {"values": [*labels, "(others)"], "counts": counts.tolist()}
 
 
 def reliability(sure: Floats, right: Floats) -> list[tuple[float, float, int]]:
@@ -219,21 +260,32 @@ def off_by(points: Sequence[tuple[float, float, int]]) -> float:
     return sum(num * abs(sure - right) for sure, right, num in points) / max(total, 1)
 
 
-def number_measures(
-    run: LoadedRun, columns: Mapping[str, list[Any]], name: str, known: Sequence[Any]
-) -> tuple[dict[str, Measure], dict[str, Measure]]:
-    """Absolute error of the median given the other fields, and of the median of the `known`."""
-    there = [i for i, v in enumerate(columns[name]) if v is not None]
-    some = {n: [v[i] for i in there] for n, v in columns.items()}
-    truth = np.array(some[name], float)
-    asked: dict[str, list[Any]] = {**some, name: [None] * len(there)}
+def add_number(
+    out: Known, run: LoadedRun, columns: Mapping[str, list[Any]], name: str, known: Sequence[Any]
+) -> None:
+    """The median and the outer quantiles given the other fields, and those of the `known`."""
+    values = columns[name]
+    there = np.array([v is not None for v in values], bool)
+    truth = np.array([np.nan if v is None else v for v in values], float)
+    spread = float(np.nanstd(truth)) or 1.0
+    some = {n: [v[i] for i in np.flatnonzero(there)] for n, v in columns.items()}
     # Other blanks of the row stay blank: only this field is asked for.
-    answers = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=name)[name]
-    error = np.abs(np.array([answers[i] for i in range(len(there))], float) - truth)
-    spread = float(truth.std()) or 1.0
-    plain = [v for v in known if v is not None]
-    base = np.abs(np.median(np.array(plain, float) if plain else truth) - truth)
-    return (
-        {"absolute_error": interval(error), "normalised_error": interval(error / spread)},
-        {"absolute_error": interval(base), "normalised_error": interval(base / spread)},
-    )
+    asked: dict[str, list[Any]] = {**some, name: [None] * int(there.sum())}
+
+    def at(quantile: float) -> Floats:
+        answers = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=name,
+                               quantile=quantile)[name]  # fmt: skip
+        whole = np.full(len(values), np.nan)
+        whole[there] = [answers[i] for i in range(int(there.sum()))]
+        return whole
+
+    given = np.array([v for v in known if v is not None] or truth[there], float)
+    ours = [at(q) for q in (0.5, *OUTER)]
+    flat = [np.where(there, np.quantile(given, q), np.nan) for q in (0.5, *OUTER)]
+    for add, (middle, low, high) in ((out.add, ours), (out.plain, flat)):
+        error = np.abs(middle - truth)
+        inside = ((low <= truth) & (truth <= high)).astype(float)
+        add(name, "absolute_error", error)
+        add(name, "normalised_error", error / spread)
+        add(name, "coverage_90", np.where(there, inside, np.nan))
+        add(name, "width_90", (high - low) / spread)

@@ -127,22 +127,43 @@ def categories(name: str, real: Mapping[str, float], made: Mapping[str, float]) 
     return _svg(figure, f"{name}: shares of real and generated values")
 
 
-def trends(names: Sequence[str], scores: Mapping[tuple[str, str], float]) -> str:
-    """How alike every pair of columns hangs together in real and generated rows."""
-    grid = np.full((len(names), len(names)), np.nan)
+def grid(
+    names: Sequence[str], scores: Mapping[tuple[str, str], float], low: float, title: str
+) -> str:
+    """A figure for every pair of columns, from `low` (or the least) to 1."""
+    cells = np.full((len(names), len(names)), np.nan)
     for (a, b), score in scores.items():
         i, j = names.index(a), names.index(b)
-        grid[i, j] = grid[j, i] = score
+        cells[i, j] = cells[j, i] = score
     side = max(2.4, 0.9 + 0.26 * len(names))
     figure, axes = _figure(side + 1.0, side)
-    image = axes.imshow(grid, vmin=min(0.8, float(np.nanmin(grid))), vmax=1, cmap="viridis")
+    image = axes.imshow(cells, vmin=min(low, float(np.nanmin(cells))), vmax=1, cmap="viridis")
     axes.set_xticks(range(len(names)), [_shown(n, 14) for n in names], rotation=90)
     axes.set_yticks(range(len(names)), [_shown(n, 14) for n in names])
+    _bar(figure, axes, image)
+    _dress(axes, title)
+    return _svg(figure, f"{title}: pairs of columns")
+
+
+def confusion(name: str, values: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
+    """How often each value (rows) was answered by each (columns), as shares of the row."""
+    cells = np.array(counts, float)
+    cells /= np.maximum(cells.sum(axis=1, keepdims=True), 1)
+    side = max(1.9, 1.0 + 0.2 * len(values))
+    figure, axes = _figure(side + 0.9, side)
+    image = axes.imshow(cells, vmin=0, vmax=1, cmap="viridis")
+    labels = [_shown(v, 12) for v in values]
+    axes.set_xticks(range(len(values)), labels, rotation=90)
+    axes.set_yticks(range(len(values)), labels)
+    _bar(figure, axes, image)
+    _dress(axes, name)
+    return _svg(figure, f"{name}: true values (rows) and answers (columns)")
+
+
+def _bar(figure: Any, axes: Any, image: Any) -> None:
     bar = figure.colorbar(image, ax=axes, shrink=0.8)
     bar.ax.tick_params(colors=INK, labelsize=7)
     bar.outline.set_visible(False)
-    _dress(axes)
-    return _svg(figure, "pair trends of all columns")
 
 
 def calibration(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str:

@@ -13,9 +13,12 @@ import numpy as np
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.sink import check_place
+from omnifill.data.values import to_native, to_text
 from omnifill.errors import RequestError
 from omnifill.evaluate import plots
+from omnifill.evaluate.associations import associations
 from omnifill.evaluate.evaluation import Columns, Evaluation
+from omnifill.evaluate.flags import NO_SPAN
 from omnifill.evaluate.memory import nearest
 from omnifill.evaluate.rows import pair_trends
 from omnifill.files import write_atomic
@@ -25,11 +28,18 @@ from omnifill.generate.likelihood import schema_nats
 MOST_FIELDS = 40
 """Columns that are drawn."""
 MOST_GROUPS = 12
+MOST_CONFUSED = 12
+"""Groups, and categories with a table of confusion."""
 CELL = 600
 """Characters of a cell that are shown."""
 RANKS = ("likeliest", "middle", "least likely")
 EACH = 3
 """Samples of each rank."""
+ORDER = (
+    "most_frequent_or_median", "logistic", "iterative", "ngram", "template", "training",
+    "held_out", "independent", "resampled",
+)  # fmt: skip
+"""Baselines from left to right."""
 LABELS = {"most_frequent_or_median": "plain", "held_out": "real", "": "value"}
 
 
@@ -57,7 +67,7 @@ def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
     """All that stands on the page."""
     state = run.folder.read_state()
     metrics = [json.loads(line) for line in run.folder.read("metrics.jsonl").splitlines()]
-    labels = list(found.figures["baselines"])
+    labels = sorted(found.figures["baselines"], key=ORDER.index)
     return {
         "title": run.folder.path.resolve().name,
         "summary": _summary(run, state),
@@ -71,11 +81,16 @@ def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
         "figures": list(_rows(found, labels)),
         "groups": _groups(found),
         "distributions": list(_distributions(found)),
-        "trends": _trends(found),
+        "pairs": list(_pairs(found)),
+        "confusion": [
+            plots.confusion(name, table["values"], table["counts"])
+            for name, table in list(found.figures.get("confusion", {}).items())[:MOST_CONFUSED]
+        ],
         "calibration": plots.calibration(found.figures["calibration"])
         if found.figures.get("calibration") else "",
         "samples": list(_samples(run, found)),
         "names": list(found.made),
+        "has_texts": any(run.vocabulary[name].slots is None for name in found.made),
         "commands": _commands(run),
         "real_colour": plots.REAL,
         "made_colour": plots.MADE,
@@ -161,13 +176,18 @@ def _shares(values: Sequence[Any]) -> dict[str, float]:
     return {value: num / len(values) for value, num in counts.items()}
 
 
-def _trends(found: Evaluation) -> str:
+def _pairs(found: Evaluation) -> Iterator[str]:
+    """Maps of all pairs of columns: how they hang together, and how well that was learnt."""
     if not found.made or len(found.coded[0]) < 3:
-        return ""
-    scores = pair_trends(found.coded[0], found.coded[2])
-    names = list(found.coded[0])[:MOST_FIELDS]
-    kept = {pair: s for pair, s in scores.items() if pair[0] in names and pair[1] in names}
-    return plots.trends(names, kept) if kept else ""
+        return
+    real, made = ({n: part[n] for n in list(part)[:MOST_FIELDS]} for part in found.coded[::2])
+    for part, title in ((real, "real records"), (made, "generated records")):
+        scores = associations(part)
+        if scores:
+            yield plots.grid(list(real), scores, 0.0, title)
+    scores = pair_trends(real, made)
+    if scores:
+        yield plots.grid(list(real), scores, 0.8, "how much was kept")
 
 
 # --- samples -------------------------------------------------------------------------------
@@ -189,17 +209,32 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
     for rank, rows in chosen.items():
         for row in rows.tolist():
             sample = {
-                "rank": rank, "nats": f"{nats[row]:.1f}", "cells": _cells(found.made, row),
+                "rank": rank, "nats": f"{nats[row]:.1f}",
+                "cells": [
+                    _split(cell, found.copied.get(name, {}).get(found.made[name][row], ""))
+                    for name, cell in zip(found.made, _cells(run, found.made, row), strict=True)
+                ],
             }  # fmt: skip
             if made:
                 apart, place = nearest({n: v[row : row + 1] for n, v in made.items()}, real)
-                sample["closest"] = _cells({n: found.train[n] for n in found.made}, int(place[0]))
+                sample["closest"] = _cells(
+                    run, {n: found.train[n] for n in found.made}, int(place[0])
+                )
                 sample["distance"] = f"{apart[0]:.3f}"
             yield sample
 
 
-def _cells(columns: Columns, row: int) -> list[str]:
-    cells = ["" if values[row] is None else str(values[row]) for values in columns.values()]
+def _split(cell: str, span: str) -> tuple[str, str, str]:
+    """What stands before a copied span, the span, and what stands behind it."""
+    if len(span) < NO_SPAN or span not in cell:
+        return cell, "", ""
+    before, _, after = cell.partition(span)
+    return before, span, after
+
+
+def _cells(run: LoadedRun, columns: Columns, row: int) -> list[str]:
+    values = [(run.schema[name], values[row]) for name, values in columns.items()]
+    cells = ["" if v is None else to_text(spec, to_native(spec, v)) for spec, v in values]
     return [cell if len(cell) <= CELL else cell[:CELL] + " …" for cell in cells]
 
 

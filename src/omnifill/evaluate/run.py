@@ -15,16 +15,21 @@ import numpy as np
 from omnifill.artifact import LoadedRun
 from omnifill.evaluate import memory, rows
 from omnifill.evaluate.baselines import independent, resampled
-from omnifill.evaluate.evaluation import Columns, Evaluation, Figures
+from omnifill.evaluate.evaluation import Columns, Evaluation, Figures, size
 from omnifill.evaluate.flags import flags, shown
 from omnifill.evaluate.intervals import Measure, interval
-from omnifill.evaluate.measures import bits_per_byte, evaluate_known
+from omnifill.evaluate.measures import MOST_ROWS as MOST_ASKED
+from omnifill.evaluate.measures import bits_per_byte, evaluate_known, text_measures
 from omnifill.evaluate.ngram import Ngram
+from omnifill.evaluate.predictors import iterative, logistic
+from omnifill.evaluate.reference import answered, has_reference, likeness
 from omnifill.evaluate.template import Template
 from omnifill.evaluate.texts import text_figures
 from omnifill.form.stream import is_text
 from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
+from omnifill.generate.likelihood import schema_nats
+from omnifill.generate.tables import encoded
 from omnifill.progress import Progress
 
 MOST_ROWS = 10_000
@@ -32,6 +37,8 @@ MOST_TEXTS = 500
 """Records to generate: tables without and with texts."""
 STREAM_TEXTS, STREAM_TOKENS = 50, 256
 """Pieces to generate where all text is one stream, and their length."""
+STREAM_CHARS = 50_000
+"""Characters of the training part that are scored beside the held-out ones."""
 CLOSEST = 500
 """Rows whose distance to the training part is measured."""
 FEWEST = 10
@@ -47,23 +54,31 @@ def evaluate_run(
     `train`: the training part, for baselines, copies and generated records; without it only the
     likelihoods and errors on `held_out` are measured.
     """
-    out = evaluate_known(run, held_out, train)
-    if train is None or not _size(train):
-        return Evaluation(run.schema, out, {}, held_out, {}, ({}, {}, {}))
+    known = evaluate_known(run, held_out, train)
+    out = known.figures
+    if train is None or not size(train):
+        return Evaluation(run.schema, out, {}, held_out, {}, ({}, {}, {}), known.samples)
     names = [spec.name for spec in run.schema.fields if spec.name in held_out]
     train = {name: train[name] for name in names}
     valid = {name: valid[name] for name in names} if valid else {n: [] for n in names}
     texts = [n for n in names if run.vocabulary[n].slots is None]
-    made = _generated(run, names, _size(train), bool(texts))
-    with Progress("evaluating", len(texts) + 1, "parts") as progress:
-        for name in texts:
-            _add_texts(out, run, name, made, held_out, train, valid)
+    unseen = {n: held_out[n] for n in names}
+    _add_training(out, run, train)
+    made = _generated(run, names, size(train), bool(texts))
+    copied: dict[str, dict[str, str]] = {}
+    with Progress("evaluating", len(names) + 1, "parts") as progress:
+        for name in names:
+            if name in texts:
+                copied[name] = _add_texts(out, run, name, made, held_out, train, valid)
+            elif extra_there():
+                _add_predictor(out, run, name, train, unseen)
             progress.advance()
-        unseen = {n: held_out[n] for n in names}
         if not is_text(run.vocabulary):
             _add_rows(out, run, made, unseen, train)
     coded = rows.as_arrays(run.schema, train, unseen, made)
-    found = Evaluation(run.schema, out, train, unseen, made, (coded[0], coded[1], coded[2]))
+    found = Evaluation(
+        run.schema, out, train, unseen, made, (coded[0], coded[1], coded[2]), known.samples, copied
+    )
     out["flags"] = flags(found)
     return found
 
@@ -82,17 +97,46 @@ def _generated(
     return {name: made[name] for name in names}
 
 
+def _add_training(out: Figures, run: LoadedRun, train: Columns) -> None:
+    """The same likelihoods on training records: what a model knows better, it has by heart."""
+    place = _place(out, "training")
+    if is_text(run.vocabulary):
+        name = run.schema.names[0]
+        some = ["".join(train[name])[:STREAM_CHARS]]
+        place["fields"][name] = text_measures(run, encoded(run, {name: some}), some)
+        return
+    # Of records that are alike all are in one part: each counts once, or the two differ in kind.
+    different = list(dict.fromkeys(zip(*train.values(), strict=True)))
+    chosen = np.random.default_rng(0).permutation(len(different))[:MOST_ASKED].tolist()
+    part = {n: [different[i][at] for i in chosen] for at, n in enumerate(train)}
+    place["rows"]["nats"] = interval(schema_nats(run, encoded(run, part), part).sum(axis=1))
+
+
+def _add_predictor(
+    out: Figures, run: LoadedRun, name: str, train: Columns, unseen: Columns
+) -> None:
+    """The usual model of one column, on the rows that ours was asked about."""
+    some = {n: v[:MOST_ASKED] for n, v in unseen.items()}
+    kind = {"category": logistic, "number": iterative, "datetime": iterative}
+    spec = run.schema[name]
+    figures = kind[spec.type](run.schema, train, some, name) if spec.type in kind else {}
+    if figures:
+        label = "logistic" if spec.type == "category" else "iterative"
+        _place(out, label)["fields"][name] = figures
+
+
 # --- texts ---------------------------------------------------------------------------------
 
 
 def _add_texts(
     out: Figures, run: LoadedRun, name: str, made: Columns, held_out: Columns, train: Columns,
     valid: Columns,
-) -> None:  # fmt: skip
-    """One text field: what was generated, by us and by the baselines, beside real texts."""
+) -> dict[str, str]:  # fmt: skip
+    """One text field: what was generated, by us and by the baselines, beside real texts. The
+    longest copied piece of each generated text."""
     corpus, unseen, ours = ([t for t in part[name] if t] for part in (train, held_out, made))
     if not corpus or not unseen or not ours:
-        return
+        return {}
     ngram, template = Ngram.fit(corpus, [t for t in valid[name] if t]), Template.fit(corpus)
     real = list(unseen)
     if is_text(run.vocabulary):  # pieces as long as ours, from anywhere
@@ -107,11 +151,17 @@ def _add_texts(
         spans = [len(span) for span in longest[place * num : (place + 1) * num]]
         figures = text_figures(texts) | {"copied_span": interval(np.array(spans, float))}
         _place(out, kind)["fields"].setdefault(name, {}).update(figures)
+    if extra_there() and has_reference(run, name):
+        truth, answers = answered(run, name, held_out)
+        other = np.random.default_rng(0).integers(0, len(corpus), len(truth)).tolist()
+        for kind, texts in (("", answers), ("resampled", [corpus[i] for i in other])):
+            _place(out, kind)["fields"].setdefault(name, {}).update(likeness(truth, texts))
     known = [t if isinstance(t, str) else None for t in held_out[name]]
     nats = np.zeros(len(known))
     there = [i for i, t in enumerate(known) if t is not None]
     nats[there] = ngram.nats([known[i] or "" for i in there])
-    out["baselines"]["ngram"]["fields"][name].update(bits_per_byte(nats, known))
+    out["baselines"]["ngram"]["fields"][name]["bits_per_byte"] = bits_per_byte(nats, known)
+    return dict(zip(ours[:num], longest[:num], strict=True))
 
 
 def _pieces(text: str, size: int, num: int) -> list[str]:
@@ -133,7 +183,7 @@ def _add_rows(
     out: Figures, run: LoadedRun, made: Columns, held_out: Columns, train: Columns
 ) -> None:
     """Whole rows: what was generated, and the plain models, beside real rows."""
-    num = _size(made)
+    num = size(made)
     parts: dict[str, Columns] = {
         "": made, "held_out": held_out, "independent": independent(train, num, 0),
         "resampled": resampled(train, num, 0),
@@ -149,7 +199,7 @@ def _add_rows(
         figures |= rows.quality(real, arrays)
         some = {n: v[:CLOSEST] for n, v in arrays.items()}
         figures["distance_to_training"] = interval(memory.nearest(some, real)[0])
-        if _size(held_out) < FEWEST or not classifiers_there():
+        if size(held_out) < FEWEST or not extra_there():
             continue
         if kind != "held_out":
             figures["two_sample"] = rows.two_sample(unseen, arrays)
@@ -159,7 +209,7 @@ def _add_rows(
                 fields["learnt_from_it"] = rows.learnt(arrays, unseen, name)
 
 
-def classifiers_there() -> bool:
+def extra_there() -> bool:
     """Whether the extra `evaluate` is installed."""
     return importlib.util.find_spec("xgboost") is not None
 
@@ -170,10 +220,6 @@ def _place(out: Figures, kind: str) -> Figures:
         return out
     place: Figures = out["baselines"].setdefault(kind, {"fields": {}, "rows": {}})
     return place
-
-
-def _size(columns: Columns) -> int:
-    return len(next(iter(columns.values()))) if columns else 0
 
 
 # --- to read -------------------------------------------------------------------------------
@@ -197,6 +243,8 @@ def render(result: Mapping[str, Any]) -> str:
                 f"{name[:20]:20} {kind:20} {m['value']:>9.4g} {span:>21} {m['n']:>8}  "
                 f"{' · '.join(beside)}".rstrip()
             )
-    if result["rows"] and result["baselines"].get("resampled") and not classifiers_there():
-        lines.append("two_sample is not measured: pip install 'omnifill[evaluate]'")
+    if result["rows"] and result["baselines"].get("resampled") and not extra_there():
+        lines.append(
+            "two_sample, logistic and iterative are not measured: pip install 'omnifill[evaluate]'"
+        )
     return "\n".join([*lines, shown(result.get("flags", []))]).rstrip()

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
 
 from omnifill.evaluate.intervals import Measure, interval
 
+UNSPACED = re.compile("[\u0e00-\u0eff\u0f00-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff"
+                      "\U00020000-\U0003ffff]")  # fmt: skip
+"""Letters of scripts without spaces: Thai, Lao, Tibetan, Burmese, Khmer, kana, Han."""
 LOOP = 4
 """Words (or characters) of a run that must not come back at once."""
 
 
 def text_figures(texts: Sequence[str]) -> dict[str, Measure]:
-    """distinct_4, loops and length of texts; words, or characters where no words stand apart."""
+    """distinct_4 (of texts that long), loops and length; words, or characters where no words
+    stand apart."""
     cut = [units(text) for text in texts]
-    return {
-        "distinct_4": distinct(cut, 4),
+    varied = {"distinct_4": distinct(cut, 4)} if any(len(t) >= 4 for t in cut) else {}
+    return varied | {
         "loops": interval(np.array([loops(tokens) for tokens in cut], float)),
         "length": interval(np.array([len(text) for text in texts], float)),
     }
 
 
 def units(text: str) -> list[str]:
-    """Words by white space; the characters of a text that is hardly ever spaced."""
+    """Words by white space; the characters of a text that is hardly ever spaced, or mostly in a
+    script that sets no spaces."""
     words = text.split()
-    return words if len(text) < 20 * len(words) else list(text)
+    spaced = len(text) < 20 * len(words) and 2 * len(UNSPACED.findall(text)) < len(text)
+    return words if spaced else list(text)
 
 
 def distinct(cut: Sequence[Sequence[str]], n: int) -> Measure:
