@@ -124,7 +124,7 @@ class MeanBackbone(nn.Module):
         out: Tensor = self.norm(x + torch.tanh(self.mix(torch.cat([x, sums / count], dim=-1))))
         return out
 
-    def new_cache(self, rows: int, length: int, sinks: int = 1) -> SumCache:
+    def new_cache(self, rows: int, length: int, sinks: Tensor) -> SumCache:
         return SumCache(torch.zeros(rows, length, self.config.dim))
 
 

@@ -206,8 +206,8 @@ def test_a_given_number_out_of_range_is_said_to_be_moved(model: api.Model) -> No
     assert row["size"][0] == 1e9
 
 
-def test_a_given_text_that_is_far_too_long_is_cut_with_a_warning(model: api.Model) -> None:
-    with pytest.warns(UserWarning, match=r"cut to fit \d+ tokens a record: 1 of field 'note'"):
+def test_a_given_text_that_is_far_too_long_is_told_of(model: api.Model) -> None:
+    with pytest.warns(UserWarning, match=r"'note': the given text has \d+ tokens, and its last"):
         model.generate(1, given={"note": "warm kalt " * 5000}, want=["kind"])
 
 

@@ -10,15 +10,15 @@ from omnifill.codecs.table import check_codec, load_codec
 from omnifill.data.stage import Staged, open_staged
 from omnifill.errors import RecipeError
 from omnifill.form.encode import encode_part
-from omnifill.form.stream import is_text
 from omnifill.form.vocabulary import Vocabulary
+from omnifill.form.windows import in_windows
 from omnifill.progress import Progress
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
 from omnifill.types import Codec
 
 LONGEST_RECORD = 1024
-"""Most ids of a record of several fields, where the recipe names no context."""
+"""Most ids of a record of several texts, where the recipe names no context."""
 PARTS = ("train", "valid", "test")
 
 
@@ -55,7 +55,8 @@ def encode_parts(
 ) -> list[str]:
     """Encode every part into the run folder; returns notes for the user."""
     stream = vocabulary.schema.stream
-    longest = None if is_text(vocabulary) else (recipe.model.context or LONGEST_RECORD)
+    windows = in_windows(vocabulary, recipe.form)
+    longest = None if windows else (recipe.model.context or LONGEST_RECORD)
     notes = []
     total = sum(staged.rows[part] for part in PARTS)
     with Progress("encoding", total, "rows") as progress:

@@ -19,6 +19,7 @@ from textwrap import shorten
 from types import FrameType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -26,8 +27,9 @@ from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.data.shards import Shard, open_shard
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.files import reason
-from omnifill.form.stream import BatchStream, Position, eval_batches, is_text
+from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
+from omnifill.form.windows import head_size, in_windows
 from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
@@ -160,11 +162,14 @@ class Session:
         objective = load_objective(recipe.objective.name)(vocabulary)
         check_matrix(recipe, objective)
         numbers = DataNumbers(
-            int(shard.sizes.sum()),
-            len(shard),
-            int(shard.sizes.max()),
-            is_text(vocabulary),
-            any(f.slots is None for f in vocabulary.fields),
+            ids=int(shard.sizes.sum()),
+            records=len(shard),
+            longest=int(shard.sizes.max()),
+            usual=int(np.quantile(shard.sizes, 0.95)),
+            head=head_size(vocabulary),
+            stream=vocabulary.schema.stream,
+            windows=in_windows(vocabulary, recipe.form),
+            has_text=any(f.slots is None for f in vocabulary.fields),
         )
 
         def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:

@@ -24,8 +24,9 @@ from omnifill.errors import DataError
 from omnifill.evaluate.evaluation import Columns, Figures, Samples
 from omnifill.evaluate.intervals import Measure, interval, interval_of
 from omnifill.form.encode import without_unknown
-from omnifill.form.layout import Former
+from omnifill.form.layout import Former, schema_order
 from omnifill.form.stream import is_text, plan_batches
+from omnifill.form.windows import overlapping
 from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.generate.tables import encoded, fill_columns
@@ -138,21 +139,21 @@ def group_figures(
 def text_measures(run: LoadedRun, shard: Shard, texts: Sequence[str | None]) -> dict[str, Measure]:
     """Every token once; in documents longer than the context with at least half of it before."""
     context = run.network.config.context
-    starts, lens, skips = half_overlapping(shard, context)
+    windows = overlapping(shard.sizes, context, 0)
+    lens = windows.lens(0)
     former = Former(run.vocabulary)
     sums: list[Floats] = []
     with Progress("scoring", int(lens.sum()), "tokens") as progress:
         for rows in plan_batches(lens, 16 * context, None):
-            batch = former.pieces(shard, starts[rows], lens[rows])
+            part, orders = windows[rows], schema_order(len(rows), run.vocabulary)
+            batch = former.records(shard, part.record, orders, weighted=False, windows=part)
             nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
-            slot = torch.arange(batch.ids.shape[1])
-            fresh = (slot >= torch.from_numpy(skips[rows])[:, None]) & (batch.weight > 0)
-            sums.append((nats * fresh).double().sum(dim=1).numpy())
+            sums.append((nats * (batch.weight > 0)).double().sum(dim=1).numpy())
             progress.advance(int(lens[rows].sum()))
     pieces = np.concatenate(sums)
     num_bytes = sum(len(t.encode()) for t in texts if t)
     chars = sum(len(t) for t in texts if t)
-    tokens = int((lens - skips).sum())
+    tokens = int(shard.sizes.sum())
     total = interval(pieces)
     scale = len(pieces) / math.log(2) / max(num_bytes, 1)
 
@@ -168,22 +169,6 @@ def text_measures(run: LoadedRun, shard: Shard, texts: Sequence[str | None]) -> 
         "nats_per_character": per_char,
         "perplexity": perplexity,
     }
-
-
-def half_overlapping(shard: Shard, context: int) -> tuple[Any, Any, Any]:
-    """Windows that cover every id once: starts, lengths, and how many ids each only looks at."""
-    starts, lens, skips = [], [], []
-    half = max(1, context // 2)
-    for begin, size in zip(shard.starts.tolist(), shard.sizes.tolist(), strict=True):
-        at = 0
-        while at < size:
-            back = 0 if at == 0 else half
-            take = min(context - back, size - at)
-            starts.append(begin + at - back)
-            lens.append(take + back)
-            skips.append(back)
-            at += take
-    return np.array(starts), np.array(lens), np.array(skips)
 
 
 def bits_per_byte(nats: Floats, texts: Sequence[str | None]) -> Measure:

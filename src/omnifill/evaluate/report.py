@@ -198,8 +198,7 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
     if not found.made:
         return
     some: Columns = {name: values[:500] for name, values in found.made.items()}
-    longest = None if run.schema.stream else run.network.config.context
-    shard, _ = encode_records(run.vocabulary, some, longest)
+    shard, _ = encode_records(run.vocabulary, some)
     nats = schema_nats(run, shard, some).sum(axis=1)
     order = np.argsort(nats, kind="stable")
     middle = max(0, len(order) // 2 - EACH // 2)

@@ -6,6 +6,7 @@ each slot is told the field that comes next (see `model.network`).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,7 @@ from omnifill.data.shards import Shard
 from omnifill.errors import RecipeError, unknown_name
 from omnifill.form.batch import Batch
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
+from omnifill.form.windows import Windows
 from omnifill.recipe import FormSettings, MixSettings, Task
 from omnifill.types import Bools, Ints
 
@@ -85,36 +87,48 @@ class Former:
         self.vocabulary = vocabulary
         self.coords = _coord_table(vocabulary)
         self.weights = np.array([f.weight for f in vocabulary.fields], np.float32)
+        self.short = np.array([f.slots is not None for f in vocabulary.fields])
 
-    def records(self, shard: Shard, which: Ints, orders: Orders, weighted: bool = True) -> Batch:
-        """Batch of whole records: which (n,), laid out by `orders`."""
-        lens = np.asarray(shard.lens[which], np.int64)  # (n, F)
-        field_start = shard.starts[which][:, None] + np.cumsum(lens, axis=1) - lens
-        absent = orders.fields < 0
-        index = np.where(absent, 0, orders.fields)
-        part_lens = np.where(absent, 0, np.take_along_axis(lens, index, axis=1))
-        part_start = np.take_along_axis(field_start, index, axis=1)
-        flat_lens = part_lens.ravel()
-        source = ragged(part_start.ravel(), flat_lens)
-        field = np.repeat(index.ravel(), flat_lens)
-        weight = np.repeat(orders.wanted.ravel(), flat_lens).astype(np.float32)
+    def records(
+        self, shard: Shard, which: Ints, orders: Orders, weighted: bool = True,
+        windows: Windows | None = None,
+    ) -> Batch:  # fmt: skip
+        """Batch of records: which (n,), laid out by `orders`; or of each only what its window
+        shows (the windows' own record numbers do not matter here)."""
+        parts = _laid(shard, which, orders)
+        if windows is not None:
+            parts = self._shown(parts, windows)
+        lens = parts.size.ravel()
+        field = np.repeat(parts.field.ravel(), lens)
+        weight = np.repeat(parts.wanted.ravel(), lens).astype(np.float32)
         if weighted:
             weight *= self.weights[field]
-        slot = ragged(np.zeros_like(flat_lens), flat_lens)
-        return self._pad(shard, source, part_lens.sum(axis=1), field, weight, slot)
+        source, slot = ragged(parts.begin.ravel(), lens), ragged(parts.slot.ravel(), lens)
+        return self._pad(shard, source, parts.size.sum(axis=1), field, weight, slot)
 
-    def pieces(self, shard: Shard, starts: Ints, lens: Ints) -> Batch:
-        """Batch of pieces of a text: ids starts (n,) … starts + lens of the shard."""
-        source = ragged(starts, lens)
-        field = np.zeros_like(source)
-        weight = np.ones(len(source), np.float32)
-        return self._pad(shard, source, lens, field, weight, np.zeros_like(source))
+    def _shown(self, parts: Parts, windows: Windows) -> Parts:
+        """The head of each record again, if its window starts later; then what is only looked at;
+        then the rest of the window."""
+        before = np.cumsum(parts.size, axis=1) - parts.size
+
+        def between(start: Ints, stop: Ints, wanted: bool) -> Parts:
+            first, last = (np.clip(edge[:, None] - before, 0, parts.size) for edge in (start, stop))
+            return Parts(parts.field, parts.begin + first, last - first, parts.slot + first,
+                         parts.wanted & wanted)  # fmt: skip
+
+        nothing, fresh = np.zeros_like(windows.start), windows.start + windows.seen
+        head = between(nothing, windows.stop, wanted=False)
+        leading = np.logical_and.accumulate((parts.size == 0) | self.short[parts.field], axis=1)
+        head.size[~leading | (windows.start == 0)[:, None]] = 0
+        shown = [between(windows.start, fresh, False), between(fresh, windows.stop, True)]
+        return Parts(*(np.hstack([getattr(p, f.name) for p in (head, *shown)])
+                       for f in dataclasses.fields(Parts)))  # fmt: skip
 
     def _pad(
         self, shard: Shard, source: Ints, sizes: Ints, field: Ints, weight: object, slot: Ints
     ) -> Batch:
         """Flat positions of a shard -> padded rows."""
-        num, width = len(sizes), int(sizes.max()) if len(sizes) else 0
+        num, width = len(sizes), max(1, int(sizes.max(initial=0)))
         at = (np.repeat(np.arange(num), sizes), ragged(np.zeros_like(sizes), sizes))
 
         def grid(values: object, empty: int, dtype: type) -> torch.Tensor:
@@ -146,6 +160,36 @@ def _coord_table(vocabulary: Vocabulary) -> Ints | None:
         if field.slots:
             table[field.index, : field.slots] = field.codec.coords(field.slots)
     return table
+
+
+@dataclass(frozen=True, eq=False)
+class Parts:
+    """What each of n rows is put together from, in order. All (n, P)."""
+
+    field: Ints
+    begin: Ints
+    """Place in the shard of the first id."""
+    size: Ints
+    slot: Ints
+    """Which slot of its value the first id is."""
+    wanted: Bools
+
+
+def _laid(shard: Shard, which: Ints, orders: Orders) -> Parts:
+    """Whole records: a part for each field; absent ones have size 0."""
+    absent = orders.fields < 0
+    index = np.where(absent, 0, orders.fields)
+    lens = np.asarray(shard.lens[which], np.int64)  # (n, F)
+    starts = shard.starts[which][:, None] + np.cumsum(lens, axis=1) - lens
+    begin = np.take_along_axis(starts, index, axis=1)
+    return Parts(index, begin, laid_lens(shard, which, orders), np.zeros_like(index), orders.wanted)
+
+
+def laid_lens(shard: Shard, which: Ints, orders: Orders) -> Ints:
+    """(n, F): ids of the field at each place; 0 where it is absent."""
+    absent = orders.fields < 0
+    lens = np.asarray(shard.lens[which], np.int64)
+    return np.where(absent, 0, np.take_along_axis(lens, np.where(absent, 0, orders.fields), axis=1))
 
 
 def schema_order(num: int, vocabulary: Vocabulary) -> Orders:

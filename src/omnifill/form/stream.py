@@ -14,8 +14,9 @@ from numpy.random import Generator, default_rng
 
 from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
-from omnifill.form.layout import Former, draw_orders, missing_in, schema_order
+from omnifill.form.layout import Former, Orders, draw_orders, missing_in, schema_order
 from omnifill.form.vocabulary import Vocabulary
+from omnifill.form.windows import Windows, cut, head_size
 from omnifill.recipe import FormSettings, MixSettings
 from omnifill.types import Ints
 
@@ -35,7 +36,7 @@ class Position:
 
 
 def is_text(vocabulary: Vocabulary) -> bool:
-    """One text field alone: documents are cut into windows. Otherwise rows are whole records."""
+    """Whether there is one field alone, and it is a text."""
     return len(vocabulary.fields) == 1 and vocabulary.fields[0].slots is None
 
 
@@ -49,56 +50,40 @@ class BatchStream:
         self.shard, self.vocabulary, self.form = shard, vocabulary, form
         self.batch_tokens, self.context, self.seed = batch_tokens, context, seed
         self.former = Former(vocabulary)
-        self.text = is_text(vocabulary)
 
     def __call__(self, position: Position) -> Iterator[tuple[Batch, Position]]:
         """Batches from `position` on, each with the position after it; it never ends."""
         epoch, index = position.epoch, position.index
         while True:
-            starts, lens, plan = self.epoch(epoch)
+            windows, plan = self.epoch(epoch)
             for number in range(index, len(plan)):
                 rng = default_rng([self.seed, 2, epoch, number])
                 after = Position(epoch, number + 1)
                 if number + 1 == len(plan):
                     after = Position(epoch + 1, 0)
-                yield self.build(starts, lens, plan[number], rng), after
+                yield self.build(windows[plan[number]], rng), after
             epoch, index = epoch + 1, 0
 
-    def epoch(self, number: int) -> tuple[Ints, Ints, list[Ints]]:
-        """Starts and lengths of an epoch's rows, and the rows of each of its batches."""
+    def epoch(self, number: int) -> tuple[Windows, list[Ints]]:
+        """An epoch's rows, and which of them each of its batches has."""
         rng = default_rng([self.seed, 1, number])
-        if self.text:
-            starts, lens = cut_windows(self.shard, self.context, rng)
-        else:
-            starts, lens = self.shard.starts, self.shard.sizes
-        return starts, lens, plan_batches(lens, self.batch_tokens, rng)
+        windows = training_windows(self.shard, self.vocabulary, self.context, rng)
+        lens = windows.lens(head_size(self.vocabulary))
+        return windows, plan_batches(lens, self.batch_tokens, rng)
 
-    def build(self, starts: Ints, lens: Ints, which: Ints, rng: Generator) -> Batch:
-        if self.text:
-            return self.former.pieces(self.shard, starts[which], lens[which])
-        missing = missing_in(self.shard, which)
+    def build(self, windows: Windows, rng: Generator) -> Batch:
+        missing = missing_in(self.shard, windows.record)
         orders = draw_orders(missing, self.vocabulary, self.form, rng)
-        return self.former.records(self.shard, which, orders)
+        return self.former.records(self.shard, windows.record, orders, windows=windows)
 
 
-def cut_windows(shard: Shard, context: int, rng: Generator | None) -> tuple[Ints, Ints]:
-    """Every document in pieces of at most `context` ids -> starts and lengths.
-
-    A document longer than that starts with a piece of random length, so that the cuts differ
-    from epoch to epoch (None: no shift).
-    """
-    starts, lens = [], []
-    sizes, offsets = shard.sizes, shard.starts
-    short = sizes <= context
-    starts.append(offsets[short])
-    lens.append(sizes[short])
-    for document in np.flatnonzero(~short):
-        begin, size = int(offsets[document]), int(sizes[document])
-        shift = int(rng.integers(1, context + 1)) if rng is not None else context
-        cuts = np.unique(np.concatenate([[0], np.arange(shift, size, context), [size]]))
-        starts.append(begin + cuts[:-1])
-        lens.append(np.diff(cuts))
-    return np.concatenate(starts), np.concatenate(lens)
+def training_windows(
+    shard: Shard, vocabulary: Vocabulary, context: int, rng: Generator | None
+) -> Windows:
+    """Every record once, cut where it is longer than the context. A stream begins anywhere, so
+    that there the beginnings of later windows count too."""
+    seen = 0 if vocabulary.schema.stream else 1
+    return cut(shard.sizes, context, head_size(vocabulary), seen, rng)
 
 
 def plan_batches(lens: Ints, batch_tokens: int, rng: Generator | None) -> list[Ints]:
@@ -133,21 +118,23 @@ def eval_batches(shard: Shard, vocabulary: Vocabulary, *, context: int, batch_to
     model of any fields from any others when they are asked in many ways.
     """
     former = Former(vocabulary)
-    text = is_text(vocabulary)
-    starts, lens = cut_windows(shard, context, None) if text else (shard.starts, shard.sizes)
+    windows = training_windows(shard, vocabulary, context, None)
+    lens = windows.lens(head_size(vocabulary))
     which = np.arange(len(lens))
     if lens.sum() > limit:
         keep = max(1, int(len(lens) * limit / lens.sum()))
         which = default_rng(0).permutation(len(lens))[:keep]
     batches = [which[batch] for batch in plan_batches(lens[which], batch_tokens, None)]
+
+    def read(rows: Ints, orders: Orders) -> Batch:
+        part = windows[rows]
+        return former.records(shard, part.record, orders, weighted=False, windows=part)
+
     for rows in batches:
-        if text:
-            yield former.pieces(shard, starts[rows], lens[rows])
-        else:
-            yield former.records(shard, rows, schema_order(len(rows), vocabulary), weighted=False)
-    more = 0 if text else min(MOST_ORDERS, LITTLE // max(1, int(lens.sum()))) - 1
+        yield read(rows, schema_order(len(rows), vocabulary))
+    more = min(MOST_ORDERS, LITTLE // max(1, int(lens.sum()))) - 1 if not is_text(vocabulary) else 0
     for number in range(more):
         rng = default_rng([0, number])
         for rows in batches:
-            orders = draw_orders(missing_in(shard, rows), vocabulary, ANY_ORDER, rng)
-            yield former.records(shard, rows, orders, weighted=False)
+            missing = missing_in(shard, windows.record[rows])
+            yield read(rows, draw_orders(missing, vocabulary, ANY_ORDER, rng))

@@ -161,7 +161,7 @@ class Autoregressive:
             coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        cache = self.network.new_cache(num, capacity)
+        cache = self.network.new_cache(num, capacity, self._sinks(plan))
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
@@ -184,6 +184,14 @@ class Autoregressive:
             here = (sizes >= at) & (sizes < end)
             last[here] = hidden[here, (sizes - at)[here]]
         return last
+
+    def _sinks(self, plan: Plan) -> Tensor:
+        """(n,): `<bos>` and the fields before the first text: what every window opens with."""
+        fields = plan.orders.fields
+        slots = np.array([f.slots or 0 for f in self.vocabulary.fields])[np.maximum(fields, 0)]
+        slots[fields < 0] = 0
+        leading = np.logical_and.accumulate((fields < 0) | (slots > 0), axis=1)
+        return torch.from_numpy(1 + (slots * leading).sum(axis=1))
 
     def _room(self, plan: Plan) -> int:
         """Most slots that the wanted fields can take."""

@@ -17,29 +17,52 @@ import torch
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
-from omnifill.form.layout import Former, Orders, ask_one, missing_in, schema_order
+from omnifill.form.batch import Batch
+from omnifill.form.layout import Former, Orders, ask_one, laid_lens, missing_in, schema_order
 from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
+from omnifill.form.windows import Windows, head_size, last_ones, overlapping
 from omnifill.progress import Progress
 from omnifill.recipe import MixSettings
 from omnifill.types import Bools, Floats, Ints
 
 BATCH = 64
-"""Records read at once; they are sorted by length first, so that little is padded."""
+"""Records, or windows of them, read at once; they are sorted by length first, so that little is
+padded."""
 MOST_VALUES = 32
 NEAR = 4.0
 """Bayes' rule reads a record for each value: for the likeliest ones by the direct answer, that many
 at most, and within so many nats of the first."""
+MOST_WINDOWS = 4
+"""Windows of a long record that Bayes' rule reads: its beginning."""
 
 
 @torch.no_grad()
-def field_nats(run: LoadedRun, shard: Shard, orders: Orders, which: Ints) -> Floats:
-    """(n, F): negative log-likelihood of every field of the records, in nats, under `orders`."""
-    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
-    nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
-    out = torch.zeros(len(which), len(run.vocabulary.fields))
-    counted = nats * (batch.weight > 0)
-    grid: Floats = out.scatter_add(1, batch.field, counted).numpy().astype(np.float64)
-    return grid
+def field_nats(
+    run: LoadedRun, shard: Shard, orders: Orders, which: Ints, most: int | None = None
+) -> Floats:
+    """(n, F): negative log-likelihood of every field of the records, in nats, under `orders`.
+
+    `most`: of a record longer than the context only so many windows are read.
+    """
+    head, context = head_size(run.vocabulary), run.network.config.context
+    windows = overlapping(laid_lens(shard, which, orders).sum(axis=1), context, head, most)
+    out = np.zeros((len(which), len(run.vocabulary.fields)))
+    for at in _batches(np.argsort(windows.lens(head), kind="stable")):
+        part = windows[at]
+        batch = _read(run, shard, orders, which, part)
+        nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
+        grid = torch.zeros(len(at), out.shape[1])
+        counted = nats * (batch.weight > 0)
+        np.add.at(out, part.record, grid.scatter_add(1, batch.field, counted).numpy())
+    return out
+
+
+def _read(run: LoadedRun, shard: Shard, orders: Orders, which: Ints, windows: Windows) -> Batch:
+    """The windows of some records as a batch; `windows.record` counts within `which`."""
+    rows = windows.record
+    some = Orders(orders.fields[rows], orders.wanted[rows])
+    former = Former(run.vocabulary)
+    return former.records(shard, which[rows], some, weighted=False, windows=windows)
 
 
 def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
@@ -83,7 +106,8 @@ def category_log_probs(
             named = _with_code(shard, where, where.first + code)
             for at in _batches(by_length[near[by_length, code]]):
                 orders = _known_order(run, shard, where, records[at])
-                joint[at, code] = -field_nats(run, named, orders, records[at]).sum(axis=1)
+                nats = field_nats(run, named, orders, records[at], MOST_WINDOWS)
+                joint[at, code] = -nats.sum(axis=1)
                 progress.advance(len(at))
     rows = np.flatnonzero(near.any(axis=1))
     # Bayes' rule shares out anew what the direct answer gives to these values together.
@@ -126,7 +150,9 @@ def _batches(order: Ints) -> list[Ints]:
 def _asked(run: LoadedRun, shard: Shard, where: FieldIds, which: Ints) -> Floats:
     """(n, K): log-probability of every code, asked for behind everything that is known."""
     orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
-    batch = Former(run.vocabulary).records(shard, which, orders, weighted=False)
+    sizes = laid_lens(shard, which, orders).sum(axis=1)
+    windows = last_ones(sizes, run.network.config.context, head_size(run.vocabulary))
+    batch = _read(run, shard, orders, which, windows)
     hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
     at = (batch.weight > 0).int().argmax(dim=1)
     rows = torch.full((len(which),), where.start_row)

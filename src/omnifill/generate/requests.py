@@ -18,8 +18,8 @@ from omnifill.data.values import parse_value, to_native
 from omnifill.errors import RequestError, ValueRefused
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
-from omnifill.form.stream import is_text
 from omnifill.form.vocabulary import END, MISSING
+from omnifill.form.windows import in_windows
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
 from omnifill.schema import FieldSpec
@@ -103,6 +103,8 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
     if request.prompt is not None:
         shard = _open_end(run, shard, request.want[0])
+    if first == 0:
+        _tell_far(run, shard, request)
     names = run.vocabulary.in_order(request.given)
     row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
     wanted = np.zeros(len(row), bool)
@@ -121,11 +123,25 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
 def encode_given(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     """Known values -> a shard in memory, with a warning where one is not taken as it is."""
     tell_moved(run, columns)
-    longest = None if is_text(run.vocabulary) else run.network.config.context
+    windows = in_windows(run.vocabulary, run.recipe.form)
+    longest = None if windows else run.network.config.context
     shard, cuts = encode_records(run.vocabulary, columns, longest)
     if str(cuts):
         warnings.warn(f"given texts cut to fit {longest} tokens a record: {cuts}", stacklevel=2)
     return shard
+
+
+def _tell_far(run: LoadedRun, shard: Shard, request: Request) -> None:
+    """Warn of given texts that are longer than what is in view at once."""
+    context = run.network.config.context
+    for name in request.given:
+        size = int(shard.lens[0, run.schema.index(name)])
+        if run.vocabulary[name].slots is None and size > context:
+            warnings.warn(
+                f"field {name!r}: the given text has {size} tokens, and its last {context} are in "
+                f"view of what is generated (more: train with --set model.context=N)",
+                stacklevel=2,
+            )
 
 
 def tell_moved(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:

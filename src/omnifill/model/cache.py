@@ -73,14 +73,16 @@ class LayerCache:
 class KVCache:
     """The caches of all layers and the number of slots that each row has filled."""
 
-    def __init__(self, layers: list[LayerCache], sinks: int, theta: float) -> None:
+    def __init__(self, layers: list[LayerCache], sinks: Tensor, theta: float) -> None:
+        """sinks (B,): first slots of each row that are never dropped."""
         self.layers, self.sinks, self.theta = layers, sinks, theta
         rows, _, self.capacity, _ = layers[0].keys.shape
         self.lengths = torch.zeros(rows, dtype=torch.long, device=layers[0].keys.device)
 
     def select(self, rows: Tensor) -> KVCache:
         """A cache of the given rows only, (R,) indices."""
-        cache = KVCache([layer.select(rows) for layer in self.layers], self.sinks, self.theta)
+        layers = [layer.select(rows) for layer in self.layers]
+        cache = KVCache(layers, self.sinks[rows], self.theta)
         cache.lengths = self.lengths[rows]
         return cache
 
@@ -102,11 +104,11 @@ class KVCache:
         if not bool(full.any()):
             return
         for row in full.nonzero().flatten().tolist():
-            length = int(self.lengths[row])
+            length, sinks = int(self.lengths[row]), int(self.sinks[row])
             # A quarter at once, so that moving the rest is paid rarely.
-            drop = min(max(num, self.capacity // 4), length - self.sinks)
+            drop = min(max(num, self.capacity // 4), length - sinks)
             for layer in self.layers:
-                layer.drop(row, self.sinks, drop, length, self.theta)
+                layer.drop(row, sinks, drop, length, self.theta)
             self.lengths[row] = length - drop
 
 

@@ -43,7 +43,7 @@ class Backbone(Protocol):
         self, x: Tensor, pos: Tensor, mask: Mask, cache: Cache | None = None
     ) -> Tensor: ...
 
-    def new_cache(self, rows: int, length: int, sinks: int = 1) -> Cache: ...
+    def new_cache(self, rows: int, length: int, sinks: Tensor) -> Cache: ...
 
 
 def load_backbone(name: str) -> Any:
@@ -108,8 +108,11 @@ class Network(nn.Module):
         hidden: Tensor = self.backbone(x, pos, mask, None if cache is None else cache.inner)
         return hidden
 
-    def new_cache(self, rows: int, length: int, sinks: int = 1) -> StandingCache:
-        """Room for `length` slots of `rows` rows; the first `sinks` slots are never dropped."""
+    def new_cache(self, rows: int, length: int, sinks: Tensor | None = None) -> StandingCache:
+        """Room for `length` slots of `rows` rows; the first `sinks` (B,) slots are never dropped
+        (None: the first one alone)."""
+        if sinks is None:
+            sinks = torch.ones(rows, dtype=torch.long)
         inner = self.backbone.new_cache(rows, length, sinks)
         width = self.config.dim if self.config.standing else 0
         return StandingCache(inner, self.embed.weight.new_zeros(rows, width))

@@ -155,8 +155,8 @@ class Transformer(nn.Module):
         out: Tensor = self.norm(x)
         return out
 
-    def new_cache(self, rows: int, length: int, sinks: int = 1) -> KVCache:
-        """Room for `length` slots of `rows` rows; the first `sinks` slots are never dropped."""
+    def new_cache(self, rows: int, length: int, sinks: Tensor) -> KVCache:
+        """Room for `length` slots of `rows` rows; the first `sinks` (B,) are never dropped."""
         weight = self.norm.weight
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
         layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]

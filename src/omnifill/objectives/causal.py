@@ -104,9 +104,10 @@ class CausalObjective:
             logits = self.columns.scores(network, hidden[at], block, allow[at])
             values.append(weighed(logits, self.columns.column_of(target[at], block), presence))
             places.append(at)
+        if not places:  # all is only looked at: nothing, but with a gradient
+            nothing: Tensor = hidden.float().sum(dim=1) * 0
+            return nothing
         out = torch.zeros(len(target), device=target.device)
-        if not places:
-            return out
         return out.index_put((torch.cat(places),), torch.cat(values))
 
 

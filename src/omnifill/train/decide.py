@@ -28,6 +28,10 @@ OFTEN = 30.0
 """Epochs from which on a run is one over small data (docs/log.md)."""
 AVERAGE = 0.98
 """Decay of the average of weights that rows of short values keep (docs/log.md)."""
+SHORT = 512
+"""Ids of a record that is read whole."""
+ROOM = 16
+"""Ids of a text, at least, that a window has room for."""
 NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE_GUESS = 1.2e11
@@ -43,8 +47,14 @@ class DataNumbers:
     records: int
     longest: int
     """Ids of the longest record."""
-    text: bool
-    """One text field alone, cut in windows."""
+    usual: int
+    """Ids that 95 of 100 records do not exceed."""
+    head: int
+    """Ids of all fields but texts."""
+    stream: bool
+    """One text, read as a stream."""
+    windows: bool
+    """Whether long records are read in windows."""
     has_text: bool
     """Any text field at all."""
 
@@ -77,9 +87,9 @@ def decide(
         size = auto_size(numbers, time)
     epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
     recipe = suited_to(recipe, epochs, numbers.has_text)
-    context = recipe.model.context or (default_context(seconds) if numbers.text else 0)
-    if not numbers.text:
-        context = max(context, numbers.longest, 2)
+    context = recipe.model.context or default_context(numbers, seconds)
+    least = numbers.head + ROOM if numbers.windows else numbers.longest
+    context = max(context, least, 2)
     config = build_config(recipe.model, size, alphabet, context=context)
     wish = recipe.train.precision
     bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
@@ -100,9 +110,12 @@ def default_batch(numbers: DataNumbers) -> int:
     return max(256, min(most, numbers.ids // 20))
 
 
-def default_context(seconds: float | None) -> int:
-    """Longest window of a text: longer ones pay only when there is time to train on them."""
-    return 128 if seconds is not None and seconds < 420 else 256
+def default_context(numbers: DataNumbers, seconds: float | None) -> int:
+    """Longest window: records whole, if all but a few are short. Of long texts, windows that are
+    longer pay only when there is time to train on them."""
+    if not numbers.stream and (numbers.usual <= SHORT or not numbers.windows):
+        return min(numbers.longest, SHORT) if numbers.windows else numbers.longest
+    return numbers.head + (128 if seconds is not None and seconds < 420 else 256)
 
 
 def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
