@@ -32,7 +32,7 @@ from omnifill.form.layout import check_tasks
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
 from omnifill.generate.filters import Sampling
-from omnifill.prepare import encode_parts, fit_codecs, staged_columns
+from omnifill.prepare import encode_parts, fit_codecs, settle_windows, staged_columns
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
 from omnifill.session import Session
 from omnifill.train.metrics import LiveLine
@@ -93,6 +93,7 @@ def train(
             codecs = fit_codecs(staged, schema)
             vocabulary = Vocabulary(schema, codecs)
             check_tasks(vocabulary, chosen.form)
+            chosen = settle_windows(staged, vocabulary, chosen)
             notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
             session.decide(chosen, schema, codecs, vocabulary, notes)
         session.fit()

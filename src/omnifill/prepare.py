@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import islice
 from typing import Any
 
 from omnifill.artifact import RunFolder, codec_folders
@@ -11,7 +12,6 @@ from omnifill.data.stage import Staged, open_staged
 from omnifill.errors import RecipeError
 from omnifill.form.encode import encode_part
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.form.windows import in_windows
 from omnifill.progress import Progress
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
@@ -19,6 +19,8 @@ from omnifill.types import Codec
 
 LONGEST_RECORD = 1024
 """Most ids of a record of several texts, where the recipe names no context."""
+SHORT = 256
+"""Ids of texts that leave a window room for another text."""
 PARTS = ("train", "valid", "test")
 
 
@@ -50,13 +52,31 @@ def _values(staged: Staged, specs: list[FieldSpec]) -> Iterator[list[Any]]:
             yield [value for value in chunk[name] if value is not None]
 
 
+def settle_windows(staged: Staged, vocabulary: Vocabulary, recipe: Recipe) -> Recipe:
+    """The recipe that says whether long records are read in windows.
+
+    Several long texts, such as a text and its translation, must be in view together, and so must a
+    text that a task gives whole.
+    """
+    if recipe.form.windows is not None:
+        return recipe
+    texts = [f.name for f in vocabulary.fields if f.slots is None]
+    longest = dict.fromkeys(texts, 0)
+    for chunk in islice(staged.chunks("train", texts), 1) if texts else ():
+        for name in texts:
+            longest[name] = int(vocabulary.encode_column(name, chunk[name]).lens.max(initial=0))
+    *others, _ = sorted(texts, key=lambda name: longest[name]) or [""]
+    whole = [*others, *(n for task in recipe.form.tasks for n in task.given if n in texts)]
+    fits = sum(longest[name] for name in set(whole)) <= SHORT
+    return recipe.with_values(**{"form.windows": bool(texts) and fits})
+
+
 def encode_parts(
     staged: Staged, vocabulary: Vocabulary, recipe: Recipe, folder: RunFolder
 ) -> list[str]:
     """Encode every part into the run folder; returns notes for the user."""
     stream = vocabulary.schema.stream
-    windows = in_windows(vocabulary, recipe.form)
-    longest = None if windows else (recipe.model.context or LONGEST_RECORD)
+    longest = None if recipe.form.windows else (recipe.model.context or LONGEST_RECORD)
     notes = []
     total = sum(staged.rows[part] for part in PARTS)
     with Progress("encoding", total, "rows") as progress:

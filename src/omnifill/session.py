@@ -29,7 +29,7 @@ from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.files import reason
 from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.form.windows import head_size, in_windows
+from omnifill.form.windows import head_size
 from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
@@ -168,7 +168,7 @@ class Session:
             usual=int(np.quantile(shard.sizes, 0.95)),
             head=head_size(vocabulary),
             stream=vocabulary.schema.stream,
-            windows=in_windows(vocabulary, recipe.form),
+            windows=bool(recipe.form.windows),
             has_text=any(f.slots is None for f in vocabulary.fields),
         )
 

@@ -13,7 +13,6 @@ import numpy as np
 from numpy.random import Generator
 
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.recipe import FormSettings
 from omnifill.types import Ints
 
 
@@ -34,13 +33,6 @@ class Windows:
     def lens(self, head: int) -> Ints:
         """(n,): slots of each window, its head included."""
         return self.stop - self.start + head * (self.start > 0)
-
-
-def in_windows(vocabulary: Vocabulary, form: FormSettings) -> bool:
-    """Whether long records are read in windows: those of one text that is wanted. Several texts,
-    or a text that is only ever given, must be in view whole, and are cut to fit."""
-    texts = [f.name for f in vocabulary.fields if f.slots is None]
-    return len(texts) == 1 and all(texts[0] not in task.given for task in form.tasks)
 
 
 def head_size(vocabulary: Vocabulary) -> int:

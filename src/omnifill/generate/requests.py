@@ -19,7 +19,6 @@ from omnifill.errors import RequestError, ValueRefused
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
 from omnifill.form.vocabulary import END, MISSING
-from omnifill.form.windows import in_windows
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
 from omnifill.schema import FieldSpec
@@ -123,8 +122,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
 def encode_given(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     """Known values -> a shard in memory, with a warning where one is not taken as it is."""
     tell_moved(run, columns)
-    windows = in_windows(run.vocabulary, run.recipe.form)
-    longest = None if windows else run.network.config.context
+    longest = None if run.recipe.form.windows else run.network.config.context
     shard, cuts = encode_records(run.vocabulary, columns, longest)
     if str(cuts):
         warnings.warn(f"given texts cut to fit {longest} tokens a record: {cuts}", stacklevel=2)
