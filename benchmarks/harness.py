@@ -82,6 +82,16 @@ def _figures(command: list[str]) -> dict[str, Any]:
     return figures
 
 
+def beside_ngram(evaluation: Path, text: str) -> dict[str, float]:
+    """Bits per byte of ours and of the n-gram baseline in `evaluate --json`, and how far below."""
+    found = json.loads(evaluation.read_text(encoding="utf-8"))
+    ours, theirs = (
+        part["fields"][text]["bits_per_byte"]["value"]
+        for part in (found, found["baselines"]["ngram"])
+    )
+    return {"bits_per_byte": ours, "bits_per_byte_ngram": theirs, "below_ngram": 1 - ours / theirs}
+
+
 def fresh(folder: Path) -> Path:
     """A path where nothing is."""
     import shutil

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import harness
 
-SCRIPTS = ["preparation", "filling", "tabular", "language_model", "text_given_label", "languages"]
+SCRIPTS = ["preparation", "filling", "tabular", "language_model", "text_given_label", "likelihood",
+           "languages"]  # fmt: skip
 
 
 def main() -> None:

@@ -44,6 +44,7 @@ def main() -> None:
         "texts_per_second": each * len(labels) / spent,
         "label_given_text": measured[args.label],
         "text": measured[args.text],
+        **harness.beside_ngram(args.work / "evaluation.json", args.text),
         **harness.judge(args, "text.py", "label", data / args.train, data / args.test, made,
                         "--text", args.text, "--label", args.label),
     }  # fmt: skip

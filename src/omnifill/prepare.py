@@ -19,8 +19,10 @@ from omnifill.types import Codec
 
 LONGEST_RECORD = 1024
 """Most ids of a record of several texts, where the recipe names no context."""
-SHORT = 256
-"""Ids of texts that leave a window room for another text."""
+SHORT = 32
+"""Ids of texts that say little about a long one: names, numbers, titles."""
+LONG = 512
+"""Ids of a text that is long beside such ones."""
 PARTS = ("train", "valid", "test")
 
 
@@ -65,10 +67,11 @@ def settle_windows(staged: Staged, vocabulary: Vocabulary, recipe: Recipe) -> Re
     for chunk in islice(staged.chunks("train", texts), 1) if texts else ():
         for name in texts:
             longest[name] = int(vocabulary.encode_column(name, chunk[name]).lens.max(initial=0))
-    *others, _ = sorted(texts, key=lambda name: longest[name]) or [""]
-    whole = [*others, *(n for task in recipe.form.tasks for n in task.given if n in texts)]
-    fits = sum(longest[name] for name in set(whole)) <= SHORT
-    return recipe.with_values(**{"form.windows": bool(texts) and fits})
+    *others, most = sorted(texts, key=lambda name: longest[name]) or [""]
+    given = [n for task in recipe.form.tasks for n in task.given if n in texts]
+    short = sum(longest[name] for name in {*others, *given}) <= SHORT
+    windows = bool(texts) and short and (not others or longest[most] > LONG)
+    return recipe.with_values(**{"form.windows": windows})
 
 
 def encode_parts(

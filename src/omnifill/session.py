@@ -43,7 +43,7 @@ from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock
 from omnifill.train.pace import measure_pace
 from omnifill.types import Codec
 
-EVAL_IDS = 60_000
+EVAL_IDS = 30_000
 """Ids of the validation part that are read at each validation."""
 SAMPLE_SECONDS = 20.0
 """Least time between two samples that are shown."""

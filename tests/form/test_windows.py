@@ -187,3 +187,23 @@ def test_the_resolved_recipe_repeats_a_run_over_long_records_to_the_byte(
     again = api.train(letters(), tmp_path / "again", recipe=recipe)
     weights = [m.run.folder.path / "model.safetensors" for m in (long, again)]
     assert weights[0].read_bytes() == weights[1].read_bytes()
+
+
+def windows_of(tmp_path: Path, table: pd.DataFrame, **tasks: object) -> bool | None:
+    texts = {n: {"type": "text"} for n in table if n.startswith("text")}
+    recipe = {"model": {"size": "nano"}, "schema": {"fields": texts}, "form": tasks}
+    return api.train(table, tmp_path / "run", steps=1, recipe=recipe).run.recipe.form.windows
+
+
+def test_windows_are_for_one_long_text_that_nothing_must_see_whole(tmp_path: Path) -> None:
+    table = letters(40).rename(columns={"letter": "text"})
+    long_texts = table["text"].map(lambda t: " ".join(f"{w}{i}" for i, w in enumerate(t.split())))
+    table["text"] = long_texts + " " + long_texts
+    assert windows_of(tmp_path / "one", table)
+    names = [f"n{i}" for i in range(40)]
+    assert windows_of(tmp_path / "named", table.assign(text_name=names))
+    assert not windows_of(tmp_path / "two", table.assign(text_too=table["text"].str.upper()))
+    task = {"given": ["text"], "want": ["kind"]}
+    assert not windows_of(tmp_path / "task", table, tasks=[task])
+    assert windows_of(tmp_path / "said", table, tasks=[task], windows=True)
+    assert not windows_of(tmp_path / "none", pd.DataFrame({"a": [1, 2, 3] * 20}))

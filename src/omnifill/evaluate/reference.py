@@ -25,10 +25,11 @@ DRAWS = 40
 
 
 def has_reference(run: LoadedRun, name: str) -> bool:
-    """Whether a text is foretold by others: there is another text, or a task asks for it."""
+    """Whether a text is foretold by others: there is another text, of more than a title or a
+    number, or a task asks for it."""
     texts = [field for field in run.vocabulary.fields if field.slots is None]
     asked = any(name in task.want and task.given for task in run.recipe.form.tasks)
-    return len(texts) > 1 or asked
+    return (len(texts) > 1 and not run.recipe.form.windows) or asked
 
 
 def answered(run: LoadedRun, name: str, held_out: Columns) -> tuple[list[str], list[str]]:

@@ -39,6 +39,8 @@ STREAM_TEXTS, STREAM_TOKENS = 50, 256
 """Pieces to generate where all text is one stream, and their length."""
 STREAM_CHARS = 50_000
 """Characters of the training part that are scored beside the held-out ones."""
+TRAINING_CHARS = 500_000
+"""Characters of training records that are scored beside the held-out ones."""
 CLOSEST = 500
 """Rows whose distance to the training part is measured."""
 FEWEST = 10
@@ -108,6 +110,8 @@ def _add_training(out: Figures, run: LoadedRun, train: Columns) -> None:
     # Of records that are alike all are in one part: each counts once, or the two differ in kind.
     different = list(dict.fromkeys(zip(*train.values(), strict=True)))
     chosen = np.random.default_rng(0).permutation(len(different))[:MOST_ASKED].tolist()
+    chars = np.cumsum([sum(len(v) for v in different[i] if isinstance(v, str)) for i in chosen])
+    chosen = chosen[: max(FEWEST, int(np.searchsorted(chars, TRAINING_CHARS)))]
     part = {n: [different[i][at] for i in chosen] for at, n in enumerate(train)}
     place["rows"]["nats"] = interval(schema_nats(run, encoded(run, part), part).sum(axis=1))
 
@@ -142,10 +146,13 @@ def _add_texts(
     if is_text(run.vocabulary):  # pieces as long as ours, from anywhere
         real = _pieces("".join(unseen), int(np.mean([len(t) for t in ours])), len(ours))
     num = min(len(ours), len(real))
+    # A longer text has longer spans in common with others: all are compared as far as ours go.
+    far = max(len(text) for text in ours)
     parts = {
         "": ours[:num], "held_out": real[:num],
         "ngram": ngram.generate(num, 0, _most_bytes(real)), "template": template.generate(num, 0),
     }  # fmt: skip
+    parts = {kind: [text[:far] for text in texts] for kind, texts in parts.items()}
     longest = memory.Spans(corpus).longest([t for part in parts.values() for t in part])
     for place, (kind, texts) in enumerate(parts.items()):
         spans = [len(span) for span in longest[place * num : (place + 1) * num]]

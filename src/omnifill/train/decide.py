@@ -28,6 +28,8 @@ OFTEN = 30.0
 """Epochs from which on a run is one over small data (docs/log.md)."""
 AVERAGE = 0.98
 """Decay of the average of weights that rows of short values keep (docs/log.md)."""
+LONG = 1500.0
+"""Seconds from which on windows of a long text are of 256 ids instead of 128 (docs/log.md)."""
 SHORT = 512
 """Ids of a record that is read whole."""
 ROOM = 16
@@ -115,7 +117,7 @@ def default_context(numbers: DataNumbers, seconds: float | None) -> int:
     longer pay only when there is time to train on them."""
     if not numbers.stream and (numbers.usual <= SHORT or not numbers.windows):
         return min(numbers.longest, SHORT) if numbers.windows else numbers.longest
-    return numbers.head + (128 if seconds is not None and seconds < 420 else 256)
+    return numbers.head + (128 if seconds is not None and seconds < LONG else 256)
 
 
 def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
