@@ -153,11 +153,18 @@ class FormSettings(Settings):
     tokens; or else cut to fit. Chosen if not given: windows, where all texts but one are short."""
 
 
+ONLY_FOR = {
+    "heads": "transformer", "kv_heads": "transformer", "head_dim": "transformer", "cell": "rnn",
+    "kernel": "cnn",
+}  # fmt: skip
+"""Settings of the network that one of our backbones has and the others do not."""
+
+
 class ModelSettings(Settings):
     """The network. Numbers win over `size`."""
 
     backbone: str = "transformer"
-    """A backbone's name, or 'module:Class'."""
+    """transformer, rnn, cnn, or 'module:Class'."""
     size: Literal["auto", "nano", "tiny", "small", "medium", "large", "xl"] = "auto"
     """One dial for dim, layers and heads; auto chooses for this data, budget and machine."""
     dim: int | None = Field(None, gt=0)
@@ -172,12 +179,25 @@ class ModelSettings(Settings):
     """Width of a head; default: dim / heads."""
     ffn: int | None = Field(None, gt=0)
     """Hidden width of the feed-forward part; default: about 8/3 dim."""
+    cell: Literal["lstm", "gru", "mingru"] | None = None
+    """Recurrence of an rnn; default: mingru, whose slots are learned in parallel."""
+    kernel: int | None = Field(None, gt=1)
+    """Slots that each layer of a cnn sees; default: 4."""
     context: int | None = Field(None, gt=1)
     """Longest sequence in training, in tokens."""
     dropout: float | None = Field(None, ge=0, lt=1)
     """Share of activations left out in training; more where records come by often."""
     tied: bool = False
     """Whether the head shares the embedding's matrix."""
+
+    @model_validator(mode="after")
+    def _all_have_an_effect(self) -> ModelSettings:
+        for name, backbone in ONLY_FOR.items():
+            foreign = self.backbone != backbone and ":" not in self.backbone
+            if foreign and getattr(self, name) is not None:
+                raise ValueError(f"{name} is a setting of backbone {backbone!r}, and this is "
+                                 f"{self.backbone!r}: leave it out")  # fmt: skip
+        return self
 
 
 class ObjectiveSettings(Settings):

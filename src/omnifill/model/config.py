@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -41,6 +42,10 @@ class ModelConfig(BaseModel):
     kv_heads: int
     head_dim: int
     ffn: int
+    cell: Literal["lstm", "gru", "mingru"] = "mingru"
+    """Recurrence of an rnn."""
+    kernel: int = 4
+    """Slots that each layer of a cnn sees."""
     context: int
     """Longest sequence in training, in slots."""
     dropout: float = 0.0

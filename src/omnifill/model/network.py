@@ -25,7 +25,11 @@ from omnifill.model.config import ModelConfig
 from omnifill.model.mask import Mask
 from omnifill.named import load_class
 
-BACKBONES = {"transformer": "omnifill.model.transformer:Transformer"}
+BACKBONES = {
+    "transformer": "omnifill.model.transformer:Transformer",
+    "rnn": "omnifill.model.rnn:Rnn",
+    "cnn": "omnifill.model.cnn:Cnn",
+}
 """Every backbone by name; a recipe may name another as 'module:Class'."""
 
 ALIKE = 0.3

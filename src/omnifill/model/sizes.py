@@ -49,6 +49,8 @@ def build_config(
         kv_heads=settings.kv_heads or heads,
         head_dim=settings.head_dim or max(2, dim // heads // 2 * 2),
         ffn=settings.ffn or math.ceil(dim * 8 / 3 / 8) * 8,
+        cell=settings.cell or "mingru",
+        kernel=settings.kernel or 4,
         context=context,
         dropout=settings.dropout or 0.0,
         tied=settings.tied,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from omnifill.model.cache import KVCache, LayerCache
 from omnifill.model.config import ModelConfig
+from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
 from omnifill.model.rotary import rotary, rotate
 
@@ -78,21 +79,6 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return weights.to(v.dtype) @ v
 
 
-class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
-
-    def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.ffn, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.ffn, bias=False)
-        self.down_proj = nn.Linear(config.ffn, config.dim, bias=False)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
-        return out
-
-
 class Block(nn.Module):
     """Attention and feed-forward, each normalised before and added to the stream."""
 
@@ -124,15 +110,7 @@ class Transformer(nn.Module):
         self.config = config
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        """Fan-in scaled normal weights; what writes to the stream starts at zero."""
-        for name, weight in self.named_parameters():
-            if name.endswith(("o_proj.weight", "down_proj.weight")):
-                nn.init.zeros_(weight)
-            elif weight.ndim == 2:
-                nn.init.normal_(weight, std=weight.shape[1] ** -0.5)
+        reset_parameters(self)
 
     def forward(self, x: Tensor, pos: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
         """x (B, T, D), pos (B or 1, T) -> (B, T, D).

@@ -16,7 +16,7 @@ import torch
 from omnifill.errors import RecipeError
 from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.model.sizes import SIZES, build_config, nearest_size
-from omnifill.recipe import MixSettings, Recipe, TrainSettings, parse_duration
+from omnifill.recipe import ONLY_FOR, MixSettings, Recipe, TrainSettings, parse_duration
 from omnifill.train.loop import TrainPlan, default_schedule
 from omnifill.train.optim import OptimConfig
 
@@ -236,10 +236,10 @@ def build_plan(
 
 def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> Recipe:
     """The recipe with every open setting filled in: training from it repeats the run."""
-    model = {
-        k: getattr(config, k)
-        for k in ("dim", "layers", "heads", "kv_heads", "head_dim", "ffn", "context", "dropout")
-    }
+    named = ("dim", "layers", *ONLY_FOR, "ffn", "context", "dropout")
+    backbone = recipe.model.backbone
+    own = [k for k in named if ":" in backbone or ONLY_FOR.get(k, backbone) == backbone]
+    model = {k: getattr(config, k) for k in own}
     changes = {f"model.{k}": v for k, v in model.items()} | {
         "model.tied": config.tied,
         "train.budget": None,

@@ -1,0 +1,120 @@
+"""The recurrent backbone: constant memory and the same time for every slot, however long the text.
+
+`model.cell` chooses the recurrence. `lstm` (Hochreiter and Schmidhuber 1997) and `gru` (Cho et al.
+2014) are torch's own; their state feeds back through matrices, so that slots come one after another
+in training too. `mingru` (Feng et al. 2024, arXiv 2410.01201) decides its gates from the input
+alone, so that a whole sequence is one parallel scan. Around each: RMSNorm, residual, SwiGLU.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from omnifill.model.config import ModelConfig
+from omnifill.model.mask import Mask
+from omnifill.model.streaming import LayerMemory, Stack, StreamingCache
+
+
+class Rnn(nn.Module):
+    """A stack of recurrent blocks."""
+
+    can = frozenset({"causal"})
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        cells: dict[str, type[Gated | MinGru]] = {"lstm": Gated, "gru": Gated, "mingru": MinGru}
+        self.stack = Stack(config, lambda config, _: cells[config.cell](config))
+
+    def forward(
+        self, x: Tensor, pos: Tensor, mask: Mask, cache: StreamingCache | None = None
+    ) -> Tensor:
+        """x (B, T, D) -> (B, T, D). Order is all it knows of positions."""
+        out: Tensor = self.stack(x, mask, cache)
+        return out
+
+    def new_cache(self, rows: int, length: int, sinks: Tensor) -> StreamingCache:
+        """The states of `rows` rows; there is no length to keep room for."""
+        return self.stack.new_cache(rows)
+
+
+class Gated(nn.Module):
+    """torch's LSTM or GRU, and a projection."""
+
+    kept: tuple[int, int]
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.is_lstm = config.cell == "lstm"
+        kind = nn.LSTM if self.is_lstm else nn.GRU
+        self.cell = kind(config.dim, config.dim, batch_first=True)
+        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.kept = (1, config.dim * (1 + self.is_lstm))
+
+    def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        if memory is None:
+            out, _ = self.cell(x)
+        else:
+            out = self._one_by_one(x, memory)
+        mixed: Tensor = self.o_proj(out)
+        return mixed
+
+    def _one_by_one(self, x: Tensor, memory: LayerMemory) -> Tensor:
+        """With a memory the state after every slot is kept, so that it can go back to any."""
+        state = memory.kept[:, -1][None].contiguous()  # (1, B, W)
+        outs, states = [], []
+        for slot in range(x.shape[1]):
+            before = self._unpacked(state)
+            out, after = self.cell(x[:, slot : slot + 1].contiguous(), before)
+            state = torch.cat(after, dim=-1) if self.is_lstm else after
+            outs.append(out)
+            states.append(state[0])
+        memory.extend(torch.stack(states, dim=1))
+        return torch.cat(outs, dim=1)
+
+    def _unpacked(self, state: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """An LSTM has two: what it shows and what it holds."""
+        if not self.is_lstm:
+            return state
+        shown, held = state.chunk(2, dim=-1)
+        return shown.contiguous(), held.contiguous()
+
+
+class MinGru(nn.Module):
+    """h = (1 - z) h + z n, with z and n from the input alone."""
+
+    kept: tuple[int, int]
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.z_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.n_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.kept = (1, config.dim)
+
+    def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        z = torch.sigmoid(self.z_proj(x))
+        first = None if memory is None else memory.kept[:, -1]
+        states = scan(1 - z, z * self.n_proj(x), first)
+        if memory is not None:
+            memory.extend(states)
+        mixed: Tensor = self.o_proj(states)
+        return mixed
+
+
+def scan(keep: Tensor, new: Tensor, first: Tensor | None = None) -> Tensor:
+    """h[t] = keep[t] h[t - 1] + new[t] for (B, T, D) tensors, h[-1] = first (B, D) or 0.
+
+    By doubling (Hillis and Steele 1986): log T rounds of products over the whole sequence.
+    """
+    if first is not None:
+        new = torch.cat([new[:, :1] + keep[:, :1] * first[:, None], new[:, 1:]], dim=1)
+    step = 1
+    while step < new.shape[1]:
+        later = new[:, step:] + keep[:, step:] * new[:, :-step]
+        new = torch.cat([new[:, :step], later], dim=1)
+        keep = torch.cat([keep[:, :step], keep[:, step:] * keep[:, :-step]], dim=1)
+        step *= 2
+    return new
