@@ -9,8 +9,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import settings
 
 from omnifill import api
+
+settings.register_profile("any machine", deadline=None)  # no test fails for being slow
+settings.load_profile("any machine")
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -126,7 +126,7 @@ class Model:
 
         `given`: values that are known; `want`: fields to generate (default: all others);
         `prompt`: the beginning of the (first wanted) text; `sampling`: temperature, top_k, top_p,
-        min_p, repetition_penalty, no_repeat_ngram. Raises RequestError or ValueRefused.
+        min_p, repetition_penalty, no_repeat_ngram, guidance. Raises RequestError or ValueRefused.
         """
         request = requests.build(
             self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,

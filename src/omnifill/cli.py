@@ -169,6 +169,8 @@ def generate(
         help="Only tokens at least p times as likely as the best; texts: 0.125.")] = None,
     repetition_penalty: Annotated[float, typer.Option(help="Above 1: less repetition.")] = 1.0,
     no_repeat_ngram: Annotated[int, typer.Option(help="No run of N tokens twice in a text.")] = 0,
+    guidance: Annotated[float, typer.Option(
+        help="Above 1: what is given counts for more, variety for less; try 1.5.")] = 1.0,
     stop: Annotated[list[str] | None, typer.Option(help="End a text before this string.")] = None,
     no_missing: Annotated[list[str] | None, typer.Option(
         help="A field that must not come out blank.")] = None,
@@ -186,10 +188,11 @@ def generate(
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
+        "guidance": guidance,
     }  # fmt: skip
     if baseline is not None:
         more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512]
-        if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0]:
+        if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0, 1.0]:
             raise RequestError("--baseline takes -n, --given and --seed; leave out the rest")
         _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
         return

@@ -148,6 +148,9 @@ class FormSettings(Settings):
     come by often, all at random, so that it looks new each time."""
     tasks: list[Task] = Field(default_factory=list)
     """Named tasks; empty means any-to-any."""
+    drop_given: float = Field(0.1, ge=0, lt=1)
+    """Share of a named task's records that are read without what is given, so that guidance has
+    something to compare with. Where any field may come first, such records are there anyway."""
     windows: bool | None = None
     """Whether a record longer than the context is read in windows, each told its fields of few
     tokens; or else cut to fit. Chosen if not given: windows, where all texts but one are short."""

@@ -46,9 +46,9 @@ def draw_orders(
         weights = np.array([t.weight for t in form.tasks])
         picked = rng.choice(len(form.tasks), num, p=weights / weights.sum())
         laid = [_task_order(vocabulary, task) for task in form.tasks]
-        return Orders(
-            np.stack([f for f, _ in laid])[picked], np.stack([w for _, w in laid])[picked]
-        )
+        fields, wanted = (np.stack(part)[picked] for part in zip(*laid, strict=True))
+        dropped = rng.random((num, 1)) < form.drop_given
+        return Orders(np.where(dropped & ~wanted, -1, fields), wanted)
     fields = np.tile(vocabulary.order, (num, 1))
     if num_fields > 1:
         mix = form.mix or MixSettings()

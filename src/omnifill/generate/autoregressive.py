@@ -7,7 +7,7 @@ field's grammar; so what comes out decodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -23,7 +23,15 @@ from omnifill.form.vocabulary import (
     MISSING_COLUMN,
     Vocabulary,
 )
-from omnifill.generate.filters import TEXT_MIN_P, Sampling, choose, filtered, penalised, uniforms
+from omnifill.generate.filters import (
+    TEXT_MIN_P,
+    Sampling,
+    choose,
+    filtered,
+    guided,
+    penalised,
+    uniforms,
+)
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -120,26 +128,32 @@ class Autoregressive:
         state = State(self.vocabulary, plan)
         if plan.partial:
             self._continue_prompt(state)
-        hidden, cache = self._read_given(plan, state)
+        readings = [self._read_given(plan, orders, state) for orders in _branches(plan)]
         while True:
-            step = self._choose(plan, state, hidden, stopper)
+            step = self._choose(plan, state, [hidden for hidden, _ in readings], stopper)
             yield step
             going = np.flatnonzero(state.field >= 0)
             if len(going) == 0:
                 return
             if len(going) <= len(state.row) // 2:  # copying the cache pays only now and then
                 state.keep(going)
-                cache = cache.select(torch.from_numpy(going))
-            cache.make_room(1)
-            hidden = self.network(
-                torch.from_numpy(state.id)[:, None],
-                torch.from_numpy(np.maximum(state.field, 0))[:, None],
-                self._coord(state), Mask("causal"), cache,
-            )[:, 0]  # fmt: skip
+                readings = [(h, c.select(torch.from_numpy(going))) for h, c in readings]
+            readings = [(self._read_one(state, cache), cache) for _, cache in readings]
 
-    def _read_given(self, plan: Plan, state: State) -> tuple[Tensor, StandingCache]:
+    def _read_one(self, state: State, cache: StandingCache) -> Tensor:
+        """Read the ids chosen last -> hidden (n, D) that predict the next slot."""
+        cache.make_room(1)
+        ids, field = torch.from_numpy(state.id), torch.from_numpy(np.maximum(state.field, 0))
+        hidden: Tensor = self.network(
+            ids[:, None], field[:, None], self._coord(state), Mask("causal"), cache
+        )
+        return hidden[:, 0]
+
+    def _read_given(
+        self, plan: Plan, orders: Orders, state: State
+    ) -> tuple[Tensor, StandingCache]:  # fmt: skip
         """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot."""
-        given = Orders(np.where(plan.orders.wanted, -1, plan.orders.fields), plan.orders.wanted)
+        given = Orders(np.where(orders.wanted, -1, orders.fields), orders.wanted)
         batch = self.former.records(plan.shard, plan.which, given, weighted=False)
         num, width = batch.target.shape
         sizes = torch.zeros(num, dtype=torch.long)
@@ -161,7 +175,7 @@ class Autoregressive:
             coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        cache = self.network.new_cache(num, capacity, self._sinks(plan))
+        cache = self.network.new_cache(num, capacity, self._sinks(orders))
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
@@ -185,9 +199,9 @@ class Autoregressive:
             last[here] = hidden[here, (sizes - at)[here]]
         return last
 
-    def _sinks(self, plan: Plan) -> Tensor:
+    def _sinks(self, orders: Orders) -> Tensor:
         """(n,): `<bos>` and the fields before the first text: what every window opens with."""
-        fields = plan.orders.fields
+        fields = orders.fields
         slots = np.array([f.slots or 0 for f in self.vocabulary.fields])[np.maximum(fields, 0)]
         slots[fields < 0] = 0
         leading = np.logical_and.accumulate((fields < 0) | (slots > 0), axis=1)
@@ -227,8 +241,11 @@ class Autoregressive:
         rest = np.array([f.rest_row for f in fields])[field]
         return np.where(state.missing, rest, np.where(state.slot == 0, start, at_state))
 
-    def _choose(self, plan: Plan, state: State, hidden: Tensor, stopper: Stopper | None) -> Step:
-        """Choose the next id of every row and move the rows on."""
+    def _choose(
+        self, plan: Plan, state: State, hidden: Sequence[Tensor], stopper: Stopper | None
+    ) -> Step:
+        """Choose the next id of every row and move the rows on. hidden (n, D): with all that is
+        given, and if that is to count more or less, without it."""
         fields = state.field
         alive = np.flatnonzero(fields >= 0)
         rows = self._rows(state, fields)
@@ -238,9 +255,12 @@ class Autoregressive:
         for block in np.unique(blocks[alive]):
             at = alive[blocks[alive] == block]
             pick = torch.from_numpy(at)
-            scores = self.columns.scores(
-                self.network, hidden[pick], int(block), torch.from_numpy(rows[at])
+            allow = torch.from_numpy(rows[at])
+            scores, *plain = (
+                self.columns.scores(self.network, h[pick], int(block), allow) for h in hidden
             )
+            if plain:
+                scores = guided(scores, plain[0], plan.sampling.guidance)
             scores = self._bar(plan, state, at, scores)
             column[at] = self._pick(plan, state, at, scores, chance[pick])
         return self._move(plan, state, fields, alive, column, stopper)
@@ -341,3 +361,16 @@ class Autoregressive:
             return np.zeros(len(fields), bool)
         used = state.slot - self._prompted(plan, state, np.arange(len(fields)))
         return varying & (fields >= 0) & ~done & (used >= plan.max_tokens)
+
+
+def _branches(plan: Plan) -> list[Orders]:
+    """What is read before the wanted fields: all that is given; and for guidance, beside it, no
+    more than the beginning of the wanted text itself."""
+    orders = plan.orders
+    if plan.sampling.guidance == 1:
+        return [orders]
+    keep = orders.wanted.copy()
+    if plan.partial:
+        first = orders.wanted.argmax(axis=1)
+        keep[np.arange(len(keep)), first - 1] = True
+    return [orders, Orders(np.where(keep, orders.fields, -1), orders.wanted)]

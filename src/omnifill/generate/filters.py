@@ -37,6 +37,8 @@ class Sampling:
     """Above 1: scores of ids that the text already holds are lowered (Keskar et al. 2019)."""
     no_repeat_ngram: int = 0
     """No run of that many text tokens occurs twice in a value; 0: no limit."""
+    guidance: float = 1.0
+    """How strongly the given fields count; 1: as they do, above: more (see `guided`)."""
 
     def __post_init__(self) -> None:
         checks = [
@@ -46,10 +48,21 @@ class Sampling:
             ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
+            ("guidance", 0 <= self.guidance < math.inf, "0 or more"),
         ]
         for name, good, allowed in checks:
             if not good:
                 raise RequestError(f"{name} = {getattr(self, name)}: must be {allowed}")
+
+
+def guided(given: Tensor, plain: Tensor, strength: float) -> Tensor:
+    """Scores (n, C) that lean towards what the given fields ask for: `plain` are those of the same
+    slots without them (classifier-free guidance: Ho and Salimans 2022, arXiv 2207.12598).
+
+    At strength 1 the given scores' own distribution, at 0 the plain one.
+    """
+    with_, without = given.log_softmax(dim=1), plain.log_softmax(dim=1)
+    return torch.where(with_.isinf(), with_, without + strength * (with_ - without))
 
 
 def filtered(scores: Tensor, sampling: Sampling) -> Tensor:

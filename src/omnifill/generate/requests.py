@@ -76,9 +76,22 @@ def build(
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
     if stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
+    if sampling.guidance != 1:
+        _check_guidance(run, parsed)
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(no_missing), list(stop), sampling
     )
+
+
+def _check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
+    """RequestError where there is nothing to lean towards, or nothing to compare it with."""
+    if not given:
+        raise RequestError("guidance strengthens what is given, and nothing is given")
+    if run.recipe.form.tasks and not run.recipe.form.drop_given:
+        raise RequestError(
+            "guidance compares with records read without what is given, and this run never saw "
+            "any: train with form.drop_given above 0"
+        )
 
 
 def _parse(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:

@@ -116,6 +116,8 @@ def fill(
     run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
 ) -> pd.DataFrame:
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
+    if not draw and sampling != Sampling():
+        raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
