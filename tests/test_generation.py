@@ -211,6 +211,20 @@ def test_a_given_text_that_is_far_too_long_is_told_of(model: api.Model) -> None:
         model.generate(1, given={"note": "warm kalt " * 5000}, want=["kind"])
 
 
+def test_texts_that_must_be_in_view_whole_are_cut_with_a_warning(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": ["tea for two"] * 30, "b": ["two for tea"] * 30})
+    table["kind"] = ["x", "y"] * 15
+    fields = {"a": {"type": "text"}, "b": {"type": "text"}}
+    recipe = {"model": {"size": "nano"}, "schema": {"fields": fields}}
+    two = api.train(table, tmp_path / "run", steps=2, recipe=recipe)
+    far = "tea for two and " * 400
+    with pytest.warns(UserWarning, match=r"cut to fit \d+ tokens a record: 1 of field 'a'"):
+        two.generate(1, given={"a": far}, want=["kind"])
+    with pytest.warns(UserWarning, match="as in training: 1 of field 'b'"):
+        two.probabilities(pd.DataFrame({"a": ["tea"], "b": [far]}), "kind")
+    assert np.isfinite(two.score(pd.DataFrame({"a": [far], "b": [far]}))["row"][0])
+
+
 def test_texts_alone_have_their_tail_cut_by_default(model: api.Model, writer: api.Model) -> None:
     def texts(**sampling: float) -> list[str]:
         table = writer.generate(6, prompt="the", max_tokens=30, seed=2, **sampling)

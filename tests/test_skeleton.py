@@ -218,7 +218,10 @@ def test_the_same_recipe_gives_the_same_bytes(table_csv: Path, tmp_path: Path) -
 def test_an_over_fitted_run_under_a_budget_is_repeated_by_its_resolved_recipe(
     tmp_path: Path,
 ) -> None:
-    recipe = {"model": {"size": "nano", "dropout": 0}, "train": {"eval_every": 10, "patience": 2}}
+    recipe = {
+        "model": {"size": "nano", "dropout": 0},
+        "train": {"eval_every": 5, "patience": 1, "lr": 0.05, "lr_adamw": 0.02},
+    }
     first = api.train(mixed_table(60, seed=4), tmp_path / "a", budget="30s", recipe=recipe)
     assert first.run.folder.read_state()["training"]["over_fitted"]
     api.train(mixed_table(60, seed=4), tmp_path / "b", recipe=tmp_path / "a" / "recipe.yaml")

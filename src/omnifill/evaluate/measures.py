@@ -29,7 +29,7 @@ from omnifill.form.stream import is_text, plan_batches
 from omnifill.form.windows import overlapping
 from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import category_log_probs, schema_nats
-from omnifill.generate.tables import encoded, fill_columns
+from omnifill.generate.tables import encoded, encoded_to_ask, fill_columns
 from omnifill.progress import Progress
 from omnifill.types import ABSENT, Floats, Ints
 
@@ -201,7 +201,7 @@ def add_category(out: Known, run: LoadedRun, columns: Mapping[str, list[Any]], n
     if there.any():
         some = {n: [v[i] for i in np.flatnonzero(there)] for n, v in columns.items()}
         codes = codec.encode_many(some[name])[0]
-        log_probs = category_log_probs(run, encoded(run, some), name)
+        log_probs = category_log_probs(run, encoded_to_ask(run, some), name)
         answers = log_probs.argmax(axis=1)
         right[there] = answers == codes
         plain[there] = codes == 0  # codes are in order of frequency

@@ -97,6 +97,19 @@ def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     return encode_records(run.vocabulary, columns, None)[0]
 
 
+def encoded_to_ask(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
+    """The same for what other fields are told from: long texts as training read them."""
+    if run.schema.stream or run.recipe.form.windows:
+        return encoded(run, columns)
+    shard, cuts = encode_records(run.vocabulary, columns, run.network.config.context)
+    if str(cuts):
+        warnings.warn(
+            f"cut to fit {run.network.config.context} tokens a record, as in training: {cuts}",
+            stacklevel=2,
+        )
+    return shard
+
+
 def without_unseen(
     run: LoadedRun, columns: Mapping[str, list[Any]], where: Where
 ) -> dict[str, list[Any]]:
@@ -146,7 +159,7 @@ def fill_columns(
     most probable value, a number or date its median (or another `quantile`); with `draw` the
     blanks of a row are drawn one after another, so that they fit together.
     """
-    shard = encoded(run, columns)
+    shard = encoded_to_ask(run, columns)
     index = {name: run.schema.index(name) for name in columns}
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
@@ -249,7 +262,7 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
         raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
     given = frame_columns(run, named(table).drop(columns=[field], errors="ignore"))
     columns = without_unseen(run, given, _frame_cell)
-    shard = encoded(run, {**columns, field: [None] * len(table)})
+    shard = encoded_to_ask(run, {**columns, field: [None] * len(table)})
     codec = run.vocabulary[field].codec
     names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
     prob = np.exp(category_log_probs(run, shard, field))
