@@ -37,7 +37,7 @@ GROUPS = 20
 """Values of a category that get figures of their own: the most frequent ones."""
 GROUP_ROWS = 10
 """Records below which a group gets none."""
-MOST_ROWS = 2000
+MOST_ROWS = 1000
 """Records that fields are asked for, each given the others."""
 OUTER = (0.05, 0.95)
 """Quantiles that nine truths of ten should lie between."""
