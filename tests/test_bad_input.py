@@ -258,6 +258,12 @@ def test_a_recipe_that_cannot_be_read(refused: Run, data: bytes, says: str) -> N
     assert says in refused(*args)
 
 
+def test_a_key_twice_in_one_object_is_refused(refused: Run) -> None:
+    Path("twin.jsonl").write_text('{"a": 1}\n{"a": 2, "a": 3}\n', encoding="utf-8")
+    said = refused("train", "twin.jsonl", "--out", "run", *QUICK)
+    assert "twin.jsonl:2: is no JSON object (it has the key 'a' twice)" in said
+
+
 def test_a_command_that_does_not_exist(refused: Run) -> None:
     assert "Did you mean 'inspect'?" in refused("inspekt", "good.csv")
     assert "DATA" in refused("train")

@@ -81,9 +81,11 @@ def train(
         "train.budget": budget, "train.steps": steps, "train.epochs": epochs,
         "train.seed": seed, "form.tasks": tasks,
     })  # fmt: skip
-    live = live or LiveLine()
+    live, asked = live or LiveLine(), to_dict(chosen)
     with Session(folder, started, live) as session:
-        if not (resume and session.is_prepared()):
+        if resume and session.is_prepared():
+            session.check_same(_described(data), chosen)
+        else:
             session.start_afresh(resume)
             source = open_source(data, chosen.data)
             schema = infer_schema(profile(source, chosen), chosen)
@@ -95,6 +97,7 @@ def train(
             check_tasks(vocabulary, chosen.form)
             chosen = settle_windows(staged, vocabulary, chosen)
             notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
+            session.asked_for = {"data": _described(data), "recipe": asked}
             session.decide(chosen, schema, codecs, vocabulary, notes)
         session.fit()
     return load(folder.path, code_named_in(chosen))
@@ -230,10 +233,20 @@ def fill_file(
 ) -> int:  # fmt: skip
     """Fill the blank cells of a table file, touch no other, and return how many there were."""
     check_target(out)
+    if Path(file).exists() and out.exists() and out.samefile(file):
+        raise RequestError(f"{out}: is the table that is filled; name another file with --out")
     source = open_source(file, later(model.run.recipe.data, encoding))
     filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed)
     write_cells(raw, out, source.delimiter)
     return filled
+
+
+def _described(data: Data) -> list[Any]:
+    """What a resumed run must find again: names and sizes of files, or the shape of a table."""
+    if isinstance(data, pd.DataFrame):
+        return [[[str(name) for name in data.columns], len(data)]]
+    paths = [Path(p) for p in ([data] if isinstance(data, (str, Path)) else data)]
+    return [[p.name, p.stat().st_size if p.is_file() else None] for p in paths]
 
 
 def _sampling(values: Mapping[str, Any]) -> Sampling:

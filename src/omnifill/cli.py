@@ -242,6 +242,11 @@ def _check_output(format_: str, out: Path | None) -> None:
         raise RequestError(f"--format: {unknown_name('format', format_, FORMATS)}")
     if out is not None:
         check_target(out)
+        if format_ != "table" and out.suffix.lower() != f".{format_}":
+            raise RequestError(
+                f"--format {format_} and --out {out} say different things; the ending of the file "
+                f"is enough"
+            )
 
 
 def _print_table(model: Any, table: pd.DataFrame, format_: str, out: Path | None) -> None:
@@ -249,6 +254,11 @@ def _print_table(model: Any, table: pd.DataFrame, format_: str, out: Path | None
 
     specs = [model.run.schema[name] for name in table.columns]
     if out is not None:
+        if out.suffix.lower() == ".txt" and len(specs) > 1:
+            raise RequestError(
+                f"--out {out}: a text file holds one field, and there are {len(specs)}; name it "
+                f".csv, .jsonl or .parquet, or --want one"
+            )
         write_frame(table, specs, out)
         typer.echo(f"{out}: {len(table)} records", err=True)
         return

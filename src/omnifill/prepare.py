@@ -94,9 +94,10 @@ def encode_parts(
                     f"the losses: {cuts.unknown}"
                 )
             if str(cuts):
+                most = f"{longest} tokens a record" if longest else "schema.fields.NAME.max_tokens"
                 notes.append(
-                    f"cut to fit {longest or 'max_tokens'} tokens a record in {part}: {cuts} "
-                    f"(longer: --set model.context=N, or schema.fields.NAME.max_tokens)"
+                    f"cut to fit {most} in {part}: {cuts} (longer: --set "
+                    f"{'model.context=N, or ' if longest else ''}schema.fields.NAME.max_tokens=N)"
                 )
     return notes
 

@@ -330,6 +330,15 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True)
 
 
+def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A tree of settings as {'train.steps': 100, …}."""
+    out: dict[str, Any] = {}
+    for key, value in tree.items():
+        path = f"{prefix}{key}"
+        out |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
+    return out
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """The whole tree as YAML."""
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)

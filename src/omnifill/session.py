@@ -35,7 +35,7 @@ from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import load_objective
-from omnifill.recipe import Recipe, dump_recipe, load_recipe, parse_duration
+from omnifill.recipe import Recipe, dump_recipe, flat, load_recipe, parse_duration, to_dict
 from omnifill.schema import Schema
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
@@ -60,6 +60,8 @@ class Session:
         self.asked = 0
         self.handlers: dict[int, Any] = {}
         self.preparing = False
+        self.asked_for: dict[str, Any] = {}
+        """Data and recipe as the user gave them."""
         self.deadline: float | None = None
         self.sampled = time.monotonic()
         # The folders that this session makes, inner ones first.
@@ -128,6 +130,36 @@ class Session:
             return False
         return self.folder.read_state().get("state") in ("training", "done")
 
+    def check_same(self, data: list[Any], recipe: Recipe) -> None:
+        """RunError where a resumed run is asked for something else than what it was begun with.
+
+        What is left out stays as it was; what is said must be the same.
+        """
+        state = self.folder.read_state()
+        if "asked" not in state:
+            return  # an older run
+        before, settled = state["asked"], to_dict(load_recipe(self.folder.path / "recipe.yaml"))
+        end = "leave it out, or train into another --out"
+        same = len(data) == len(before["data"]) and all(
+            now[0] == was[0] and now[1] in (None, was[1])
+            for now, was in zip(data, before["data"], strict=True)
+        )
+        if not same:
+            raise RunError(
+                f"{self.folder.path}: was begun with other data ({before['data']}, and now "
+                f"{data}); name the same, or train into another --out"
+            )
+        was, now, known = (flat(t) for t in (before["recipe"], to_dict(recipe), to_dict(Recipe())))
+        final = flat(settled)
+        for path, value in now.items():
+            if value not in (known.get(path), was.get(path), final.get(path)):
+                raise RunError(
+                    f"{self.folder.path}: was begun with {path} = {was.get(path)!r}, and now it is "
+                    f"{value!r}; {end}"
+                )
+        if state["state"] == "done":
+            self.live.say(f"{self.folder.path}: is trained to its end; nothing is left to do")
+
     def start_afresh(self, resume: bool) -> None:
         """Empty the folder of an unfinished preparation; refuse to write over a run."""
         if (self.folder.path / "run.json").exists():
@@ -186,7 +218,9 @@ class Session:
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
         self.folder.write("config.json", decision.config.model_dump_json(indent=1))
         self.folder.write("recipe.yaml", dump_recipe(decision.recipe))
-        self.folder.write_state(state="training", notes=list(notes), deadline=deadline is not None)
+        self.folder.write_state(
+            state="training", notes=list(notes), deadline=deadline is not None, asked=self.asked_for
+        )
         self.preparing = False
 
     def _time_left(self, recipe: Recipe) -> tuple[float | None, float | None]:
@@ -274,7 +308,10 @@ class Session:
         }  # fmt: skip
         state = self.folder.read_state()
         self.folder.write_state(
-            state="done", notes=state.get("notes", []), training=json.loads(json.dumps(summary))
+            state="done",
+            notes=state.get("notes", []),
+            asked=state.get("asked", {}),
+            training=json.loads(json.dumps(summary)),
         )
         self.live.say(
             f"trained {progress.step} steps in {clock(seconds)}, "

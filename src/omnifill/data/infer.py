@@ -286,6 +286,8 @@ def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:
     if not column.overflow and distinct <= few and repeats and column.longest <= CATEGORY_LENGTH:
         return "category", f"{distinct} distinct values in {cells} cells"
     varied = f"{'over ' if column.overflow else ''}{distinct} distinct values"
+    if column.overflow and not distinct:
+        varied = "long values"
     return "text", f"{varied}, about {column.characters / max(cells, 1):.0f} characters"
 
 

@@ -41,8 +41,10 @@ def render(inspection: Inspection) -> str:
     for spec in schema.fields:
         column = found.columns[spec.name]
         distinct = f"{'>' if column.overflow else ''}{len(column.distinct):,}"
+        if column.overflow and not column.distinct:
+            distinct = "–"  # long texts are not counted
         blanks = f"{_blanks(column, spec):,}"
-        examples = " | ".join(e[:24].replace("\n", "⏎") for e in column.examples)
+        examples = " | ".join(_shortened(e.replace("\n", "⏎")) for e in column.examples)
         rows.append([spec.name, spec.type, blanks, distinct, spec.why, examples])
     lines = [head, "", *_aligned(rows), ""]
     split = inspection.recipe.data.split
@@ -106,3 +108,7 @@ def width_of(text: str) -> int:
         0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
         for c in text
     )
+
+
+def _shortened(example: str) -> str:
+    return example if len(example) <= 25 else f"{example[:24]}…"

@@ -59,7 +59,7 @@ def _objects(
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line, parse_constant=_no_constant)
+                    row = json.loads(line, parse_constant=_no_constant, object_pairs_hook=_no_twin)
                     if not isinstance(row, dict):
                         raise ValueError(f"a {type(row).__name__}, not an object {{…}}")
                 except (ValueError, RecursionError) as error:
@@ -80,3 +80,13 @@ def _no_constant(name: str) -> None:
     if name == "NaN":
         return None
     raise ValueError(f"{name} is not JSON")
+
+
+def _no_twin(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; ValueError if it has a key twice, of which JSON would keep the last."""
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        names = [name for name, _ in pairs]
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"it has the key {twice!r} twice")
+    return out

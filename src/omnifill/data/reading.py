@@ -82,9 +82,12 @@ def not_utf8(path: Path, line: int, sample: bytes) -> str:
     """The message for text that is not UTF-8, with the best guess at what it is."""
     best = from_bytes(sample).best()
     guess = best.encoding if best is not None else "cp1252"
+    words = [w for w in sample.decode(guess, "replace").split() if not w.isascii()][:3]
     return (
         f"{path}:{line}: is not UTF-8 (nor UTF-16 with a mark). Say which encoding it has; the "
-        f"best guess is --encoding {guess}"
+        f"best guess is --encoding {guess}, which reads {' '.join(words)[:60]!r}; if that is "
+        f"wrong, try cp1252 (western), cp1250 (central Europe), cp1251 (Cyrillic), "
+        f"gb18030 or shift_jis"
     )
 
 

@@ -25,6 +25,8 @@ ENOUGH = 100
 """Records below which most rules keep silent: anything may be chance."""
 BY_HEART = 1.5
 """How much less likely unseen records are than training ones where a model has over-fitted."""
+FAR = 0.1
+"""Share of accuracy (twice that, of an error) by which the usual model is far better."""
 NO_SPAN = 10
 """Characters that say nothing when they stand in training too: a word."""
 
@@ -42,7 +44,8 @@ class Flag:
 def flags(found: Evaluation) -> list[dict[str, str]]:
     """Every rule that fires, as plain data."""
     rules = [
-        leaked_rows, leaked_column, over_fitted, copied, collapsed, worse_than_plain, unlearnable,
+        leaked_rows, leaked_column, over_fitted, copied, collapsed, worse_than_plain,
+        worse_than_usual, unlearnable,
         unseen_group, failed_group, drifted, repeated_rows, constant, told_apart,
     ]  # fmt: skip
     return [asdict(flag) for rule in rules for flag in rule(found)]
@@ -200,6 +203,24 @@ def worse_than_plain(e: Evaluation) -> Iterator[Flag]:
             if ends[0] < ends[1]:
                 yield Flag("worse than a plain baseline", name, f"{measure} {ours['value']:.3g}, "
                            f"{label} {base['value']:.3g}")  # fmt: skip
+
+
+def worse_than_usual(e: Evaluation) -> Iterator[Flag]:
+    """A column that the usual model of one column tells far better: logistic regression, or
+    IterativeImputer. A little better is what a model of one thing may be."""
+    for label, measure in (("logistic", "accuracy"), ("iterative", "normalised_error")):
+        for name in e.names:
+            ours, base = e.ours(name, measure), e.baseline(label, name, measure)
+            if ours is None or base is None:
+                continue
+            worse = (
+                ours["high"] + FAR < base["low"] if measure == "accuracy"
+                else ours["low"] > (1 + 2 * FAR) * base["high"]
+            )  # fmt: skip
+            if worse:
+                yield Flag("far worse than the usual model", name,
+                           f"{measure} {ours['value']:.3g}, {label} "
+                           f"{base['value']:.3g}: train longer?")  # fmt: skip
 
 
 def told_apart(e: Evaluation) -> Iterator[Flag]:

@@ -17,8 +17,8 @@ from omnifill.data.values import to_native, to_text
 from omnifill.errors import RequestError
 from omnifill.evaluate import plots
 from omnifill.evaluate.associations import associations
-from omnifill.evaluate.evaluation import Columns, Evaluation
-from omnifill.evaluate.flags import NO_SPAN
+from omnifill.evaluate.evaluation import Columns, Evaluation, size
+from omnifill.evaluate.flags import ENOUGH, NO_SPAN
 from omnifill.evaluate.memory import nearest
 from omnifill.evaluate.rows import pair_trends
 from omnifill.files import write_atomic
@@ -72,6 +72,7 @@ def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
         "title": run.folder.path.resolve().name,
         "summary": _summary(run, state),
         "flags": found.figures.get("flags", []),
+        "few": size(found.held_out) < ENOUGH and not run.schema.stream,
         "sizes": _sizes(found),
         "fields": run.schema.fields,
         "notes": state.get("notes", []),
