@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -47,6 +48,16 @@ def test_other_data_are_refused_and_the_same_go_on(
     assert weights(cut / "run") == weights(cut / "whole")
     api.train(cut / "drinks.csv", cut / "run", resume=True)
     assert "nothing is left to do" in capsys.readouterr().err
+
+
+def test_a_run_that_did_not_note_what_was_asked_goes_on_and_stays_done(cut: Path) -> None:
+    path = cut / "run" / "run.json"
+    state = json.loads(path.read_text(encoding="utf-8"))
+    del state["asked"]
+    path.write_text(json.dumps(state), encoding="utf-8")
+    for _ in range(2):
+        api.train(cut / "drinks.csv", cut / "run", resume=True)
+    assert json.loads(path.read_text(encoding="utf-8"))["state"] == "done"
 
 
 def test_a_table_is_not_filled_onto_itself(cut: Path) -> None:

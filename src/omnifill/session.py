@@ -136,8 +136,8 @@ class Session:
         What is left out stays as it was; what is said must be the same.
         """
         state = self.folder.read_state()
-        if "asked" not in state:
-            return  # an older run
+        if not state.get("asked"):
+            return  # begun by an older version, which did not write it down
         before, settled = state["asked"], to_dict(load_recipe(self.folder.path / "recipe.yaml"))
         end = "leave it out, or train into another --out"
         same = len(data) == len(before["data"]) and all(
