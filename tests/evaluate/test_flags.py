@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from omnifill.evaluate.evaluation import Evaluation
-from omnifill.evaluate.flags import flags, shown
+from omnifill.evaluate.flags import flags, shown, worse_than_usual
 from omnifill.evaluate.intervals import interval
 from omnifill.evaluate.memory import copied_rows
 from omnifill.evaluate.rows import as_arrays, two_sample
@@ -164,3 +164,21 @@ def test_a_column_is_called_unlearnable_only_where_nothing_tells_it() -> None:
 def test_few_records_raise_no_flag_by_chance() -> None:
     parts = {"train": records(40, 1), "held_out": records(12, 2), "made": records(40, 3)}
     assert [f for f in found(parts) if f["name"] != "a group without data"] == []
+
+
+@pytest.mark.parametrize(("right", "named"), [(0.5, True), (0.8, False), (0.95, False)])
+def test_a_category_that_logistic_regression_tells_far_better_is_named(
+    right: float, named: bool
+) -> None:
+    def accuracy(share: float) -> dict[str, Any]:
+        return {"colour": {"accuracy": interval(np.arange(400) < share * 400)}}
+
+    figures = {
+        "fields": accuracy(right), "rows": {},
+        "baselines": {"logistic": {"fields": accuracy(0.9), "rows": {}}},
+    }  # fmt: skip
+    parts = sound()
+    coded = as_arrays(SCHEMA, parts["train"], parts["held_out"], parts["made"])
+    evaluation = Evaluation(SCHEMA, figures, parts["train"], parts["held_out"], parts["made"],
+                            (coded[0], coded[1], coded[2]))  # fmt: skip
+    assert [flag.field for flag in worse_than_usual(evaluation)] == ["colour"] * named
