@@ -151,7 +151,7 @@ def test_bayes_rule_is_left_out_where_no_record_is_read_in_schema_order(
     table = mixed_table(24, seed=4)[["kind", "size", "note"]]
     with_bayes = model.probabilities(table, "kind")
     for change in ({"mix": MixSettings(schema_order=0)},
-                   {"tasks": [Task(given=["note"], want=["kind"])]}):  # fmt: skip
+                   {"tasks": [Task(given=["size", "note"], want=["kind"])]}):  # fmt: skip
         form = model.run.recipe.form.model_copy(update=change)
         recipe = model.run.recipe.model_copy(update={"form": form})
         other = api.Model(dataclasses.replace(model.run, recipe=recipe))

@@ -79,9 +79,9 @@ def stream(position: dict[str, int]) -> Iterator[tuple[Rows, dict[str, int]]]:
 
 
 def plan(steps: int, **changes: Any) -> TrainPlan:
-    usual = {"optim": OptimConfig(), "eval_every": 5, "save_every": 4}
-    schedule = default_schedule(steps, 2, 0.5)
-    return TrainPlan(steps=steps, schedule=schedule, **{**usual, **changes})
+    usual = {"optim": OptimConfig(), "eval_every": 5, "save_every": 4,
+             "schedule": default_schedule(steps, 2, 0.5)}  # fmt: skip
+    return TrainPlan(steps=steps, **{**usual, **changes})
 
 
 def ignore(_: Report) -> None: ...
@@ -383,7 +383,7 @@ def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
 
 def test_what_the_user_sets_is_never_decided_again() -> None:
     mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0},
-            "train.ema": 0.5}  # fmt: skip
+            "train.ema": 0.5, "train.settle": 0.2}  # fmt: skip
     recipe = Recipe().with_values(**mine)
     assert suited_to(recipe, 200.0, False) == recipe
     assert suited_to(recipe, 2.0, False) == recipe
@@ -432,3 +432,16 @@ def test_a_column_where_nothing_but_missing_is_allowed_has_no_gradient_of_nan() 
     logits.requires_grad_()
     weighed(logits, torch.tensor([1, 1]), 0.05).sum().backward()
     assert logits.grad is not None and bool(torch.isfinite(logits.grad).all())
+
+
+def test_dropout_pauses_where_the_rate_is_low() -> None:
+    """What is dropped shifts predictions: the weights settle without it."""
+    net, noisy = Net(), []
+
+    def watching(model: nn.Module, rows: Rows) -> LossSum:
+        noisy.append(model.training)
+        return loss(model, rows)
+
+    the_plan = plan(10, schedule=[(0, 1.0), (5, 1.0), (10, 0.0)], settle=0.5)
+    Trainer(net, the_plan, None).run(stream, watching, lambda _: 1.0, ignore)
+    assert noisy == [True] * 8 + [False] * 2

@@ -28,7 +28,7 @@ from omnifill.evaluate.baselines import generate_baseline
 from omnifill.evaluate.compare import compare_runs
 from omnifill.evaluate.report import check_report, write_report
 from omnifill.evaluate.run import evaluate_run
-from omnifill.form.layout import check_tasks
+from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
 from omnifill.generate.filters import Sampling

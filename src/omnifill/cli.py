@@ -132,7 +132,8 @@ def train(
     )  # fmt: skip
     state = model.run.folder.read_state()["training"]
     best = "" if state["valid"] is None else f", validation loss {state['valid']:.4f}"
-    typer.echo(f"{out}: {state['steps']} steps in {state['seconds']} s{best}")
+    early = " (stopped early: validation got worse)" if state["over_fitted"] else ""
+    typer.echo(f"{out}: {state['steps']} steps in {state['seconds']} s{best}{early}")
     typer.echo(f"next: omnifill generate {out} -n 5 · omnifill evaluate {out}", err=True)
 
 
@@ -159,7 +160,7 @@ def generate(
     prompt: Annotated[str | None, typer.Option(help="The beginning of the text.")] = None,
     max_tokens: Annotated[int, typer.Option(help="Most tokens of one text.", min=1)] = 512,
     stream: Annotated[bool, typer.Option(
-        "--stream", help="Show one text while it is made.")] = False,
+        "--stream", help="Show one text while it is made, without the prompt.")] = False,
     format_: FormatOpt = "table",
     out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead.")] = None,
     temperature: Annotated[float, typer.Option(help="0: always the most likely.")] = 1.0,
@@ -175,16 +176,19 @@ def generate(
     no_missing: Annotated[list[str] | None, typer.Option(
         help="A field that must not come out blank.")] = None,
     baseline: Annotated[str | None, typer.Option(
-        help="ngram or template: texts of a plain model instead, to compare with.")] = None,
+        help="ngram or template: texts of a plain model instead; takes -n, --given, --seed, "
+        "--format and --out.")] = None,
     seed: SeedOpt = 0,
     allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Generate records: any fields from any others."""
     from omnifill import api
+    from omnifill.data.sink import visible
 
     _check_output(format_, out)
-    values, wanted = _given(given or []), _names("--want", want) or None
+    wanted = _names("--want", want) or None
     model = api.load(run, allow_code or ())
+    values = _given(given or [], model.fields)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
@@ -193,7 +197,9 @@ def generate(
     if baseline is not None:
         more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512]
         if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0, 1.0]:
-            raise RequestError("--baseline takes -n, --given and --seed; leave out the rest")
+            raise RequestError(
+                "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
+            )
         _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
         return
     if stream:
@@ -204,7 +210,7 @@ def generate(
             max_tokens=max_tokens, stop=stop or (), **sampling,
         )  # fmt: skip
         for piece in pieces:
-            typer.echo(piece, nl=False)
+            typer.echo(visible(piece, "\n\t") if sys.stdout.isatty() else piece, nl=False)
             sys.stdout.flush()
         typer.echo()
         return
@@ -215,12 +221,14 @@ def generate(
     _print_table(model, table, format_, out)
 
 
-def _given(items: list[str]) -> dict[str, str]:
-    """['field=value', 'field=@file'] -> values by field."""
+def _given(items: list[str], fields: list[str]) -> dict[str, str]:
+    """['field=value', 'field=@file'] -> values by field; a field's name may hold a '='."""
     out: dict[str, str] = {}
     for item in items:
-        name, equals, value = item.partition("=")
-        if not equals:
+        fitting = [name for name in fields if item.startswith(f"{name}=")]
+        name = max(fitting, key=len, default=item.partition("=")[0])
+        value = item[len(name) + 1 :]
+        if "=" not in item:
             raise RequestError(f"--given {item!r}: write it as field=value")
         if name in out:
             raise RequestError(f"--given {item!r}: {name} has a value already; give one")
@@ -361,11 +369,17 @@ def main() -> None:
         _leave(f"error: {error.filename or 'output'}: {reason(error)}", 2)
 
 
+_said: set[str] = set()
+
+
 def _warn(
     message: Warning | str, category: type[Warning], filename: str, lineno: int,
     file: TextIO | None = None, line: str | None = None,
 ) -> None:  # fmt: skip
-    print(f"warning: {message}", file=sys.stderr)
+    shown = f"warning: {message}"
+    if shown not in _said:  # the same of another stage says nothing new
+        _said.add(shown)
+        print(shown, file=sys.stderr)
 
 
 def _leave(message: str, status: int) -> None:

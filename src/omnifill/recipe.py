@@ -242,6 +242,9 @@ class TrainSettings(Settings):
     """Largest norm of the gradient."""
     ema: float | None = Field(None, ge=0, lt=1)
     """Decay of the moving average of the weights, which is what is kept; 0: none."""
+    settle: float | None = Field(None, ge=0, le=1)
+    """Dropout pauses while the rate is below this share of its peak, so that the weights settle as
+    they will be used; chosen if not given."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the machine multiplies it in hardware and the network is wide enough."""
     compile: bool = False

@@ -66,6 +66,9 @@ class Schema(BaseModel):
         for field in self.fields:
             if field.name == name:
                 return field
+        if name in self.left_out:
+            raise RequestError(f"column {name!r} was left out when this model was trained; known: "
+                               f"{', '.join(self.names)}")  # fmt: skip
         raise RequestError(unknown_name("field", name, self.names))
 
     def index(self, name: str) -> int:

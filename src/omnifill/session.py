@@ -39,7 +39,8 @@ from omnifill.recipe import Recipe, dump_recipe, flat, load_recipe, parse_durati
 from omnifill.schema import Schema
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
-from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock
+from omnifill.train.memory import keep_freed_memory
+from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock, seconds_spent
 from omnifill.train.pace import measure_pace
 from omnifill.types import Codec
 
@@ -254,6 +255,7 @@ class Session:
         assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
         torch.manual_seed(recipe.train.seed)
+        keep_freed_memory()
         network = Network(config)
         valid = open_shard(self.folder.encoded / "valid")
         valid = valid if len(valid) else shard
@@ -264,6 +266,7 @@ class Session:
         self.trainer = trainer
         if self.asked:
             raise Interrupted("stopped before the first step")
+        earlier = seconds_spent(self.folder.metrics)
         events = Events(self.folder.path, trainer.progress.step)
         listeners: list[Callable[[Report], None]] = [
             MetricsFile(self.folder.metrics, trainer.progress.step),
@@ -299,7 +302,7 @@ class Session:
             "train.schedule": [list(knot) for knot in progress.schedule],
         })  # fmt: skip
         self.folder.write("recipe.yaml", dump_recipe(done))
-        seconds = round(time.monotonic() - self.started, 1)
+        seconds = round(earlier + time.monotonic() - self.started, 1)
         summary = {
             "steps": progress.step, "best_step": progress.best_step,
             "valid": None if math.isinf(progress.best) else progress.best,

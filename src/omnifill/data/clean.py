@@ -6,7 +6,7 @@ import hashlib
 import html
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
 from typing import Any
 
@@ -17,6 +17,8 @@ from omnifill.schema import FieldSpec
 
 LINE_ENDS = re.compile(r"\r\n?")
 TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")
+AS_TEXT, AS_BLANK = "read the column as text: --field {}:text", "leave it blank"
+"""What to do about a bad cell: before training, and of a table that a trained run is given."""
 RUNS = re.compile(r"(?<=[^\s])[ \t]{2,}(?=[^\s])")
 """Runs of blanks between words; indentation at the start of a line is kept."""
 
@@ -89,14 +91,14 @@ def build_cleaner(
 
 def read_cells(
     field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], clean: CleanSettings,
-    stream: bool,
+    stream: bool, advice: str = AS_BLANK,
 ) -> list[Any]:  # fmt: skip
     """Raw cells -> canonical values, cleaned as the recipe says; DataError says where one is bad.
 
     Training rows and the rows a model is asked about later both come through here, so that a
     value is the same value in both.
     """
-    values = parse_many(field, cells, where)
+    values = parse_many(field, cells, where, advice)
     cleaner = build_cleaner(field, clean, stream)
     return values if cleaner is None else [None if v is None else cleaner(v) for v in values]
 
@@ -120,9 +122,17 @@ class Repeats:
             self.index = RMinHashLSH(threshold=0.8, num_perm=128, num_bands=16)
             self.sketches: dict[int, Any] = {}
 
+    def add(self, columns: Mapping[str, Sequence[Any]]) -> None:
+        """Remember the rows of some columns."""
+        self.seen.update(map(_digest, zip(*columns.values(), strict=True)))
+
+    def shared(self, columns: Mapping[str, Sequence[Any]]) -> int:
+        """How many rows of some columns were there before."""
+        return sum(_digest(row) in self.seen for row in zip(*columns.values(), strict=True))
+
     def is_repeat(self, row: Sequence[Any]) -> bool:
         """Whether the row was there before; remembers it if not."""
-        key = hashlib.blake2b(repr(row).encode("utf-8", "replace"), digest_size=16).digest()
+        key = _digest(row)
         if key in self.seen:
             return True
         self.seen.add(key)
@@ -138,3 +148,7 @@ class Repeats:
         self.sketches[self.num] = sketch
         self.num += 1
         return False
+
+
+def _digest(row: Sequence[Any]) -> bytes:
+    return hashlib.blake2b(repr(row).encode("utf-8", "replace"), digest_size=16).digest()

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime
 import hashlib
 import math
+import re
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.source import Source
-from omnifill.data.values import FORMATS, NUMBER, parse_datetime, parse_number
+from omnifill.data.values import FORMATS, MARKS, NUMBER, parse_datetime, parse_number
 from omnifill.errors import DataError, RecipeError, unknown_name
 from omnifill.progress import Progress
 from omnifill.recipe import Recipe
@@ -19,23 +20,9 @@ from omnifill.schema import DEFAULT_CODECS, FieldSpec, Schema
 
 MOST_DISTINCT = 20_000
 """Distinct values that are counted one by one; beyond that a column is simply varied."""
-MARKS = {
-    "",  # nothing but white space
-    "?",
-    "na",
-    "n/a",
-    "nan",
-    "null",
-    "none",
-    "-",
-    "--",
-    ".",
-    "nil",
-    "missing",
-    "unknown",
-    "#n/a",
-}
-"""Spellings of a blank, recognised only in columns of numbers or dates."""
+OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)\s*$")
+MOST_DIGITS = 15
+"""Significant digits that every double keeps."""
 MIN_ROWS = 2
 """Rows below which nothing can be learned."""
 CATEGORY_SHARE, CATEGORY_FEW, CATEGORY_MOST, CATEGORY_LENGTH = 0.2, 50, 2000, 60
@@ -56,6 +43,10 @@ class ColumnProfile:
     numbers: int = 0
     whole: bool = True
     decimals: int | None = 0
+    digits: int = 0
+    """Most significant digits of a number with a point."""
+    zones: set[str | None] = field(default_factory=set)
+    """Time zones of dates, as they are written."""
     low: float = math.inf
     high: float = -math.inf
     formats: list[str] | None = None
@@ -113,17 +104,23 @@ class ColumnProfile:
             self.whole = False
             places = decimal_places(number, text)
             self.decimals = None if places is None else max(self.decimals, places)
+        if isinstance(number, float):
+            self.digits = max(self.digits, significant(text))
 
     def _date(self, cell: Any, text: str, count: int) -> None:
         if isinstance(cell, (datetime.date, datetime.datetime)):
             self.kinds["moment"] += count
             self.step_parts.add(_finest(cell))
+            zone = cell.tzinfo if isinstance(cell, datetime.datetime) else None
+            self.zones.add(None if zone is None else str(zone))
             return
         if self.formats == [] or len(text) > 40:
             self.formats = []
             return
         formats = list(FORMATS) if self.formats is None else self.formats
         self.formats = [f for f in formats if parse_datetime(text, f) is not None]
+        offset = OFFSET.search(text)
+        self.zones.add(offset[0] if offset else None)
 
     @property
     def values(self) -> int:
@@ -140,6 +137,12 @@ def decimal_places(number: float, text: str) -> int | None:
         return None
     # A fraction that float arithmetic made (0.30000000000000004) is no decimal number.
     return places if abs(number) * 10**places < 2**50 else None
+
+
+def significant(text: str) -> int:
+    """Digits of a number that count, as it is written: 3 for -0.0120 and 1.20e-8."""
+    mantissa = text.strip().lower().partition("e")[0]
+    return len(mantissa.replace(".", "").lstrip("+-0"))
 
 
 def _hashable(cells: list[Any]) -> bool:
@@ -179,6 +182,8 @@ class Profile:
     rows: int = 0
     duplicates: int = 0
     """Rows that repeat an earlier row."""
+    refused: int = 0
+    """Rows that cannot be read, and that training would stop at."""
     problems: list[Problem] = field(default_factory=list)
 
 
@@ -204,6 +209,7 @@ def profile(source: Source, recipe: Recipe, problems: list[Problem] | None = Non
             progress.advance(len(chunk))
     if problems is not None:
         out.problems.extend(problems)
+        out.refused = len(problems)
     return out
 
 
@@ -269,7 +275,8 @@ def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:
     if column.kinds["bool"] and column.kinds["bool"] == column.values:
         return "category", "true or false"
     if column.kinds["moment"] and column.kinds["moment"] == column.values:
-        return "datetime", "dates"
+        mixed = " in different time zones: they come out in UTC" if len(column.zones) > 1 else ""
+        return "datetime", f"dates{mixed}"
     if column.numbers and column.numbers == column.values:
         if distinct <= 2 and column.whole and found.rows > 20:
             return "category", f"only {distinct} distinct numbers: a code"
@@ -279,6 +286,8 @@ def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:
         note = ""
         if _is_ambiguous(column.formats):
             note = " (day and month cannot be told apart in these cells)"
+        if "%z" in column.formats[0] and len(column.zones) > 1:
+            note = " (in different time zones: they come out in UTC)"
         return "datetime", f"dates written as {column.formats[0]}{note}"
     cells, distinct = column.num - column.blanks, len(column.distinct)  # a mark is a value here
     few = max(CATEGORY_FEW, min(CATEGORY_MOST, CATEGORY_SHARE * max(cells, 1)))
@@ -339,7 +348,9 @@ def _native(column: ColumnProfile, kind: str) -> Native:
 
 def _options(column: ColumnProfile, kind: str) -> dict[str, Any]:
     if kind == "number":
-        return {"decimals": 0 if column.whole and not column.kinds["float"] else column.decimals}
+        decimals = 0 if column.whole and not column.kinds["float"] else column.decimals
+        kept = decimals is None and 0 < column.digits <= MOST_DIGITS
+        return {"decimals": decimals} | ({"digits": column.digits} if kept else {})
     if kind == "datetime":
         return _datetime_options(column)
     return {}
@@ -348,7 +359,7 @@ def _options(column: ColumnProfile, kind: str) -> dict[str, Any]:
 def _datetime_options(column: ColumnProfile) -> dict[str, Any]:
     if column.kinds["moment"]:
         finest = min(column.step_parts, key=lambda part: STEPS[part])
-        return {"step": STEPS[finest]}
+        return {"step": STEPS[finest]} | _zone(column)
     if not column.formats:
         return {"step": STEPS["microsecond"]}
     format_ = column.formats[0]
@@ -356,4 +367,11 @@ def _datetime_options(column: ColumnProfile) -> dict[str, Any]:
         "microsecond" if "%f" in format_ else "second" if "%S" in format_
         else "minute" if "%M" in format_ else "day"
     )  # fmt: skip
-    return {"format": format_, "step": STEPS[finest]}
+    zone = _zone(column) if "%z" in format_ else {}
+    return {"format": format_, "step": STEPS[finest]} | zone
+
+
+def _zone(column: ColumnProfile) -> dict[str, Any]:
+    """The time zone that values are given back in, if all were in one; else it is UTC."""
+    zones = sorted(str(zone).strip() for zone in column.zones - {None})
+    return {"time_zone": zones[0]} if len(zones) == 1 and len(column.zones) == 1 else {}

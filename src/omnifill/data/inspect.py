@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import unicodedata
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from omnifill.data.cells import Problem
 from omnifill.data.infer import ColumnProfile, Profile, infer_schema, profile
 from omnifill.data.source import open_source
+from omnifill.data.stage import split_sizes
+from omnifill.errors import DataError
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
+
+MOST_COUNTED = 200_000
+"""Rows that are gone through once more to say how they are split."""
 
 
 @dataclass(frozen=True)
@@ -21,6 +27,8 @@ class Inspection:
     schema: Schema
     recipe: Recipe
     problems: list[Problem]
+    parts: dict[str, int] | None
+    """Rows to train on, to validate and for the test; None: too many to count, or not readable."""
 
 
 def inspect_data(data: Any, recipe: Recipe) -> Inspection:
@@ -28,13 +36,17 @@ def inspect_data(data: Any, recipe: Recipe) -> Inspection:
     problems: list[Problem] = []
     found = profile(open_source(data, recipe.data), recipe, problems)
     schema = infer_schema(found, recipe)
-    return Inspection(found, schema, recipe, found.problems)
+    parts = None
+    if not found.refused and not schema.stream and found.rows <= MOST_COUNTED:
+        with suppress(DataError):  # a cell that does not fit: training will name it
+            parts = split_sizes(found.source, schema, recipe)
+    return Inspection(found, schema, recipe, found.problems, parts)
 
 
 def render(inspection: Inspection) -> str:
     """As text for a terminal."""
     found, schema = inspection.found, inspection.schema
-    head = f"{found.source.label}: {found.rows:,} rows, {len(schema.fields)} fields"
+    head = f"{found.source.label}: {found.rows:,} rows, {count(len(schema.fields), 'field')}"
     if schema.stream:
         head = f"{found.source.label}: one text, read as a stream in {found.rows:,} pieces"
     rows = [["field", "type", "blank", "distinct", "why", "examples"]]
@@ -47,28 +59,51 @@ def render(inspection: Inspection) -> str:
         examples = " | ".join(_shortened(e.replace("\n", "⏎")) for e in column.examples)
         rows.append([spec.name, spec.type, blanks, distinct, spec.why, examples])
     lines = [head, "", *_aligned(rows), ""]
-    split = inspection.recipe.data.split
-    if split.column is not None:
-        lines.append(f"split: by column {split.column!r}")
-    else:
-        shares = (1 - split.valid - split.test, split.valid, split.test)
-        counts = [f"{round(found.rows * s):,}" for s in shares]
-        lines.append(
-            "split: about {} rows to train on, {} to validate, {} kept for the test".format(*counts)
-            if not schema.stream
-            else f"split: the last {split.test:.0%} for the test, {split.valid:.0%} before it to "
-            f"validate"
-        )
+    lines.append(_split(inspection))
     if found.duplicates:
-        lines.append(f"{found.duplicates:,} rows repeat an earlier row (they stay on one side)")
+        verb = "repeats" if found.duplicates == 1 else "repeat"
+        lines.append(
+            f"{count(found.duplicates, 'row')} {verb} an earlier row (they stay on one side)"
+        )
+    if found.refused:
+        lines.append(
+            f"\n{count(found.refused, 'row')} cannot be read, and above only the others count; "
+            f"`train` stops there: correct or remove what is named below"
+        )
     if inspection.problems:
-        lines.append(f"\n{len(inspection.problems)} things to look at:")
+        lines.append(f"\n{count(len(inspection.problems), 'thing')} to look at:")
         lines.extend(f"  {p.where}: {p.what}" for p in inspection.problems[:40])
         if len(inspection.problems) > 40:
             lines.append(f"  … and {len(inspection.problems) - 40} more (--json lists all)")
     name = schema.fields[0].name
     lines.append(f"\nanother type: --field {name}:text · leave out: --set 'data.drop=[{name}]'")
     return "\n".join(lines)
+
+
+def count(num: int, what: str) -> str:
+    """'1 row', '2,000 rows'."""
+    return f"{num:,} {what}{'' if num == 1 else 's'}"
+
+
+def _split(inspection: Inspection) -> str:
+    split, rows, parts = inspection.recipe.data.split, inspection.found.rows, inspection.parts
+    if inspection.schema.stream:
+        return (
+            f"split: the last {split.test:.0%} for the test, {split.valid:.0%} before it to "
+            f"validate"
+        )
+    by = "" if split.column is None else f" (by column {split.column!r})"
+    about = ""
+    if parts is None:
+        if split.column is not None:
+            return f"split: by column {split.column!r}"
+        about = "about "
+        shares = {"train": 1 - split.valid - split.test, "valid": split.valid, "test": split.test}
+        parts = {part: round(rows * share) for part, share in shares.items()}
+    return (
+        f"split: {about}{parts['train']:,} rows to train on, {parts['valid']:,} to validate, "
+        f"{parts['test']:,} kept for the test{by}"
+    )
 
 
 def _blanks(column: ColumnProfile, spec: FieldSpec) -> int:
@@ -89,6 +124,7 @@ def as_dict(inspection: Inspection) -> dict[str, Any]:
     return {
         "source": found.source.label, "kind": found.source.kind, "rows": found.rows,
         "duplicates": found.duplicates, "stream": inspection.schema.stream, "fields": fields,
+        "rows_refused": found.refused, "split": inspection.parts,
         "problems": [asdict(p) for p in inspection.problems],
     }  # fmt: skip
 

@@ -7,6 +7,7 @@ import datetime
 import gzip
 import io
 import json
+import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -87,7 +88,7 @@ def _plain(value: Any) -> Any:
 
 def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
     if len(columns) == 1:  # a text alone is shown whole
-        return "\n\n".join(columns[0]) + "\n"
+        return "\n\n".join(visible(text, "\n\t") for text in columns[0]) + "\n"
     shown = [
         [_short(c) for c in [name, *cells]] for name, cells in zip(names, columns, strict=True)
     ]
@@ -100,8 +101,19 @@ def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
 
 
 def _short(text: str) -> str:
-    text = text.replace("\n", "⏎")
+    text = visible(text.replace("\n", "⏎"))
     return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+
+
+def visible(text: str, but: str = "") -> str:
+    """The text with its control characters (`but` these) spelled out: they would move a terminal's
+    cursor, or give it commands."""
+    if text.isprintable():
+        return text
+    return "".join(
+        c if c in but or unicodedata.category(c) != "Cc" else c.encode("unicode_escape").decode()
+        for c in text
+    )
 
 
 def write_frame(frame: pd.DataFrame, specs: Sequence[FieldSpec], path: Path) -> None:

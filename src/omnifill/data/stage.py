@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from omnifill.data.cells import Chunk
-from omnifill.data.clean import Repeats, read_cells
+from omnifill.data.clean import AS_TEXT, Repeats, read_cells
 from omnifill.data.source import Source
 from omnifill.data.split import PARTS, part_of, stream_parts
 from omnifill.errors import DataError, RunError
@@ -89,13 +89,23 @@ def stage(
             sink = stack.enter_context(pa.OSFile(str(path), "wb"))
             writers[part] = stack.enter_context(pa.ipc.new_file(sink, arrow))
         parts = _split_rows(source, schema, recipe, notes, valid is not None)
+        seen = Repeats("exact") if valid is not None else None
         with Progress("preparing rows", None, "rows") as progress:
             for part, columns in parts:
                 num = _write(writers[part], arrow, part, columns, rows)
                 progress.advance(num)
-            if valid is not None:
+                if seen is not None:
+                    seen.add(columns)
+            if valid is not None and seen is not None:
+                shared = 0
                 for columns, _ in _clean_chunks(valid, schema, recipe):
                     _write(writers["valid"], arrow, "valid", columns, rows)
+                    shared += seen.shared(columns)
+                if shared:
+                    notes.append(
+                        f"{shared} of the {rows['valid']} validation rows stand in the training "
+                        f"part too: what is learned by heart looks good on them"
+                    )
     if rows["train"] == 0:
         counts = ", ".join(f"{part} {num}" for part, num in rows.items())
         raise DataError(
@@ -104,6 +114,15 @@ def stage(
         )
     write_atomic(folder / "staged.json", json.dumps({"rows": rows, "notes": notes}).encode())
     return Staged(folder, rows, notes)
+
+
+def split_sizes(source: Source, schema: Schema, recipe: Recipe) -> dict[str, int]:
+    """How many rows each part will have. DataError names a bad cell."""
+    rows = dict.fromkeys(PARTS, 0)
+    has_valid = recipe.data.split.valid_file is not None
+    for part, columns in _split_rows(source, schema, recipe, [], has_valid):
+        rows[part] += len(next(iter(columns.values())))
+    return rows
 
 
 def _write(
@@ -132,7 +151,7 @@ def _clean_chunks(
         columns = {
             f.name: read_cells(
                 f, chunk.columns[f.name], partial(chunk.where, column=f.name), recipe.data.clean,
-                schema.stream,
+                schema.stream, AS_TEXT,
             )
             for f in schema.fields
         }  # fmt: skip

@@ -10,6 +10,7 @@ import datetime
 import math
 import re
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from typing import Any
 
 import pandas as pd
@@ -28,13 +29,19 @@ MICROSECOND = datetime.timedelta(microseconds=1)
 FORMATS = (
     "%Y-%m-%d", "%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M", "%Y-%m-%dT%H:%M",
     "%Y-%m-%d %H:%M:%S.%f", "%Y-%m-%dT%H:%M:%S.%f", "%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%fZ",
-    "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S%z", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S",
+    "%Y-%m-%dT%H:%M:%S%z", "%Y-%m-%d %H:%M:%S%z", "%Y-%m-%dT%H:%M:%S.%f%z",
+    "%Y-%m-%d %H:%M:%S.%f%z", "%Y-%m-%dT%H:%M%z", "%Y/%m/%d", "%Y/%m/%d %H:%M:%S",
     "%Y/%m/%d %H:%M", "%d.%m.%Y", "%d.%m.%Y %H:%M", "%d.%m.%Y %H:%M:%S", "%m/%d/%Y", "%d/%m/%Y",
     "%m/%d/%Y %H:%M", "%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M:%S", "%d/%m/%Y %H:%M:%S", "%d-%m-%Y",
     "%m-%d-%Y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%d-%b-%Y", "%d-%b-%y",
     "%Y年%m月%d日", "%Y%m%dT%H%M%S", "%H:%M:%S", "%H:%M",
 )  # fmt: skip
 """Spellings of dates and times that are recognised, the first that fits all cells wins."""
+MARKS = {
+    "", "?", "na", "n/a", "nan", "null", "none", "-", "--", ".", "nil", "missing", "unknown",
+    "#n/a",
+}  # fmt: skip
+"""Spellings of a blank, in small letters, recognised only in columns of numbers or dates."""
 ALLOWED = {
     "number": "a number such as 12, -3.5 or 1e6",
     "datetime": "a date or time written as {format}",
@@ -72,8 +79,14 @@ def micros(moment: datetime.datetime | datetime.date) -> int:
     return (moment - EPOCH) // MICROSECOND
 
 
-def parse_many(field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str]) -> list[Any]:
-    """Raw cells -> canonical values; DataError says where a cell does not fit its field."""
+def parse_many(
+    field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], advice: str
+) -> list[Any]:
+    """Raw cells -> canonical values; DataError says where a cell does not fit its field, and that
+    it be corrected or else the `advice`.
+
+    A spelling of a blank is one here, too, where training saw none or another.
+    """
     parse = _parser(field)
     marks = set(field.blank_marks)
     out: list[Any] = []
@@ -82,13 +95,15 @@ def parse_many(field: FieldSpec, cells: Sequence[Any], where: Callable[[int], st
             out.append(None)
             continue
         value = parse(cell)
-        if value is None:
-            way = "" if field.type not in ALLOWED else (
-                f"; correct it, or read the column as text: --field {field.name}:text"
-            )  # fmt: skip
+        if value is None and not (field.type in ALLOWED and _is_mark(cell)):
+            way = f"; correct it, or {advice.format(field.name)}" if field.type in ALLOWED else ""
             raise DataError(f"{where(i)}: {refusal(field, cell)}{way}")
         out.append(value)
     return out
+
+
+def _is_mark(cell: Any) -> bool:
+    return isinstance(cell, str) and cell.strip().lower() in MARKS
 
 
 def parse_value(field: FieldSpec, value: Any) -> Any:
@@ -179,7 +194,9 @@ def to_native(field: FieldSpec, value: Any) -> Any:
     if value is None:
         return None
     if field.type == "number":
-        return int(value) if field.native == "int" else float(value)
+        digits = field.options.get("digits")
+        shown = float(f"{value:.{digits}g}") if digits else value
+        return int(shown) if field.native == "int" else float(shown)
     if field.type == "datetime":
         return _moment(field, int(value))
     if field.native == "bool":
@@ -196,17 +213,31 @@ def _moment(field: FieldSpec, value: int) -> Any:
         moment = EPOCH + value * MICROSECOND
     except OverflowError:
         moment = datetime.datetime.max if value > 0 else datetime.datetime.min
+    zone = field.options.get("time_zone")
     if field.native == "datetime":
-        return pd.Timestamp(moment)
+        stamp = pd.Timestamp(moment)
+        return stamp if zone is None else stamp.tz_localize("UTC").tz_convert(str(zone))
     if field.native == "date":
         return moment.date()
     format_ = str(field.options.get("format", ""))
     if not format_:
         return moment.isoformat()
     if "%z" in format_:
-        moment = moment.replace(tzinfo=datetime.UTC)
+        return _zoned(moment, format_, str(zone or "+00:00"))
     # Not every C library pads the years before 1000 that %Y is read with.
     return moment.strftime(format_.replace("%Y", f"{moment.year:04d}"))
+
+
+def _zoned(moment: datetime.datetime, format_: str, zone: str) -> str:
+    """A moment of UTC at the offset `zone`, spelled like it: +0200, +02:00 or Z."""
+    away = datetime.timedelta()
+    if zone != "Z":
+        digits = zone.replace(":", "")
+        away = datetime.timedelta(hours=int(digits[1:3]), minutes=int(digits[3:5]))
+        away = -away if zone.startswith("-") else away
+    with suppress(OverflowError):
+        moment += away
+    return moment.strftime(format_.replace("%Y", f"{moment.year:04d}").replace("%z", zone))
 
 
 def to_text(field: FieldSpec, value: Any) -> str:

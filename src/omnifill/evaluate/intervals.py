@@ -35,4 +35,6 @@ def interval_of(measure: Callable[[Any], float], num: int, draws: int = DRAWS) -
         low, high = np.quantile(drawn, [0.025, 0.975])
     else:
         low, high = value + np.array([-1.96, 1.96]) * np.std(drawn)
-    return {"value": value, "low": float(low), "high": float(high), "n": num}
+    # A measure that has a bound, such as |AUC - 1/2|, is drawn away from it by resampling.
+    ends = float(min(low, value)), float(max(high, value))
+    return {"value": value, "low": ends[0], "high": ends[1], "n": num}

@@ -1,7 +1,8 @@
 """How good a model is on records that it has not seen, field by field.
 
 Text: bits per byte and perplexity per token, in schema order (the exact likelihood). Category:
-accuracy, log loss, calibration and confusion given all other fields. Number and datetime: mean
+accuracy, log loss, calibration and confusion given all other fields. Of named tasks, the fields
+that they want are measured, given what they give. Number and datetime: mean
 absolute error of the median given all other fields, as it is and as a share of the values'
 standard deviation, and how often the truth lies between the model's 5 % and 95 % quantiles.
 Rows: nats of the whole record. Every measure has a 95 % interval and its number of samples.
@@ -26,6 +27,7 @@ from omnifill.evaluate.intervals import Measure, interval, interval_of
 from omnifill.form.encode import without_unknown
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.stream import is_text, plan_batches
+from omnifill.form.tasks import wanted_fields
 from omnifill.form.windows import overlapping
 from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import category_log_probs, schema_nats
@@ -87,8 +89,9 @@ def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = Non
     out.add("", "nats", nats.sum(axis=1))
     out.figures["groups"] = group_figures(run, columns, nats)
     some = {n: v[:MOST_ROWS] for n, v in columns.items()}
+    learned = wanted_fields(run.vocabulary, run.recipe.form)
     for spec in run.schema.fields:
-        if spec.name not in columns:
+        if spec.name not in columns or spec.name not in learned:
             continue
         values = columns[spec.name]
         if all(value is None for value in values):
@@ -216,18 +219,34 @@ def add_category(out: Known, run: LoadedRun, columns: Mapping[str, list[Any]], n
         lambda i: off_by(reliability(sure[i], hit[i])), len(hit), 200
     )
     out.figures["calibration"][name] = reliability(sure, hit)
-    labels = [str(codec.decode(np.array([code]))) for code in range(min(codec.size, MOST_SHOWN))]
+    labels = [str(codec.decode(np.array([code]))) for code in range(codec.size)]
     out.figures["confusion"][name] = confusion(labels, codes, answers)
 
 
 def confusion(labels: Sequence[str], truth: Ints, answers: Ints) -> dict[str, Any]:
-    """How often each value (rows) was answered by each (columns); the rarest are one, at last."""
-    size = len(labels) + 1
-    cells = np.minimum(truth, size - 1) * size + np.minimum(answers, size - 1)
-    counts = np.bincount(cells, minlength=size * size).reshape(size, size)
-    if not counts[-1].any() and not counts[:, -1].any():
-        return {"values": list(labels), "counts": counts[:-1, :-1].tolist()}
-    return {"values": [*labels, "(others)"], "counts": counts.tolist()}
+    """How often each value (`values`, rows) was answered by each (`answers`, columns).
+
+    Values that are neither true nor an answer anywhere are left out; of more than `MOST_SHOWN` the
+    rarest are one row, whose right answers and wrong ones among themselves are two columns.
+    """
+    seen = np.bincount(truth, minlength=len(labels)), np.bincount(answers, minlength=len(labels))
+    order = np.lexsort((-seen[1], -seen[0]))
+    order = order[(seen[0] + seen[1])[order] > 0]
+    shown, rest = order[:MOST_SHOWN], len(order) > MOST_SHOWN
+    place = np.full(len(labels), len(shown))
+    place[shown] = np.arange(len(shown))
+    rows, columns = place[truth], place[answers]
+    columns = columns + ((rows == columns) & (truth != answers))  # among the rarest only
+    size = len(shown) + 2
+    counts = np.bincount(rows * size + columns, minlength=(len(shown) + 1) * size)
+    counts = counts.reshape(-1, size)
+    names = [labels[code] for code in shown.tolist()]
+    if not rest:
+        return {"values": names, "answers": names, "counts": counts[:-1, :-2].tolist()}
+    return {
+        "values": [*names, "(others)"], "answers": [*names, "(others)", "(wrong other)"],
+        "counts": counts.tolist(),
+    }  # fmt: skip
 
 
 def reliability(sure: Floats, right: Floats) -> list[tuple[float, float, int]]:
@@ -258,7 +277,7 @@ def add_number(
     asked: dict[str, list[Any]] = {**some, name: [None] * int(there.sum())}
 
     def at(quantile: float) -> Floats:
-        answers = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=name,
+        answers = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=[name],
                                quantile=quantile)[name]  # fmt: skip
         whole = np.full(len(values), np.nan)
         whole[there] = [answers[i] for i in range(int(there.sum()))]

@@ -145,16 +145,19 @@ def grid(
     return _svg(figure, f"{title}: pairs of columns")
 
 
-def confusion(name: str, values: Sequence[str], counts: Sequence[Sequence[int]]) -> str:
-    """How often each value (rows) was answered by each (columns), as shares of the row."""
-    cells = np.array(counts, float)
-    cells /= np.maximum(cells.sum(axis=1, keepdims=True), 1)
-    side = max(1.9, 1.0 + 0.2 * len(values))
+def confusion(name: str, table: Mapping[str, Any]) -> str:
+    """How often each value (rows) was answered by each (columns), as shares of the row; a row that
+    was never asked for is empty."""
+    cells = np.array(table["counts"], float)
+    asked = cells.sum(axis=1, keepdims=True)
+    cells = np.where(asked > 0, cells / np.maximum(asked, 1), np.nan)
+    side = max(1.9, 1.0 + 0.2 * len(table["values"]))
     figure, axes = _figure(side + 0.9, side)
     image = axes.imshow(cells, vmin=0, vmax=1, cmap="viridis")
-    labels = [_shown(v, 12) for v in values]
-    axes.set_xticks(range(len(values)), labels, rotation=90)
-    axes.set_yticks(range(len(values)), labels)
+    for values, set_ticks, turn in (
+        (table["answers"], axes.set_xticks, 90), (table["values"], axes.set_yticks, 0),
+    ):  # fmt: skip
+        set_ticks(range(len(values)), [_shown(v, 12) for v in values], rotation=turn)
     _bar(figure, axes, image)
     _dress(axes, name)
     return _svg(figure, f"{name}: true values (rows) and answers (columns)")

@@ -39,7 +39,7 @@ def answered(run: LoadedRun, name: str, held_out: Columns) -> tuple[list[str], l
     rows = [i for i, text in enumerate(held_out[name]) if text][:MOST]
     known = {n: [held_out[n][i] for i in rows] for n in given if n in held_out}
     asked, _ = without_unknown(run.vocabulary, {**known, name: [None] * len(rows)})
-    made = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=name)[name]
+    made = fill_columns(run, asked, draw=False, seed=0, sampling=Sampling(), only=[name])[name]
     return [held_out[name][i] for i in rows], [made[i] or "" for i in range(len(rows))]
 
 

@@ -20,7 +20,7 @@ from omnifill.evaluate.associations import associations
 from omnifill.evaluate.evaluation import Columns, Evaluation, size
 from omnifill.evaluate.flags import ENOUGH, NO_SPAN
 from omnifill.evaluate.memory import nearest
-from omnifill.evaluate.rows import pair_trends
+from omnifill.evaluate.rows import as_arrays, pair_trends
 from omnifill.files import write_atomic
 from omnifill.form.encode import encode_records
 from omnifill.generate.likelihood import schema_nats
@@ -33,6 +33,8 @@ MOST_CONFUSED = 12
 CELL = 600
 """Characters of a cell that are shown."""
 RANKS = ("likeliest", "middle", "least likely")
+MOST_SCORED = 500
+"""Generated records that samples are picked from."""
 EACH = 3
 """Samples of each rank."""
 ORDER = (
@@ -81,10 +83,11 @@ def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
         "labels": [LABELS.get(label, label) for label in labels],
         "figures": list(_rows(found, labels)),
         "groups": _groups(found),
+        "has_groups": bool(found.figures.get("groups")),
         "distributions": list(_distributions(found)),
         "pairs": list(_pairs(found)),
         "confusion": [
-            plots.confusion(name, table["values"], table["counts"])
+            plots.confusion(name, table)
             for name, table in list(found.figures.get("confusion", {}).items())[:MOST_CONFUSED]
         ],
         "calibration": plots.calibration(found.figures["calibration"])
@@ -135,12 +138,21 @@ def _rows(found: Evaluation, labels: Sequence[str]) -> Iterator[dict[str, Any]]:
                 "field": field or "whole records", "measure": measure.replace("_", " "),
                 "value": f"{figure['value']:.4g}", "n": f"{figure['n']:,}",
                 "interval": f"{figure['low']:.4g} … {figure['high']:.4g}",
-                "beside": ["" if b is None else f"{b['value']:.4g}" for b in beside],
+                "beside": [_beside(b) for b in beside],
             }  # fmt: skip
 
 
+def _beside(figure: Mapping[str, float] | None) -> tuple[str, str]:
+    """A baseline's figure, and how sure it is."""
+    if figure is None:
+        return "", ""
+    span = f"{figure['low']:.4g} … {figure['high']:.4g}"
+    return f"{figure['value']:.4g}", f"{span} (n = {figure['n']:,})"
+
+
 def _groups(found: Evaluation) -> list[dict[str, Any]]:
-    groups = found.figures.get("groups", [])
+    """Those that it is worse for beyond chance, the worst first."""
+    groups = [g for g in found.figures.get("groups", []) if g["nats"]["low"] > g["others"]["high"]]
     worst = sorted(groups, key=lambda g: g["others"]["value"] - g["nats"]["value"])
     return [
         {
@@ -198,30 +210,35 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
     """The likeliest, middle and least likely generated records, each with its nearest real one."""
     if not found.made:
         return
-    some: Columns = {name: values[:500] for name, values in found.made.items()}
+    some = _different(found.made)
     shard, _ = encode_records(run.vocabulary, some)
     nats = schema_nats(run, shard, some).sum(axis=1)
     order = np.argsort(nats, kind="stable")
     middle = max(0, len(order) // 2 - EACH // 2)
     chosen = {RANKS[0]: order[:EACH], RANKS[1]: order[middle : middle + EACH],
               RANKS[2]: order[-EACH:]}  # fmt: skip
-    real, _, made = found.coded
+    real, made = as_arrays(run.schema, found.train, some, texts=True)
     for rank, rows in chosen.items():
         for row in rows.tolist():
             sample = {
                 "rank": rank, "nats": f"{nats[row]:.1f}",
                 "cells": [
-                    _split(cell, found.copied.get(name, {}).get(found.made[name][row], ""))
-                    for name, cell in zip(found.made, _cells(run, found.made, row), strict=True)
+                    _split(cell, found.copied.get(name, {}).get(some[name][row], ""))
+                    for name, cell in zip(some, _cells(run, some, row), strict=True)
                 ],
             }  # fmt: skip
-            if made:
+            if not run.schema.stream:
                 apart, place = nearest({n: v[row : row + 1] for n, v in made.items()}, real)
-                sample["closest"] = _cells(
-                    run, {n: found.train[n] for n in found.made}, int(place[0])
-                )
+                sample["closest"] = _cells(run, {n: found.train[n] for n in some}, int(place[0]))
                 sample["distance"] = f"{apart[0]:.3f}"
             yield sample
+
+
+def _different(made: Columns) -> Columns:
+    """The first different ones of the generated records."""
+    rows = {row: at for at, row in reversed(list(enumerate(zip(*made.values(), strict=True))))}
+    first = sorted(rows.values())[:MOST_SCORED]
+    return {name: [values[i] for i in first] for name, values in made.items()}
 
 
 def _split(cell: str, span: str) -> tuple[str, str, str]:

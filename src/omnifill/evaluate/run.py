@@ -25,11 +25,13 @@ from omnifill.evaluate.predictors import iterative, logistic
 from omnifill.evaluate.reference import answered, has_reference, likeness
 from omnifill.evaluate.template import Template
 from omnifill.evaluate.texts import text_figures
+from omnifill.form.encode import without_unknown
 from omnifill.form.stream import is_text
+from omnifill.form.tasks import unread, wanted_fields
 from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import schema_nats
-from omnifill.generate.tables import encoded
+from omnifill.generate.tables import encoded, fill_columns
 from omnifill.progress import Progress
 
 MOST_ROWS = 10_000
@@ -60,20 +62,25 @@ def evaluate_run(
     out = known.figures
     if train is None or not size(train):
         return Evaluation(run.schema, out, {}, held_out, {}, ({}, {}, {}), known.samples)
-    names = [spec.name for spec in run.schema.fields if spec.name in held_out]
+    learned = wanted_fields(run.vocabulary, run.recipe.form)
+    task = run.recipe.form.tasks[0] if run.recipe.form.tasks else None
+    asked = [*task.given, *task.want] if task else learned
+    names = [
+        spec.name for spec in run.schema.fields if spec.name in held_out and spec.name in asked
+    ]
     train = {name: train[name] for name in names}
     valid = {name: valid[name] for name in names} if valid else {n: [] for n in names}
     texts = [n for n in names if run.vocabulary[n].slots is None]
-    unseen = {n: held_out[n] for n in names}
+    held_out = unseen = {n: held_out[n] for n in names}
     _add_training(out, run, train)
-    made = _generated(run, names, size(train), bool(texts))
+    made = _generated(run, unseen, size(train), bool(texts))
     copied: dict[str, dict[str, str]] = {}
     with Progress("evaluating", len(names) + 1, "parts") as progress:
-        for name in names:
+        for name in [n for n in names if n in learned]:
             if name in texts:
                 copied[name] = _add_texts(out, run, name, made, held_out, train, valid)
             elif extra_there():
-                _add_predictor(out, run, name, train, unseen)
+                _add_predictor(out, run, name, *(_read_for(run, name, p) for p in (train, unseen)))
             progress.advance()
         if not is_text(run.vocabulary):
             _add_rows(out, run, made, unseen, train)
@@ -85,12 +92,25 @@ def evaluate_run(
     return found
 
 
+def _read_for(run: LoadedRun, name: str, part: Columns) -> Columns:
+    """The columns that a field is told from, and the field itself."""
+    silent = unread(run.vocabulary, run.recipe.form, name)
+    return {n: v for n, v in part.items() if not silent[run.schema.index(n)]}
+
+
 def _generated(
-    run: LoadedRun, names: Sequence[str], train_rows: int, texts: bool
+    run: LoadedRun, unseen: Columns, train_rows: int, texts: bool
 ) -> dict[str, list[Any]]:
-    """As many records as the training part has, but no more than need be."""
-    stream = is_text(run.vocabulary)
+    """As many records as the training part has, but no more than need be; of a named task, what
+    it wants of what unseen records give."""
+    stream, names = is_text(run.vocabulary), list(unseen)
     num = STREAM_TEXTS if stream else min(train_rows, MOST_TEXTS if texts else MOST_ROWS)
+    if run.recipe.form.tasks and run.recipe.form.tasks[0].given:
+        want = run.recipe.form.tasks[0].want
+        some = {n: [None] * len(v[:num]) if n in want else list(v[:num]) for n, v in unseen.items()}
+        known, _ = without_unknown(run.vocabulary, some)
+        drawn = fill_columns(run, known, draw=True, seed=0, sampling=Sampling(), only=want)
+        return some | {n: [drawn[n][i] for i in range(len(some[n]))] for n in names if n in want}
     request = requests.build(
         run, num, {}, None, None, seed=0, no_missing=(), stop=(), sampling=Sampling(),
         max_tokens=STREAM_TOKENS if stream else 512,
@@ -146,6 +166,7 @@ def _add_texts(
     if is_text(run.vocabulary):  # pieces as long as ours, from anywhere
         real = _pieces("".join(unseen), int(np.mean([len(t) for t in ours])), len(ours))
     num = min(len(ours), len(real))
+    mine = list(dict.fromkeys(ours))
     # A longer text has longer spans in common with others: all are compared as far as ours go.
     far = max(len(text) for text in ours)
     parts = {
@@ -153,7 +174,7 @@ def _add_texts(
         "ngram": ngram.generate(num, 0, _most_bytes(real)), "template": template.generate(num, 0),
     }  # fmt: skip
     parts = {kind: [text[:far] for text in texts] for kind, texts in parts.items()}
-    longest = memory.Spans(corpus).longest([t for part in parts.values() for t in part])
+    longest = memory.Spans(corpus).longest([t for part in (*parts.values(), mine) for t in part])
     for place, (kind, texts) in enumerate(parts.items()):
         spans = [len(span) for span in longest[place * num : (place + 1) * num]]
         figures = text_figures(texts) | {"copied_span": interval(np.array(spans, float))}
@@ -168,7 +189,7 @@ def _add_texts(
     there = [i for i, t in enumerate(known) if t is not None]
     nats[there] = ngram.nats([known[i] or "" for i in there])
     out["baselines"]["ngram"]["fields"][name]["bits_per_byte"] = bits_per_byte(nats, known)
-    return dict(zip(ours[:num], longest[:num], strict=True))
+    return dict(zip(mine, longest[len(parts) * num :], strict=True))
 
 
 def _pieces(text: str, size: int, num: int) -> list[str]:
@@ -197,21 +218,24 @@ def _add_rows(
     }  # fmt: skip
     coded = rows.as_arrays(run.schema, train, *parts.values())
     real, unseen = coded[0], coded[2]
-    for (kind, part), arrays in zip(parts.items(), coded[1:], strict=True):
+    # Texts count in a distance: alike or not.
+    some = [{n: v[:CLOSEST] for n, v in part.items()} for part in parts.values()]
+    whole, *others = rows.as_arrays(run.schema, train, *some, texts=True)
+    for (kind, part), arrays, close in zip(parts.items(), coded[1:], others, strict=True):
         figures: dict[str, Measure] = _place(out, kind)["rows"]
         copies = memory.copied_rows({n: part[n] for n in train}, train)
         figures["copied"] = interval(copies.astype(float))
         if len(arrays) < 2:  # beside texts, one column is no row to compare
             continue
         figures |= rows.quality(real, arrays)
-        some = {n: v[:CLOSEST] for n, v in arrays.items()}
-        figures["distance_to_training"] = interval(memory.nearest(some, real)[0])
+        figures["distance_to_training"] = interval(memory.nearest(close, whole)[0])
         if size(held_out) < FEWEST or not extra_there():
             continue
         if kind != "held_out":
             figures["two_sample"] = rows.two_sample(unseen, arrays)
         if kind in ("", "resampled"):
-            for name in rows.targets(unseen):
+            learned = wanted_fields(run.vocabulary, run.recipe.form)
+            for name in [n for n in rows.targets(unseen) if n in learned]:
                 fields = _place(out, kind)["fields"].setdefault(name, {})
                 fields["learnt_from_it"] = rows.learnt(arrays, unseen, name)
 

@@ -55,7 +55,8 @@ def distinct(cut: Sequence[Sequence[str]], n: int) -> Measure:
     rng = np.random.default_rng(0)
     halves = [share(rng.permutation(len(coded))[: max(1, len(coded) // 2)]) for _ in range(40)]
     spread = 1.96 * float(np.std(halves))
-    return {"value": value, "low": value - spread, "high": value + spread, "n": len(coded)}
+    low, high = max(0.0, value - spread), min(1.0, value + spread)
+    return {"value": value, "low": low, "high": high, "n": len(coded)}
 
 
 def loops(tokens: Sequence[str]) -> bool:

@@ -15,11 +15,11 @@ import torch
 from numpy.random import Generator
 
 from omnifill.data.shards import Shard
-from omnifill.errors import RecipeError, unknown_name
 from omnifill.form.batch import Batch
+from omnifill.form.tasks import task_order
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
 from omnifill.form.windows import Windows
-from omnifill.recipe import FormSettings, MixSettings, Task
+from omnifill.recipe import FormSettings, MixSettings
 from omnifill.types import Bools, Ints
 
 
@@ -45,7 +45,7 @@ def draw_orders(
     if form.tasks:
         weights = np.array([t.weight for t in form.tasks])
         picked = rng.choice(len(form.tasks), num, p=weights / weights.sum())
-        laid = [_task_order(vocabulary, task) for task in form.tasks]
+        laid = [task_order(vocabulary, task) for task in form.tasks]
         fields, wanted = (np.stack(part)[picked] for part in zip(*laid, strict=True))
         dropped = rng.random((num, 1)) < form.drop_given
         return Orders(np.where(dropped & ~wanted, -1, fields), wanted)
@@ -60,24 +60,6 @@ def draw_orders(
         fields = np.where((kind == 1)[:, None], shuffled, fields)
         fields = np.where((kind == 2)[:, None], moved, fields)
     return Orders(fields, np.ones_like(fields, dtype=bool))
-
-
-def _task_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
-    names = [*task.given, *task.want]
-    fields = np.full(len(vocabulary.fields), -1, np.int64)
-    wanted = np.zeros(len(fields), bool)
-    fields[: len(names)] = [vocabulary[name].index for name in names]
-    wanted[len(task.given) : len(names)] = True
-    return fields, wanted
-
-
-def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
-    """RecipeError for a task that names no field of the schema."""
-    names = vocabulary.schema.names
-    for task in form.tasks:
-        for name in [*task.given, *task.want]:
-            if name not in names:
-                raise RecipeError("form.tasks: " + unknown_name("field", name, names))
 
 
 class Former:

@@ -9,7 +9,7 @@ calibrated, than either (a product of experts, Hinton 2002; figures in docs/log.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
 from omnifill.form.layout import Former, Orders, ask_one, laid_lens, missing_in, schema_order
+from omnifill.form.tasks import task_order, unread
 from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
 from omnifill.form.windows import Windows, head_size, last_ones, overlapping
 from omnifill.progress import Progress
@@ -67,19 +68,40 @@ def _read(run: LoadedRun, shard: Shard, orders: Orders, which: Ints, windows: Wi
 
 def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Orders:
     """Schema order over the columns that are there."""
-    orders = schema_order(num, run.vocabulary)
-    there = np.array([n in columns for n in run.schema.names])[orders.fields]
+    return _only_present(run, columns, schema_order(num, run.vocabulary))
+
+
+def _only_present(run: LoadedRun, columns: Mapping[str, Any], orders: Orders) -> Orders:
+    there = np.array([n in columns for n in run.schema.names])[orders.fields] & (orders.fields >= 0)
     return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
 
 
 def schema_nats(run: LoadedRun, shard: Shard, columns: Mapping[str, Any]) -> Floats:
-    """(N, F): nats of every field of every record, each given those before it in the schema."""
+    """(N, F): nats of every field of every record, each given those before it in the schema; in a
+    run of named tasks, of every field that one wants, given what that task gives."""
     out = np.zeros((len(shard), len(run.schema.names)))
     with Progress("scoring", len(shard), "rows") as progress:
         for which in _batches(np.argsort(shard.sizes, kind="stable")):
-            out[which] = field_nats(run, shard, present_order(run, columns, len(which)), which)
+            for orders, fields in _readings(run, columns, len(which)):
+                out[np.ix_(which, fields)] = field_nats(run, shard, orders, which)[:, fields]
             progress.advance(len(which))
     return out
+
+
+def _readings(
+    run: LoadedRun, columns: Mapping[str, Any], num: int
+) -> Iterator[tuple[Orders, Ints]]:
+    """(orders, fields that are told in them), so that each field is told once."""
+    form, told = run.recipe.form, np.zeros(len(run.vocabulary.fields), bool)
+    if not form.tasks:
+        yield present_order(run, columns, num), np.flatnonzero(~told)
+    for task in form.tasks:
+        fields, wanted = task_order(run.vocabulary, task)
+        orders = Orders(np.tile(fields, (num, 1)), np.tile(wanted, (num, 1)))
+        fresh = np.array([n in task.want and n in columns for n in run.schema.names]) & ~told
+        told |= fresh
+        if fresh.any():
+            yield _only_present(run, columns, orders), np.flatnonzero(fresh)
 
 
 def category_log_probs(
@@ -149,7 +171,8 @@ def _batches(order: Ints) -> list[Ints]:
 @torch.no_grad()
 def _asked(run: LoadedRun, shard: Shard, where: FieldIds, which: Ints) -> Floats:
     """(n, K): log-probability of every code, asked for behind everything that is known."""
-    orders = ask_one(missing_in(shard, which), where.index, run.vocabulary)
+    silent = missing_in(shard, which) | unread(run.vocabulary, run.recipe.form, where.name)
+    orders = ask_one(silent, where.index, run.vocabulary)
     sizes = laid_lens(shard, which, orders).sum(axis=1)
     windows = last_ones(sizes, run.network.config.context, head_size(run.vocabulary))
     batch = _read(run, shard, orders, which, windows)

@@ -18,6 +18,7 @@ from omnifill.data.values import parse_value, to_native
 from omnifill.errors import RequestError, ValueRefused
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
+from omnifill.form.tasks import tell_untrained, wanted_from
 from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
@@ -65,9 +66,11 @@ def build(
     if both:
         raise RequestError(f"{sorted(both)}: given and wanted at once; leave it out of one")
     parsed = {name: _parse(run, schema[name], value) for name, value in given.items()}
-    wanted = list(want) if want else [n for n in schema.names if n not in parsed]
+    form = run.recipe.form
+    wanted = list(want) if want else wanted_from(run.vocabulary, form, parsed)
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
+    tell_untrained(form, parsed, wanted)
     wanted = run.vocabulary.in_order(wanted)
     if prompt is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]

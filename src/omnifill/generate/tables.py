@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
@@ -19,6 +19,7 @@ from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, unknown_name
 from omnifill.form.encode import encode_records, first_refused, whole_stream, without_unknown
 from omnifill.form.layout import Orders
+from omnifill.form.tasks import tell_untrained, unread, wanted_fields
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
 from omnifill.generate.likelihood import category_log_probs, schema_nats
@@ -134,6 +135,7 @@ def fill(
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
+    _tell_blanks(run, columns)
     filled = fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling)
     for name, values in filled.items():
         rows = [i for i, v in enumerate(columns[name]) if v is None]
@@ -151,9 +153,9 @@ def fill(
 
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
-    sampling: Sampling, only: str | None = None, quantile: float = 0.5,
+    sampling: Sampling, only: Collection[str] | None = None, quantile: float = 0.5,
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
-    """Blank cells of canonical columns (of field `only`) -> {field: {row: value}}.
+    """Blank cells of canonical columns (of the fields `only`) -> {field: {row: value}}.
 
     Each blank is asked for by itself, given all known cells of its row, and a category gets its
     most probable value, a number or date its median (or another `quantile`); with `draw` the
@@ -163,7 +165,7 @@ def fill_columns(
     index = {name: run.schema.index(name) for name in columns}
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
-    asked = [n for n in laid if n in columns and only in (None, n)]
+    asked = [n for n in laid if n in columns and (only is None or n in only)]
     result: dict[str, dict[int, Any]] = {}
     for name in [] if draw else [n for n in asked if run.schema[n].type == "category"]:
         rows = np.flatnonzero(blanks[name])
@@ -180,12 +182,14 @@ def fill_columns(
         elif not draw:
             asks.extend((row, [name]) for name in open_fields)
     asks.sort(key=lambda ask: ask[1])
+    silent = {n: unread(run.vocabulary, run.recipe.form, n) for n in asked}
+    read = {n: {m for m in columns if not silent[n][index[m]]} for n in asked}
     for first in range(0, len(asks), ROWS):
         part = asks[first : first + ROWS]
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
         wanted = np.zeros_like(fields, dtype=bool)
         for i, (row, names) in enumerate(part):
-            known = [index[n] for n in laid if n in columns and not blanks[n][row]]
+            known = [index[n] for n in laid if n in read[names[-1]] and not blanks[n][row]]
             order = [*known, *(index[n] for n in names)]
             fields[i, : len(order)] = order
             wanted[i, len(known) : len(order)] = True
@@ -211,6 +215,7 @@ def fill_source(
             raw[name].extend(chunk.columns[name])
     columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
+    _tell_blanks(run, columns)
     filled = 0
     for name, values in fill_columns(
         run, columns, draw=draw, seed=seed, sampling=Sampling()
@@ -222,6 +227,11 @@ def fill_source(
             raw[name][row] = to_text(spec, cell) if as_text else cell
         filled += len(values)
     return filled, raw
+
+
+def _tell_blanks(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Warn of blank cells in fields that the run has not learned to fill."""
+    tell_untrained(run.recipe.form, (), [n for n, v in columns.items() if None in v])
 
 
 def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, Any]]:
@@ -238,7 +248,8 @@ def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, A
 
 
 def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
-    """Log-likelihood in nats of every row and field, in schema order.
+    """Log-likelihood in nats of every row and field, in schema order; in a run of named tasks, of
+    the fields that they want, given what they give.
 
     The row's column is 'row', or '(row)' where a field has that name. A category that training
     never saw is impossible to the model: -inf.
@@ -247,7 +258,8 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     grid = -schema_nats(run, encoded(run, columns), columns)
     for name, values in columns.items():
         grid[[v is ABSENT for v in values], run.schema.index(name)] = -np.inf
-    out = pd.DataFrame({n: grid[:, run.schema.index(n)] for n in columns}, index=table.index)
+    told = [n for n in columns if n in wanted_fields(run.vocabulary, run.recipe.form)]
+    out = pd.DataFrame({n: grid[:, run.schema.index(n)] for n in told}, index=table.index)
     out.insert(0, "(row)" if "row" in columns else "row", grid.sum(axis=1))
     return out
 

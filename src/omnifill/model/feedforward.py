@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-import torch.nn.functional as F
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
@@ -19,8 +21,27 @@ class FeedForward(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        out: Tensor = self.down_proj(F.silu(self.gate_proj(x)) * self.up_proj(x))
+        gated = _Gated.apply(self.gate_proj(x), self.up_proj(x))  # type: ignore[no-untyped-call]
+        out: Tensor = self.down_proj(gated)
         return out
+
+
+class _Gated(torch.autograd.Function):
+    """silu(gate) · up, with a gradient that reads memory fewer times than torch's."""
+
+    @staticmethod
+    def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
+        open_ = gate.sigmoid()
+        ctx.save_for_backward(gate, up, open_)
+        return (gate * open_).mul_(up)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        (grad,) = grads
+        gate, up, open_ = ctx.saved_tensors
+        through = gate * open_  # silu(gate); its slope is open_ + through · (1 - open_)
+        slope = torch.addcmul(open_ + through, through, open_, value=-1)
+        return slope.mul_(up).mul_(grad), through.mul_(grad)
 
 
 def reset_parameters(module: nn.Module) -> None:

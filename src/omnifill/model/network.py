@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from omnifill.model.cache import Cache, StandingCache
 from omnifill.model.config import ModelConfig
+from omnifill.model.dropout import dropout
 from omnifill.model.mask import Mask
 from omnifill.named import load_class
 
@@ -100,7 +101,7 @@ class Network(nn.Module):
         if self.config.standing:
             fresh = self.standing(self.get_buffer("standing_row")[ids])
             x = x + (fresh.cumsum(dim=1) if cache is None else cache.stand(fresh))
-        return F.dropout(x, self.config.dropout, self.training)
+        return dropout(x, self.config.dropout, self.training)
 
     def forward(
         self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,

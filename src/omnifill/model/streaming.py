@@ -10,12 +10,13 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
+from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
+from omnifill.model.norm import RMSNorm
 
 
 class LayerMemory:
@@ -93,16 +94,16 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig, mixer: Mixer) -> None:
         super().__init__()
-        self.mix_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.mix_norm = RMSNorm(config.dim, config.norm_eps)
         self.mixer = mixer
-        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn = FeedForward(config)
         self.dropout = config.dropout
 
     def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        x = x + F.dropout(self.mixer(self.mix_norm(x), memory), self.dropout, self.training)
-        return x + F.dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
+        x = x + dropout(self.mixer(self.mix_norm(x), memory), self.dropout, self.training)
+        return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
 
 
 class Stack(nn.Module):
@@ -114,7 +115,7 @@ class Stack(nn.Module):
         mixers = [mixer(config, layer) for layer in range(config.layers)]
         self.blocks = nn.ModuleList([Block(config, each) for each in mixers])
         self.kept = [each.kept for each in mixers]
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = RMSNorm(config.dim, config.norm_eps)
         reset_parameters(self)
 
     def forward(self, x: Tensor, mask: Mask, cache: StreamingCache | None) -> Tensor:

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from omnifill.model.cache import KVCache, LayerCache
 from omnifill.model.config import ModelConfig
+from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
+from omnifill.model.norm import RMSNorm
 from omnifill.model.rotary import rotary, rotate
 
 LONG = 512
@@ -35,8 +37,8 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.dim, kv_width, bias=False)
         self.v_proj = nn.Linear(config.dim, kv_width, bias=False)
         self.o_proj = nn.Linear(width, config.dim, bias=False)
-        self.q_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
-        self.k_norm = nn.RMSNorm(self.head_dim, eps=config.norm_eps)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None,
@@ -84,9 +86,9 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.attn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.attn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attn = Attention(config)
-        self.ffn_norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn = FeedForward(config)
         self.dropout = config.dropout
 
@@ -96,8 +98,8 @@ class Block(nn.Module):
     ) -> Tensor:  # fmt: skip
         """(B, T, D) -> (B, T, D)."""
         out = self.attn(self.attn_norm(x), turn, mask, cache, start)
-        x = x + F.dropout(out, self.dropout, self.training)
-        return x + F.dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
+        x = x + dropout(out, self.dropout, self.training)
+        return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
 
 
 class Transformer(nn.Module):
@@ -109,7 +111,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
-        self.norm = nn.RMSNorm(config.dim, eps=config.norm_eps)
+        self.norm = RMSNorm(config.dim, config.norm_eps)
         reset_parameters(self)
 
     def forward(self, x: Tensor, pos: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:

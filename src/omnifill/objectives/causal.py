@@ -6,8 +6,10 @@ grouped by block, so that each is scored against its own field's columns and no 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -45,6 +47,8 @@ class Columns(nn.Module):
         self.first = [b.first for b in vocabulary.blocks]
         self._put("row_block", torch.from_numpy(vocabulary.row_block))
         self._put("row_local", torch.from_numpy(vocabulary.row_local))
+        self._put("ids", torch.from_numpy(np.concatenate([b.ids for b in vocabulary.blocks])))
+        self.sizes = [len(b.ids) for b in vocabulary.blocks]
         for i, block in enumerate(vocabulary.blocks):
             self._put(f"ids_{i}", torch.from_numpy(block.ids))
             bias = torch.zeros(block.allowed.shape)
@@ -59,8 +63,22 @@ class Columns(nn.Module):
 
         Columns are those of `form.vocabulary.Block`; always fp32.
         """
-        ids, bias = self.get_buffer(f"ids_{block}"), self.get_buffer(f"bias_{block}")
-        return network.scores(hidden, ids).float() + bias[self.get_buffer("row_local")[rows]]
+        return self._barred(network.scores(hidden, self.get_buffer(f"ids_{block}")), block, rows)
+
+    def all_scores(self, network: Network, hidden: Tensor, rows: Tensor) -> Iterator[Tensor]:
+        """The same of every block in turn, where hidden (N, D) and rows (N,) stand in the order of
+        their blocks. The gradient of the head is gathered once, not block by block."""
+        nums = torch.bincount(self.get_buffer("row_block")[rows], minlength=self.num).tolist()
+        weights = network.head.weight[self.get_buffer("ids")]
+        parts = zip(*(torch.split(part, sizes) for part, sizes in (
+            (weights, self.sizes), (hidden, nums), (rows, nums),
+        )), strict=True)  # fmt: skip
+        for block, (weight, some, allow) in enumerate(parts):
+            yield self._barred(F.linear(some, weight), block, allow)
+
+    def _barred(self, scores: Tensor, block: int, rows: Tensor) -> Tensor:
+        bias = self.get_buffer(f"bias_{block}")
+        return scores.float() + bias[self.get_buffer("row_local")[rows]]
 
     def column_of(self, target: Tensor, block: int) -> Tensor:
         """Ids of a block -> their columns."""
@@ -91,24 +109,20 @@ class CausalObjective:
     def _nats(self, network: Network, batch: Batch, presence: float) -> Tensor:
         hidden = network(batch.ids, batch.field, batch.coord, self.mask).flatten(0, 1)
         target, allow = batch.target.flatten(), batch.allow.flatten()
-        counted = batch.weight.flatten() > 0
         block_of = self.columns.get_buffer("row_block")[allow]
-        if self.columns.num == 1 and bool(counted.all()):
-            logits = self.columns.scores(network, hidden, 0, allow)
-            return weighed(logits, self.columns.column_of(target, 0), presence)
-        places, values = [], []
-        for block in range(self.columns.num):
-            at = (counted & (block_of == block)).nonzero().flatten()
-            if len(at) == 0:
-                continue
-            logits = self.columns.scores(network, hidden[at], block, allow[at])
-            values.append(weighed(logits, self.columns.column_of(target[at], block), presence))
-            places.append(at)
-        if not places:  # all is only looked at: nothing, but with a gradient
+        at = (batch.weight.flatten() > 0).nonzero().flatten()
+        if len(at) == 0:  # all is only looked at: nothing, but with a gradient
             nothing: Tensor = hidden.float().sum(dim=1) * 0
             return nothing
-        out = torch.zeros(len(target), device=target.device)
-        return out.index_put((torch.cat(places),), torch.cat(values))
+        at = at[block_of[at].argsort(stable=True)]
+        target, allow = target[at], allow[at]
+        values, first = [], 0
+        for block, logits in enumerate(self.columns.all_scores(network, hidden[at], allow)):
+            column = self.columns.column_of(target[first : first + len(logits)], block)
+            values.append(weighed(logits, column, presence))
+            first += len(logits)
+        out = torch.zeros(hidden.shape[0], device=target.device)
+        return out.index_put((at,), torch.cat(values))
 
 
 def weighed(logits: Tensor, column: Tensor, presence: float) -> Tensor:

@@ -19,6 +19,7 @@ from omnifill.model.sizes import SIZES, build_config, nearest_size
 from omnifill.recipe import ONLY_FOR, MixSettings, Recipe, TrainSettings, parse_duration
 from omnifill.train.loop import TrainPlan, default_schedule
 from omnifill.train.optim import OptimConfig
+from omnifill.train.precision import multiplies_bf16
 
 DEFAULT_BUDGET = "10m"
 """Length of a run whose recipe names none."""
@@ -28,6 +29,8 @@ OFTEN = 30.0
 """Epochs from which on a run is one over small data (docs/log.md)."""
 AVERAGE = 0.98
 """Decay of the average of weights that rows of short values keep (docs/log.md)."""
+SETTLE = 0.4
+"""Share of the peak rate below which dropout ends, unless records come by often (docs/log.md)."""
 LONG = 1500.0
 """Seconds from which on windows of a long text are of 256 ids instead of 128 (docs/log.md)."""
 SHORT = 512
@@ -106,10 +109,9 @@ def decide(
 
 
 def default_batch(numbers: DataNumbers) -> int:
-    """Tokens of a step: fewer for texts, which learn more from more steps (docs/log.md), and when
-    there is little data, so that an epoch has some steps."""
-    most = 2048 if numbers.has_text else 4096
-    return max(256, min(most, numbers.ids // 20))
+    """Tokens of a step: few, since more steps teach more than larger ones (docs/log.md), and fewer
+    when there is little data, so that an epoch has some steps."""
+    return max(256, min(2048, numbers.ids // 20))
 
 
 def default_context(numbers: DataNumbers, seconds: float | None) -> int:
@@ -140,6 +142,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
         changes["train.lr"] = 0.005 if often else 0.02
     if recipe.train.ema is None:
         changes["train.ema"] = 0.0 if often or has_text else AVERAGE
+    if recipe.train.settle is None:
+        changes["train.settle"] = 0.0 if often else SETTLE
     return recipe.with_values(**changes)
 
 
@@ -163,11 +167,9 @@ def auto_size(numbers: DataNumbers, seconds: float) -> str:
 
 
 def bf16_pays(dim: int) -> bool:
-    """Whether bf16 is faster here: the machine multiplies it in hardware, and the network is wide
-    enough that products count. Not measured, so that the same recipe gives the same bytes."""
-    if torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported())
-    return dim >= NARROW and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    """Whether bf16 is faster here: the machine is made for it, and the network is wide enough that
+    products count. Not measured, so that the same recipe gives the same bytes."""
+    return multiplies_bf16() and (torch.cuda.is_available() or dim >= NARROW)
 
 
 def _steps(recipe: Recipe, epoch_steps: int, seconds: float | None, pace: float | None) -> int:
@@ -221,6 +223,7 @@ def build_plan(
         ),
         clip=settings.clip,
         ema=settings.ema or 0.0,
+        settle=settings.settle or 0.0,
         bf16=bf16,
         compile=settings.compile,
         micro_tokens=settings.micro_tokens,
@@ -248,6 +251,7 @@ def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens:
         "train.schedule": [list(knot) for knot in plan.schedule],
         "train.batch_tokens": batch_tokens,
         "train.ema": plan.ema,
+        "train.settle": plan.settle,
         "train.precision": "bf16" if plan.bf16 else "fp32",
         "train.eval_every": plan.eval_every,
         "train.save_every": plan.save_every,

@@ -54,6 +54,8 @@ class TrainPlan:
     optim: OptimConfig
     clip: float = 1.0
     ema: float = 0.0
+    settle: float = 0.0
+    """Share of the peak rate below which there is no dropout."""
     bf16: bool = False
     compile: bool = False
     micro_tokens: int | None = None
@@ -82,10 +84,12 @@ class Progress:
     """Validations clearly worse than the best one, since then."""
     over_fitted: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
+    cut: int | None = None
+    """The step that over-fitting ended the run at, before the schedule did."""
 
     @property
     def end(self) -> int:
-        return self.schedule[-1][0]
+        return self.schedule[-1][0] if self.cut is None else self.cut
 
 
 @dataclass(frozen=True)
@@ -247,8 +251,10 @@ class Trainer:
         self.clock_step, self.clock_time = progress.step, started
         while progress.step < progress.end:
             batch, position = next(batches)
-            self.model.train()
-            self.working.copy.train()
+            # Dropout changes what is predicted on average; the end is learned as it will be used.
+            noisy = rate_between(progress.schedule, progress.step) >= self.plan.settle
+            self.model.train(noisy)
+            self.working.copy.train(noisy)
             total, count, norm = self.step(batch, loss)
             progress.position = position
             sums = [sums[0] + total, sums[1] + count]
@@ -309,14 +315,15 @@ class Trainer:
         there; after that, end."""
         progress = self.progress
         if progress.over_fitted:
-            progress.schedule = [*_before(progress.schedule, progress.step), (progress.step, 0.0)]
+            progress.cut = progress.step
             return
         progress.over_fitted, progress.stale = True, 0
         self.model.load_state_dict(self.best)
         if self.average is not None:
             self.average = {n: t.clone() for n, t in self.best.items()}
-        last = min(progress.end, progress.step + max(10, progress.best_step // 2))
-        progress.schedule = bend(progress.schedule, progress.step, last)
+        last = progress.step + max(10, progress.best_step // 2)
+        if last < progress.end:  # else it is decaying already, as in a run that repeats another
+            progress.schedule = bend(progress.schedule, progress.step, last)
 
     def _mind_the_clock(self) -> None:
         """With a deadline: move the end of the schedule to where it will be.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TextIO
@@ -13,6 +14,16 @@ from omnifill.train.loop import Report
 
 TIMES = ("seconds", "tokens_per_second")
 """Keys of a report that time decides, not the seed."""
+
+
+def seconds_spent(path: Path) -> float:
+    """Time of training until now by a file of reports, over all its sessions."""
+    spent = last = 0.0
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        with suppress(ValueError, KeyError):  # the line that a kill cut short
+            now = float(json.loads(line)["seconds"])
+            spent, last = spent + (last if now < last else 0.0), now
+    return spent + last
 
 
 class MetricsFile:

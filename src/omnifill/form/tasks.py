@@ -1,0 +1,85 @@
+"""Named tasks: which fields are given, and which are generated from them."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+
+from omnifill.errors import RecipeError, unknown_name
+from omnifill.form.vocabulary import Vocabulary
+from omnifill.recipe import FormSettings, Task
+from omnifill.types import Bools, Ints
+
+
+def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
+    """RecipeError for a task that names no field of the schema."""
+    names = vocabulary.schema.names
+    for task in form.tasks:
+        for name in [*task.given, *task.want]:
+            if name not in names:
+                raise RecipeError("form.tasks: " + unknown_name("field", name, names))
+
+
+def task_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
+    """(F,) fields, given ones first, then -1; (F,) which of them are wanted."""
+    given, want = vocabulary.in_order(task.given), vocabulary.in_order(task.want)
+    fields = np.full(len(vocabulary.fields), -1, np.int64)
+    wanted = np.zeros(len(fields), bool)
+    names = [*given, *want]
+    fields[: len(names)] = [vocabulary[name].index for name in names]
+    wanted[len(given) : len(names)] = True
+    return fields, wanted
+
+
+def task_of(form: FormSettings, name: str) -> Task | None:
+    """The first task that wants a field."""
+    return next((task for task in form.tasks if name in task.want), None)
+
+
+def wanted_fields(vocabulary: Vocabulary, form: FormSettings) -> list[str]:
+    """Fields that were learned: those that a task wants, or all, in the schema's order."""
+    names = vocabulary.schema.names
+    return [n for n in names if not form.tasks or task_of(form, n) is not None]
+
+
+def wanted_from(vocabulary: Vocabulary, form: FormSettings, given: Collection[str]) -> list[str]:
+    """What is generated if nobody says what: all that is not given, of the tasks that need no more
+    than this, or else of all tasks."""
+    fitting = [task for task in form.tasks if set(task.given) <= set(given)]
+    named = {name for task in fitting or form.tasks for name in task.want}
+    return [n for n in vocabulary.schema.names if n not in given and (not named or n in named)]
+
+
+def unread(vocabulary: Vocabulary, form: FormSettings, name: str) -> Bools:
+    """(F,): fields that its task does not lay before `name`, and that so say nothing of it."""
+    task = task_of(form, name)
+    if task is None:
+        return np.zeros(len(vocabulary.fields), bool)
+    want = vocabulary.in_order(task.want)
+    read = {*task.given, *want[: want.index(name) + 1]}
+    return np.array([field not in read for field in vocabulary.schema.names])
+
+
+def tell_untrained(form: FormSettings, given: Iterable[str], want: Iterable[str]) -> None:
+    """Warn of fields whose task this run never saw."""
+    if not form.tasks:
+        return
+    known: Mapping[str, set[str]] = {
+        "given": {name for task in form.tasks for name in task.given},
+        "wanted": {name for task in form.tasks for name in task.want},
+    }
+    for how, names in (("given", given), ("wanted", want)):
+        for name in names:
+            if name not in known[how]:
+                warnings.warn(
+                    f"field {name!r} is {how} by none of the tasks that this run learned "
+                    f"({_listed(form)}): what comes of it is chance",
+                    stacklevel=3,
+                )
+
+
+def _listed(form: FormSettings) -> str:
+    shown = [f"{', '.join(t.given) or 'nothing'} → {', '.join(t.want)}" for t in form.tasks]
+    return "; ".join(shown)
