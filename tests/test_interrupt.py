@@ -9,8 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import pandas as pd
 import pytest
 from tests.conftest import mixed_table
+
+from omnifill import api
 
 STEPS = 60
 SETTINGS = ["--set", "model.size=nano", "--set", "train.save_every=7", "--set", "model.dropout=0.1",
@@ -94,3 +97,17 @@ def test_two_trainings_do_not_write_into_one_folder(table: Path, tmp_path: Path)
     process.kill()
     finish(process)
     assert status == 2 and "another training" in err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+def test_a_stream_that_is_stopped_says_so_by_its_status(tmp_path: Path) -> None:
+    api.train(pd.DataFrame({"text": ["one two three " * 9, "four five six " * 9] * 20}),
+              tmp_path / "run", steps=2, recipe={"model": {"size": "nano"}})  # fmt: skip
+    command = [sys.executable, "-m", "omnifill", "generate", str(tmp_path / "run"), "--stream",
+               "--max-tokens", "1000000", "--prompt", "one", "--temperature", "5"]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.read(1)  # it has begun
+    process.send_signal(signal.SIGINT)
+    status, err = finish(process)
+    assert status == 130 and "Traceback" not in err

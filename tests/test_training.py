@@ -37,6 +37,7 @@ from omnifill.train.loop import (
     move_end,
     rate_between,
 )
+from omnifill.train.metrics import seconds_spent
 from omnifill.train.optim import OptimConfig, Optimizer, clip_gradient, orthogonalise
 
 
@@ -445,3 +446,12 @@ def test_dropout_pauses_where_the_rate_is_low() -> None:
     the_plan = plan(10, schedule=[(0, 1.0), (5, 1.0), (10, 0.0)], settle=0.5)
     Trainer(net, the_plan, None).run(stream, watching, lambda _: 1.0, ignore)
     assert noisy == [True] * 8 + [False] * 2
+
+
+def test_the_time_of_all_sessions_is_counted(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    assert seconds_spent(path) == 0
+    lines = [f'{{"step": {s}, "seconds": {t}}}' for s, t in
+             ((10, 2.0), (20, 4.0), (30, 1.5), (40, 3.0), (50, 1.0))]  # fmt: skip
+    path.write_text("\n".join([*lines, '{"step": 6']), encoding="utf-8")
+    assert seconds_spent(path) == 4.0 + 3.0 + 1.0

@@ -123,18 +123,21 @@ class Model:
         self, n: int = 1, *, given: Mapping[str, Any] | None = None,
         want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
         max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
-        stop: Sequence[str] = (), **sampling: Any,
+        stop: Sequence[str] = (), rerank: int = 1, **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
         `given`: values that are known; `want`: fields to generate (default: all others);
-        `prompt`: the beginning of the (first wanted) text; `sampling`: temperature, top_k, top_p,
-        min_p, repetition_penalty, no_repeat_ngram, guidance. Raises RequestError or ValueRefused.
+        `prompt`: the beginning of the (first wanted) text; `rerank`: candidates drawn for each
+        record, of which the one most like the others is kept; `sampling`: temperature, top_k,
+        top_p, min_p, repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty. With
+        beams the records are the likeliest ones, the best first. Raises RequestError or
+        ValueRefused.
         """
         request = requests.build(
             self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
             max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
-            stop=stop, sampling=_sampling(sampling),
+            stop=stop, sampling=_sampling(sampling), rerank=rerank,
         )  # fmt: skip
         return requests.run(self.run, request)
 

@@ -172,6 +172,12 @@ def generate(
     no_repeat_ngram: Annotated[int, typer.Option(help="No run of N tokens twice in a text.")] = 0,
     guidance: Annotated[float, typer.Option(
         help="Above 1: what is given counts for more, variety for less; try 1.5.")] = 1.0,
+    beams: Annotated[int, typer.Option(
+        help="Above 1: search for the likeliest records instead of drawing.")] = 1,
+    length_penalty: Annotated[float, typer.Option(
+        help="With --beams: how far length is made up for; 0: short texts win.")] = 0.6,
+    rerank: Annotated[int, typer.Option(
+        help="Draw so many candidates for each record and keep the one most like the others.")] = 1,
     stop: Annotated[list[str] | None, typer.Option(help="End a text before this string.")] = None,
     no_missing: Annotated[list[str] | None, typer.Option(
         help="A field that must not come out blank.")] = None,
@@ -192,19 +198,21 @@ def generate(
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
-        "guidance": guidance,
+        "guidance": guidance, "beams": beams, "length_penalty": length_penalty,
     }  # fmt: skip
     if baseline is not None:
-        more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512]
-        if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0, 1.0]:
+        more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512, rerank != 1]
+        if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0, 1.0, 1, 0.6]:
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
             )
         _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
         return
     if stream:
-        if n != 1 or out is not None or len(wanted or []) > 1:
-            raise RequestError("--stream shows one text: leave out -n, --out and further fields")
+        if n != 1 or rerank != 1 or out is not None or len(wanted or []) > 1:
+            raise RequestError(
+                "--stream shows one text: leave out -n, --rerank, --out and further fields"
+            )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
             max_tokens=max_tokens, stop=stop or (), **sampling,
@@ -216,7 +224,7 @@ def generate(
         return
     table = model.generate(
         n, given=values, want=wanted, prompt=prompt, seed=seed, max_tokens=max_tokens,
-        no_missing=no_missing or (), stop=stop or (), **sampling,
+        no_missing=no_missing or (), stop=stop or (), rerank=rerank, **sampling,
     )  # fmt: skip
     _print_table(model, table, format_, out)
 

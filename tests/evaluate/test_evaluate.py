@@ -6,13 +6,18 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from tests.conftest import mixed_table
 from typer.testing import CliRunner
 
 from omnifill import api
 from omnifill.cli import app
 from omnifill.errors import RequestError
+from omnifill.evaluate.measures import confusion
 from omnifill.evaluate.run import render
 from omnifill.evaluate.texts import distinct, loops, units
 
@@ -28,6 +33,7 @@ def test_every_figure_has_an_interval_and_a_number_of_samples(result: dict) -> N
         for measures in [*group["fields"].values(), group["rows"]]:
             for figure in measures.values():
                 assert set(figure) == {"value", "low", "high", "n"} and figure["n"] > 0
+                assert figure["low"] <= figure["value"] <= figure["high"]
                 assert figure["low"] <= figure["value"] + 1e-9
                 assert figure["value"] <= figure["high"] + 1e-9
     json.dumps(result)
@@ -113,3 +119,38 @@ def test_loops_and_repetition_are_told_in_words_or_characters() -> None:
     assert loops(units("春天来了春天来了春天来了今天天气真好我们去公园吧大家一起"))
     assert distinct([list("abcdabcd")], 4)["value"] == pytest.approx(4 / 5)
     assert distinct([["a"]], 4)["n"] == 0
+
+
+@given(st.integers(2, 40), st.integers(0, 99), st.integers(5, 200))
+def test_confusion_counts_every_answer_once_and_hides_no_error(
+    kinds: int, seed: int, num: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    truth, answers = rng.integers(0, kinds, (2, num)) // rng.integers(1, 3)
+    table = confusion([f"v{i}" for i in range(kinds)], truth, answers)
+    counts = np.array(table["counts"])
+    assert counts.shape == (len(table["values"]), len(table["answers"]))
+    assert counts.sum() == num
+    right = sum(
+        counts[table["values"].index(name), table["answers"].index(name)]
+        for name in set(table["values"]) & set(table["answers"])
+    )
+    assert right == (truth == answers).sum()
+    assert (counts.sum(axis=1) + counts[:, : len(counts)].sum(axis=0) > 0).all()
+
+
+def test_distinct_texts_are_all_distinct_and_no_more() -> None:
+    found = distinct([list("abcdefgh"), list("ijklmnop")], 4)
+    assert found["value"] == found["high"] == 1
+
+
+def test_a_record_of_texts_is_far_from_another_that_shares_its_columns(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    words = np.array(["warm", "cold", "sweet", "sour", "dry", "wet", "old", "new"])
+    table = pd.DataFrame({
+        "kind": rng.choice(["a", "b"], 150), "sort": rng.choice(["x", "y"], 150),
+        "note": [" ".join(rng.choice(words, 12)) for _ in range(150)],
+    })  # fmt: skip
+    run = api.train(table, tmp_path / "run", steps=5, recipe={"model": {"size": "nano"}})
+    found = run.evaluate()["rows"]["distance_to_training"]
+    assert found["low"] > 0.3  # the columns alone would give 0: there are four kinds of them

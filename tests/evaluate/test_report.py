@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import shutil
 import subprocess
@@ -14,6 +15,8 @@ from tests.conftest import mixed_table
 from omnifill import api
 from omnifill.errors import RequestError
 from omnifill.evaluate.measures import off_by, reliability
+from omnifill.evaluate.report import contents
+from omnifill.evaluate.run import evaluate_run
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "br", "link", "img", "input", "hr"}
@@ -157,3 +160,18 @@ def test_calibration_is_nought_where_the_sure_are_right_as_often_as_they_say() -
     assert off_by(points) == pytest.approx(0, abs=1e-12)
     assert [num for _, _, num in points] == [100, 100]
     assert off_by(reliability(sure, np.zeros(200))) == pytest.approx(0.75)
+
+
+def test_only_groups_that_it_is_worse_for_are_named_and_no_sample_comes_twice(
+    model: api.Model,
+) -> None:
+    found = evaluate_run(model.run, model._unseen(None), *model._learned_from())
+    twice = dataclasses.replace(found, made={n: [*v, *v] for n, v in found.made.items()})
+    low, high = ({"value": v, "low": v - 1, "high": v + 1, "n": 30} for v in (3.0, 9.0))
+    groups = [{"field": "kind", "value": "tea", "nats": low, "others": high},
+              {"field": "kind", "value": "ماء", "nats": high, "others": low}]  # fmt: skip
+    twice.figures["groups"] = groups
+    shown = contents(model.run, twice)
+    assert [g["value"] for g in shown["groups"]] == ["ماء"] and shown["has_groups"]
+    cells = [tuple(cell[0] for cell in sample["cells"]) for sample in shown["samples"]]
+    assert len(cells) == len(set(cells)) == 9

@@ -68,11 +68,11 @@ def evaluate_run(
     names = [
         spec.name for spec in run.schema.fields if spec.name in held_out and spec.name in asked
     ]
+    _add_training(out, run, {name: train[name] for name in held_out})
     train = {name: train[name] for name in names}
     valid = {name: valid[name] for name in names} if valid else {n: [] for n in names}
     texts = [n for n in names if run.vocabulary[n].slots is None]
     held_out = unseen = {n: held_out[n] for n in names}
-    _add_training(out, run, train)
     made = _generated(run, unseen, size(train), bool(texts))
     copied: dict[str, dict[str, str]] = {}
     with Progress("evaluating", len(names) + 1, "parts") as progress:

@@ -110,7 +110,7 @@ class State:
         """Go on with some of the rows only."""
         for name in ("row", "place", "state", "slot", "missing", "total", "id", "left"):
             setattr(self, name, getattr(self, name)[rows])
-        self.seen = [self.seen[i] for i in rows]
+        self.seen = [list(self.seen[i]) for i in rows]
 
 
 class Autoregressive:
@@ -125,10 +125,7 @@ class Autoregressive:
     @torch.no_grad()
     def __call__(self, plan: Plan, stopper: Stopper | None = None) -> Iterator[Step]:
         """Steps until every row has all its wanted fields."""
-        state = State(self.vocabulary, plan)
-        if plan.partial:
-            self._continue_prompt(state)
-        readings = [self._read_given(plan, orders, state) for orders in _branches(plan)]
+        state, readings = self.begin(plan)
         while True:
             step = self._choose(plan, state, [hidden for hidden, _ in readings], stopper)
             yield step
@@ -138,9 +135,16 @@ class Autoregressive:
             if len(going) <= len(state.row) // 2:  # copying the cache pays only now and then
                 state.keep(going)
                 readings = [(h, c.select(torch.from_numpy(going))) for h, c in readings]
-            readings = [(self._read_one(state, cache), cache) for _, cache in readings]
+            readings = [(self.read_one(state, cache), cache) for _, cache in readings]
 
-    def _read_one(self, state: State, cache: StandingCache) -> Tensor:
+    def begin(self, plan: Plan) -> tuple[State, list[tuple[Tensor, StandingCache]]]:
+        """Where the rows stand when all that is given has been read, in each of the branches."""
+        state = State(self.vocabulary, plan)
+        if plan.partial:
+            self._continue_prompt(state)
+        return state, [self._read_given(plan, orders, state) for orders in _branches(plan)]
+
+    def read_one(self, state: State, cache: StandingCache) -> Tensor:
         """Read the ids chosen last -> hidden (n, D) that predict the next slot."""
         cache.make_room(1)
         ids, field = torch.from_numpy(state.id), torch.from_numpy(np.maximum(state.field, 0))
@@ -244,14 +248,23 @@ class Autoregressive:
     def _choose(
         self, plan: Plan, state: State, hidden: Sequence[Tensor], stopper: Stopper | None
     ) -> Step:
-        """Choose the next id of every row and move the rows on. hidden (n, D): with all that is
+        """Choose the next id of every row and move the rows on."""
+        fields = state.field
+        chance = uniforms(plan.seed, plan.numbers[state.row], state.total)
+        column = np.zeros(len(fields), np.int64)
+        for at, scores in self.scored(plan, state, hidden):
+            column[at] = self._pick(plan, state, at, scores, chance[torch.from_numpy(at)])
+        return self.move(plan, state, column, stopper)
+
+    def scored(
+        self, plan: Plan, state: State, hidden: Sequence[Tensor]
+    ) -> Iterator[tuple[Ints, Tensor]]:
+        """(rows at work, their scores (n, C)) of every block. hidden (n, D): with all that is
         given, and if that is to count more or less, without it."""
         fields = state.field
         alive = np.flatnonzero(fields >= 0)
         rows = self._rows(state, fields)
         blocks = self.row_block[rows]
-        chance = uniforms(plan.seed, plan.numbers[state.row], state.total)
-        column = np.zeros(len(rows), np.int64)
         for block in np.unique(blocks[alive]):
             at = alive[blocks[alive] == block]
             pick = torch.from_numpy(at)
@@ -262,8 +275,9 @@ class Autoregressive:
             if plain:
                 scores = guided(scores, plain[0], plan.sampling.guidance)
             scores = self._bar(plan, state, at, scores)
-            column[at] = self._pick(plan, state, at, scores, chance[pick])
-        return self._move(plan, state, fields, alive, column, stopper)
+            stuck = ~torch.isfinite(scores).any(dim=1)
+            scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
+            yield at, scores
 
     def _bar(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> Tensor:
         """Bar <missing> where it is forbidden, and codes after which no end would be in reach."""
@@ -294,8 +308,6 @@ class Autoregressive:
 
     def _pick(self, plan: Plan, state: State, at: Ints, scores: Tensor, chance: Tensor) -> Ints:
         """(n, C) scores -> (n,) columns."""
-        stuck = ~torch.isfinite(scores).any(dim=1)
-        scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
         if plan.quantile is not None:
             return self._pick_best(plan.quantile, state, at, scores)
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
@@ -317,11 +329,10 @@ class Autoregressive:
         state.left[at] = np.where(ordered, left.numpy(), quantile)
         return np.where(ordered, value.numpy(), mode)
 
-    def _move(
-        self, plan: Plan, state: State, fields: Ints, alive: Ints, column: Ints,
-        stopper: Stopper | None,
-    ) -> Step:  # fmt: skip
+    def move(self, plan: Plan, state: State, column: Ints, stopper: Stopper | None) -> Step:
         """Write the chosen columns down and move every row that is at work to its next slot."""
+        fields = state.field
+        alive = np.flatnonzero(fields >= 0)
         done = np.zeros(len(column), bool)
         for index in np.unique(fields[alive]):
             at = alive[fields[alive] == index]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -20,6 +20,9 @@ from omnifill.errors import RequestError
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
+
+
+MOST_BEAMS = 64
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,11 @@ class Sampling:
     guidance: float = 1.0
     """How strongly the given fields count; 1: as they do, above: more (see `guided`)."""
 
+    beams: int = 1
+    """Above 1: search for the likeliest records instead of drawing (see `generate.beam`)."""
+    length_penalty: float = 0.6
+    """How far beam search makes up for length; 0: not at all, and short texts win."""
+
     def __post_init__(self) -> None:
         checks = [
             ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
@@ -49,10 +57,20 @@ class Sampling:
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
             ("guidance", 0 <= self.guidance < math.inf, "0 or more"),
+            ("beams", 1 <= self.beams <= MOST_BEAMS, f"from 1 to {MOST_BEAMS}"),
+            ("length_penalty", 0 <= self.length_penalty < math.inf, "0 or more"),
         ]
         for name, good, allowed in checks:
             if not good:
                 raise RequestError(f"{name} = {getattr(self, name)}: must be {allowed}")
+        drawn = ("temperature", "top_k", "top_p", "min_p")
+        usual = {option.name: option.default for option in fields(self)}
+        if self.beams > 1:
+            for name in drawn:
+                if getattr(self, name) != usual[name]:
+                    raise RequestError(f"{name}: is for draws, and beams search; leave one out")
+        elif self.length_penalty != usual["length_penalty"]:
+            raise RequestError("length_penalty: is for beam search; say how many beams, too")
 
 
 def guided(given: Tensor, plain: Tensor, strength: float) -> Tensor:

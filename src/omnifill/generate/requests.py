@@ -21,7 +21,9 @@ from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_from
 from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.filters import Sampling
+from omnifill.generate.rerank import agreed, check_rerank
 from omnifill.schema import FieldSpec
 from omnifill.types import Bools, Ints
 
@@ -43,12 +45,14 @@ class Request:
     no_missing: list[str]
     stop: list[str]
     sampling: Sampling
+    rerank: int = 1
+    """Candidates that are drawn for each record, of which the one most like the others is kept."""
 
 
 def build(
     run: LoadedRun, num: int, given: Mapping[str, Any], want: Sequence[str] | None,
     prompt: str | None, *, seed: int, max_tokens: int, no_missing: Sequence[str],
-    stop: Sequence[str], sampling: Sampling,
+    stop: Sequence[str], sampling: Sampling, rerank: int = 1,
 ) -> Request:  # fmt: skip
     """Check a request against the model's fields; RequestError or ValueRefused says what is off."""
     schema = run.schema
@@ -81,8 +85,23 @@ def build(
         raise RequestError("stop strings end texts, and no text is wanted")
     if sampling.guidance != 1:
         _check_guidance(run, parsed)
+    if sampling.beams > 1 and num > sampling.beams:
+        raise RequestError(f"n = {num}: {sampling.beams} beams find no more than that")
+    if rerank != 1:
+        check_rerank(run, wanted, rerank, sampling)
+    if sampling.beams > 1 and stop:
+        raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
-        num, parsed, wanted, prompt, seed, max_tokens, list(no_missing), list(stop), sampling
+        num,
+        parsed,
+        wanted,
+        prompt,
+        seed,
+        max_tokens,
+        list(no_missing),
+        list(stop),
+        sampling,
+        rerank,
     )
 
 
@@ -182,13 +201,16 @@ def _open_end(run: LoadedRun, shard: Shard, name: str) -> Shard:
 
 def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The wanted fields of all records of a request, as canonical values."""
+    if request.sampling.beams > 1:
+        return _searched(run, request)
     columns: dict[str, list[Any]] = {name: [] for name in request.want}
-    for first in range(0, request.num, ROWS):
-        num = min(ROWS, request.num - first)
+    total = request.num * request.rerank
+    for first in range(0, total, ROWS):
+        num = min(ROWS, total - first)
         values = _values(run, _plan(run, request, first, num), request)
         for name in request.want:
             columns[name].extend(values[name])
-    return columns
+    return columns if request.rerank == 1 else agreed(run, columns, request.rerank)
 
 
 def run(run: LoadedRun, request: Request) -> pd.DataFrame:
@@ -221,8 +243,24 @@ def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]
     """Run a plan -> canonical values by wanted field, one per row."""
     sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
     stopper = Stopper(run, plan, request.stop) if request.stop else None
-    steps = list(sampler(plan, stopper))
-    num = len(plan.which)
+    return _decoded(run, plan, request, list(sampler(plan, stopper)), len(plan.which))
+
+
+def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
+    """The likeliest records instead of drawn ones, the best first."""
+    plan = _plan(run, request, 0, 1)
+    search = BeamSearch(Autoregressive(run.network, run.vocabulary, run.objective.columns))
+    found = search(plan)
+    if len(found[0]) < request.num:
+        raise RequestError(f"n = {request.num}: there are only {len(found[0])} different records")
+    steps = list(as_steps(found, request.num))
+    return _decoded(run, plan, request, steps, request.num)
+
+
+def _decoded(
+    run: LoadedRun, plan: Plan, request: Request, steps: Sequence[Any], num: int
+) -> dict[str, list[Any]]:
+    """What a sampler chose for `num` rows -> canonical values by wanted field."""
     out = {name: decode_field(run, steps, name, num) for name in request.want}
     if request.prompt is not None:
         name = request.want[0]
@@ -306,6 +344,8 @@ def cut_at(text: str, stop: Sequence[str]) -> str:
 def stream(run: LoadedRun, request: Request) -> Iterator[str]:
     """Pieces of the first wanted text as they are chosen; a stop string is never shown in part."""
     texts = [n for n in request.want if run.vocabulary[n].slots is None]
+    if request.sampling.beams > 1:
+        raise RequestError("streaming shows a text while it is made, and beams end with it")
     if not texts:
         raise RequestError("streaming needs a wanted text field")
     field = run.vocabulary[texts[0]]

@@ -132,6 +132,8 @@ def fill(
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
     if not draw and sampling != Sampling():
         raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
+    if sampling.beams > 1:
+        raise RequestError("beams: fill answers with the most probable values as it is")
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
