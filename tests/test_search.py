@@ -17,8 +17,9 @@ from omnifill.form.layout import Orders
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.beam import BeamSearch
 from omnifill.generate.filters import Sampling
+from omnifill.generate.given import encoded
 from omnifill.generate.rerank import most_agreed
-from omnifill.generate.tables import encoded, frame_columns
+from omnifill.generate.tables import frame_columns
 
 
 def search(model: api.Model, table: pd.DataFrame, want: list[str], **sampling: Any) -> list[Any]:

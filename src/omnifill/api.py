@@ -26,11 +26,13 @@ from omnifill.data.stage import stage
 from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.baselines import generate_baseline
 from omnifill.evaluate.compare import compare_runs
+from omnifill.evaluate.plots import check_plot, front_plot, write_plot
 from omnifill.evaluate.report import check_report, write_report
 from omnifill.evaluate.run import evaluate_run
 from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
+from omnifill.generate.aims import Goal
 from omnifill.generate.filters import Sampling
 from omnifill.prepare import encode_parts, fit_codecs, settle_windows, staged_columns
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
@@ -123,13 +125,17 @@ class Model:
         self, n: int = 1, *, given: Mapping[str, Any] | None = None,
         want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
         max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
-        stop: Sequence[str] = (), rerank: int = 1, **sampling: Any,
+        stop: Sequence[str] = (), rerank: int = 1, aims: Sequence[Goal] | Goal = (),
+        candidates: int | None = None, **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
         `given`: values that are known; `want`: fields to generate (default: all others);
         `prompt`: the beginning of the (first wanted) text; `rerank`: candidates drawn for each
-        record, of which the one most like the others is kept; `sampling`: temperature, top_k,
+        record, of which the one most like the others is kept; `aims`: what records are to be
+        like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record
+        that gives 0 to 1 (see `generate.aims`), the best of `candidates` (6) draws is kept, with a
+        warning where one falls short; `sampling`: temperature, top_k,
         top_p, min_p, repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty. With
         beams the records are the likeliest ones, the best first. Raises RequestError or
         ValueRefused.
@@ -137,9 +143,32 @@ class Model:
         request = requests.build(
             self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
             max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
-            stop=stop, sampling=_sampling(sampling), rerank=rerank,
+            stop=stop, sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims),
+            candidates=candidates,
         )  # fmt: skip
         return requests.run(self.run, request)
+
+    def pareto(
+        self, aims: Sequence[Goal], *, n: int = 8, given: Mapping[str, Any] | None = None,
+        want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
+        max_tokens: int = 512, plot: str | Path | None = None, **sampling: Any,
+    ) -> pd.DataFrame:  # fmt: skip
+        """Of `n` times 6 candidates those that no other beats on all aims, with a column of scores
+        for each aim. `plot`: where to draw all of them (.svg; the extra `report`)."""
+        if plot is not None:
+            check_plot(Path(plot))
+        request = requests.build(
+            self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
+            max_tokens=max_tokens, no_missing=(), stop=(), sampling=_sampling(sampling),
+            aims=_goals(aims),
+        )  # fmt: skip
+        if len(request.aims) < 2:
+            raise RequestError("pareto weighs aims against each other; name two or more")
+        table, scores = requests.front(self.run, request)
+        if plot is not None:
+            names = [str(name) for name in table][-len(request.aims) :]
+            write_plot(front_plot(names, table[names].to_numpy(), scores), Path(plot))
+        return table
 
     def stream(
         self, *, given: Mapping[str, Any] | None = None, want: str | None = None,
@@ -259,6 +288,10 @@ def _sampling(values: Mapping[str, Any]) -> Sampling:
         if name not in known:
             raise RequestError(unknown_name("sampling option", name, known))
     return Sampling(**values)
+
+
+def _goals(aims: Sequence[Goal] | Goal) -> Sequence[Goal]:
+    return [aims] if isinstance(aims, str) or callable(aims) else aims
 
 
 def _listed(names: Sequence[str] | str | None) -> list[str]:

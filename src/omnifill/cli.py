@@ -19,6 +19,41 @@ import typer
 from omnifill import __version__
 from omnifill.errors import Interrupted, OmnifillError, RequestError, UserError, unknown_name
 from omnifill.files import reason
+from omnifill.options import (
+    AimOpt,
+    BaselineOpt,
+    BeamsOpt,
+    CandidatesOpt,
+    CodeOpt,
+    DataArg,
+    EncodingOpt,
+    FieldOpt,
+    FormatOpt,
+    GivenOpt,
+    GuidanceOpt,
+    LengthOpt,
+    MaxTokensOpt,
+    MinPOpt,
+    NgramOpt,
+    NoMissingOpt,
+    NumOpt,
+    OutOpt,
+    ParetoOpt,
+    PlotOpt,
+    PromptOpt,
+    RecipeOpt,
+    RepetitionOpt,
+    RerankOpt,
+    RunArg,
+    SeedOpt,
+    SetOpt,
+    StopOpt,
+    StreamOpt,
+    TemperatureOpt,
+    TopKOpt,
+    TopPOpt,
+    WantOpt,
+)
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -38,28 +73,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     rich_markup_mode=None,
 )
-
-DataArg = Annotated[list[str], typer.Argument(
-    help="CSV, TSV, JSONL, Parquet or text files (.gz too), or builtin:unicode.", metavar="DATA"
-)]  # fmt: skip
-RunArg = Annotated[Path, typer.Argument(help="A run folder that `train` wrote.", metavar="RUN")]
-FieldOpt = Annotated[list[str] | None, typer.Option(
-    "--field", help="name:type (text, category, number, datetime), instead of what is inferred."
-)]  # fmt: skip
-SetOpt = Annotated[list[str] | None, typer.Option(
-    "--set", help="Any setting of the recipe: key.path=value (docs/recipe.md)."
-)]  # fmt: skip
-RecipeOpt = Annotated[Path | None, typer.Option("--recipe", help="A YAML file of settings.")]
-EncodingOpt = Annotated[str | None, typer.Option(
-    "--encoding", help="Encoding of files that are not UTF-8, such as gb18030."
-)]  # fmt: skip
-CodeOpt = Annotated[list[str] | None, typer.Option(
-    "--allow-code", help="A module of your own that the run may import."
-)]  # fmt: skip
-SeedOpt = Annotated[int, typer.Option(
-    help="The same seed gives the same bytes.", min=0, max=2**32 - 1
-)]  # fmt: skip
-FormatOpt = Annotated[str, typer.Option("--format", help="table, jsonl or csv.")]
 
 
 def _settings(
@@ -151,41 +164,16 @@ def _names(option: str, text: str | None) -> list[str]:
 @app.command(epilog="Examples: omnifill generate run -n 5 --given stars=1 --want review · "
              "omnifill generate run --prompt 'Once upon' --stream")  # fmt: skip
 def generate(
-    run: RunArg,
-    n: Annotated[int, typer.Option("-n", help="How many records.", min=1)] = 1,
-    given: Annotated[list[str] | None, typer.Option(
-        help="field=value, or field=@file for a file's text. Repeat for more.")] = None,
-    want: Annotated[str | None, typer.Option(
-        help="Fields to generate; default: all others.")] = None,
-    prompt: Annotated[str | None, typer.Option(help="The beginning of the text.")] = None,
-    max_tokens: Annotated[int, typer.Option(help="Most tokens of one text.", min=1)] = 512,
-    stream: Annotated[bool, typer.Option(
-        "--stream", help="Show one text while it is made, without the prompt.")] = False,
-    format_: FormatOpt = "table",
-    out: Annotated[Path | None, typer.Option("--out", help="Write to a file instead.")] = None,
-    temperature: Annotated[float, typer.Option(help="0: always the most likely.")] = 1.0,
-    top_k: Annotated[int | None, typer.Option(help="Only the k most likely tokens.")] = None,
-    top_p: Annotated[float | None, typer.Option(help="Only the likeliest mass p.")] = None,
-    min_p: Annotated[float | None, typer.Option(
-        help="Only tokens at least p times as likely as the best; texts: 0.125.")] = None,
-    repetition_penalty: Annotated[float, typer.Option(help="Above 1: less repetition.")] = 1.0,
-    no_repeat_ngram: Annotated[int, typer.Option(help="No run of N tokens twice in a text.")] = 0,
-    guidance: Annotated[float, typer.Option(
-        help="Above 1: what is given counts for more, variety for less; try 1.5.")] = 1.0,
-    beams: Annotated[int, typer.Option(
-        help="Above 1: search for the likeliest records instead of drawing.")] = 1,
-    length_penalty: Annotated[float, typer.Option(
-        help="With --beams: how far length is made up for; 0: short texts win.")] = 0.6,
-    rerank: Annotated[int, typer.Option(
-        help="Draw so many candidates for each record and keep the one most like the others.")] = 1,
-    stop: Annotated[list[str] | None, typer.Option(help="End a text before this string.")] = None,
-    no_missing: Annotated[list[str] | None, typer.Option(
-        help="A field that must not come out blank.")] = None,
-    baseline: Annotated[str | None, typer.Option(
-        help="ngram or template: texts of a plain model instead; takes -n, --given, --seed, "
-        "--format and --out.")] = None,
-    seed: SeedOpt = 0,
-    allow_code: CodeOpt = None,
+    run: RunArg, n: NumOpt = 1, given: GivenOpt = None, want: WantOpt = None,
+    prompt: PromptOpt = None, max_tokens: MaxTokensOpt = 512, stream: StreamOpt = False,
+    format_: FormatOpt = "table", out: OutOpt = None,
+    temperature: TemperatureOpt = 1.0, top_k: TopKOpt = None, top_p: TopPOpt = None,
+    min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = 1.0, no_repeat_ngram: NgramOpt = 0,
+    guidance: GuidanceOpt = 1.0, beams: BeamsOpt = 1, length_penalty: LengthOpt = 0.6,
+    rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
+    pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,
+    no_missing: NoMissingOpt = None, baseline: BaselineOpt = None,
+    seed: SeedOpt = 0, allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Generate records: any fields from any others."""
     from omnifill import api
@@ -201,17 +189,28 @@ def generate(
         "guidance": guidance, "beams": beams, "length_penalty": length_penalty,
     }  # fmt: skip
     if baseline is not None:
-        more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512, rerank != 1]
+        more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512, rerank != 1, aim,
+                candidates, pareto, plot]  # fmt: skip
         if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0, 1.0, 1, 0.6]:
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
             )
         _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
         return
-    if stream:
-        if n != 1 or rerank != 1 or out is not None or len(wanted or []) > 1:
+    if pareto or plot is not None:
+        if not pareto or stream or stop or no_missing or candidates or rerank != 1:
             raise RequestError(
-                "--stream shows one text: leave out -n, --rerank, --out and further fields"
+                "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
+                "and sampling options; --plot belongs to it"
+            )
+        table = model.pareto(aim or [], n=n, given=values, want=wanted, prompt=prompt, seed=seed,
+                             max_tokens=max_tokens, plot=plot, **sampling)  # fmt: skip
+        _print_table(model, table, format_, out)
+        return
+    if stream:
+        if n != 1 or aim or candidates or rerank != 1 or out is not None or len(wanted or []) > 1:
+            raise RequestError(
+                "--stream shows one text: leave out -n, --rerank, --aim, --out and further fields"
             )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
@@ -224,7 +223,8 @@ def generate(
         return
     table = model.generate(
         n, given=values, want=wanted, prompt=prompt, seed=seed, max_tokens=max_tokens,
-        no_missing=no_missing or (), stop=stop or (), rerank=rerank, **sampling,
+        no_missing=no_missing or (), stop=stop or (), rerank=rerank, aims=aim or (),
+        candidates=candidates, **sampling,
     )  # fmt: skip
     _print_table(model, table, format_, out)
 
@@ -267,8 +267,13 @@ def _check_output(format_: str, out: Path | None) -> None:
 
 def _print_table(model: Any, table: pd.DataFrame, format_: str, out: Path | None) -> None:
     from omnifill.data.sink import render_table, write_frame
+    from omnifill.schema import FieldSpec
 
-    specs = [model.run.schema[name] for name in table.columns]
+    names = model.run.schema.names
+    # Columns that are no fields are scores.
+    specs = [model.run.schema[name] if name in names else
+             FieldSpec(name=name, type="number", codec="number", native="float",
+                       options={"decimals": 3}) for name in table.columns]  # fmt: skip
     if out is not None:
         if out.suffix.lower() == ".txt" and len(specs) > 1:
             raise RequestError(

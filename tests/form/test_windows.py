@@ -15,8 +15,9 @@ from omnifill import api
 from omnifill.data.shards import Shard
 from omnifill.form.layout import Former, Orders
 from omnifill.form.windows import Windows, cut, head_size, last_ones, overlapping
+from omnifill.generate.given import encoded
 from omnifill.generate.likelihood import field_nats, schema_nats
-from omnifill.generate.tables import encoded, frame_columns
+from omnifill.generate.tables import frame_columns
 
 SIZES = st.lists(st.integers(0, 90), min_size=1, max_size=8).map(np.array)
 SHAPE = st.tuples(st.integers(0, 9), st.integers(3, 40)).map(lambda t: (t[0] + t[1], t[0]))

@@ -16,7 +16,7 @@ from omnifill.evaluate.evaluation import Columns, Figures, Samples
 from omnifill.evaluate.intervals import interval
 from omnifill.evaluate.measures import evaluate_known, text_measures
 from omnifill.form.stream import is_text
-from omnifill.generate.tables import encoded
+from omnifill.generate.given import encoded
 from omnifill.types import Floats
 
 PIECE = 2000

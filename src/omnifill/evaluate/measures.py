@@ -30,8 +30,9 @@ from omnifill.form.stream import is_text, plan_batches
 from omnifill.form.tasks import wanted_fields
 from omnifill.form.windows import overlapping
 from omnifill.generate.filters import Sampling
+from omnifill.generate.given import encoded, encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, schema_nats
-from omnifill.generate.tables import encoded, encoded_to_ask, fill_columns
+from omnifill.generate.tables import fill_columns
 from omnifill.progress import Progress
 from omnifill.types import ABSENT, Floats, Ints
 

@@ -6,9 +6,15 @@ import datetime
 import io
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib import util
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from omnifill.data.sink import check_place
+from omnifill.errors import RequestError
+from omnifill.files import write_atomic
 
 INK = "#010203"
 """Drawn in this, shown in the page's text colour: light, dark and in print alike."""
@@ -181,3 +187,33 @@ def calibration(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str
     axes.legend(fontsize=6, frameon=False, labelcolor=INK)
     _dress(axes)
     return _svg(figure, "calibration of the categories")
+
+
+def check_plot(path: Path) -> None:
+    """RequestError if no picture can be written there: asked before any work is done."""
+    if path.suffix.lower() != ".svg":
+        raise RequestError(f"--plot {path}: is a picture; name it with .svg at the end")
+    check_place(path)
+    if util.find_spec("matplotlib") is None:
+        raise RequestError("--plot draws with matplotlib: pip install 'omnifill[report]'")
+
+
+def write_plot(svg: str, path: Path) -> None:
+    """A picture as a file of its own, black on white."""
+    drawn = svg.replace("<svg", '<svg style="background:#fff;color:#1c2430"', 1)
+    write_atomic(path, drawn.encode())
+
+
+def front_plot(aims: Sequence[str], kept: Any, scores: Any) -> str:
+    """A line over the scores (n, aims) of every candidate; those of the `kept` stand out."""
+    figure, axes = _figure(1.6 + 1.3 * len(aims), 3.2)
+    places = range(len(aims))
+    for row in scores:
+        axes.plot(places, row, color=REAL, lw=0.6, alpha=0.5)
+    for row in kept:
+        axes.plot(places, row, color=MADE, lw=1.8, marker="o", ms=3.5)
+    axes.set_xticks(places, [_shown(aim, 20) for aim in aims])
+    axes.set_ylim(-0.03, 1.03)
+    axes.set_ylabel("score", fontsize=8)
+    _dress(axes, "candidates, and those that no other beats")
+    return _svg(figure, "scores of all candidates on every aim")

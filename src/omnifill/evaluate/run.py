@@ -30,8 +30,9 @@ from omnifill.form.stream import is_text
 from omnifill.form.tasks import unread, wanted_fields
 from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
+from omnifill.generate.given import encoded
 from omnifill.generate.likelihood import schema_nats
-from omnifill.generate.tables import encoded, fill_columns
+from omnifill.generate.tables import fill_columns
 from omnifill.progress import Progress
 
 MOST_ROWS = 10_000

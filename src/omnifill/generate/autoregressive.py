@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -44,6 +45,13 @@ CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
 
 
+class Leaning(Protocol):
+    """Changes what is likely next, by what was chosen before."""
+
+    def lean(self, rows: Ints, fields: Ints, scores: Tensor) -> Tensor: ...
+    def tell(self, rows: Ints, fields: Ints, ids: Ints) -> None: ...
+
+
 @dataclass(frozen=True, eq=False)
 class Plan:
     """What to generate for n rows."""
@@ -67,6 +75,7 @@ class Plan:
     quantile: float | None = None
     """Answer with this quantile of ordered fields (0.5: the median) and the mode of the others,
     instead of a draw."""
+    leaning: Leaning | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -253,8 +262,13 @@ class Autoregressive:
         chance = uniforms(plan.seed, plan.numbers[state.row], state.total)
         column = np.zeros(len(fields), np.int64)
         for at, scores in self.scored(plan, state, hidden):
+            if plan.leaning is not None:
+                scores = plan.leaning.lean(state.row[at], fields[at], scores)
             column[at] = self._pick(plan, state, at, scores, chance[torch.from_numpy(at)])
-        return self.move(plan, state, column, stopper)
+        step = self.move(plan, state, column, stopper)
+        if plan.leaning is not None:
+            plan.leaning.tell(step.row, step.field, step.id)
+        return step
 
     def scored(
         self, plan: Plan, state: State, hidden: Sequence[Tensor]

@@ -12,23 +12,28 @@ import numpy as np
 import pandas as pd
 
 from omnifill.artifact import LoadedRun
-from omnifill.data.clean import build_cleaner
 from omnifill.data.shards import Shard
-from omnifill.data.values import parse_value, to_native
-from omnifill.errors import RequestError, ValueRefused
+from omnifill.data.values import to_native
+from omnifill.errors import RequestError
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_from
 from omnifill.form.vocabulary import END, MISSING
+from omnifill.generate.aims import Aim, Goal, best_of, parse_aims, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.filters import Sampling
+from omnifill.generate.given import parse_given
 from omnifill.generate.rerank import agreed, check_rerank
+from omnifill.generate.steer import Steer, needs_steering
+from omnifill.progress import Progress
 from omnifill.schema import FieldSpec
-from omnifill.types import Bools, Ints
+from omnifill.types import Bools, Floats, Ints
 
 ROWS = 512
 """Rows of a batch."""
+CANDIDATES, MOST_CANDIDATES = 6, 256
+"""Records drawn for each that is kept by its aims."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,12 +52,16 @@ class Request:
     sampling: Sampling
     rerank: int = 1
     """Candidates that are drawn for each record, of which the one most like the others is kept."""
+    aims: Sequence[Aim] = ()
+    candidates: int = 1
+    """Records that are drawn for each one that is kept by its aims."""
 
 
 def build(
     run: LoadedRun, num: int, given: Mapping[str, Any], want: Sequence[str] | None,
     prompt: str | None, *, seed: int, max_tokens: int, no_missing: Sequence[str],
     stop: Sequence[str], sampling: Sampling, rerank: int = 1,
+    aims: Sequence[Goal] = (), candidates: int | None = None,
 ) -> Request:  # fmt: skip
     """Check a request against the model's fields; RequestError or ValueRefused says what is off."""
     schema = run.schema
@@ -69,12 +78,18 @@ def build(
     both = set(given) & set(want or [])
     if both:
         raise RequestError(f"{sorted(both)}: given and wanted at once; leave it out of one")
-    parsed = {name: _parse(run, schema[name], value) for name, value in given.items()}
+    parsed = {name: parse_given(run, schema[name], value) for name, value in given.items()}
     form = run.recipe.form
     wanted = list(want) if want else wanted_from(run.vocabulary, form, parsed)
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
     tell_untrained(form, parsed, wanted)
+    parsed_aims = parse_aims(run, aims, wanted)
+    check_candidates(parsed_aims, candidates, sampling, rerank)
+    for aim in parsed_aims:
+        if aim.value is not None and parsed.setdefault(aim.field, aim.value) != aim.value:
+            raise RequestError(f"--aim {aim.name}: {aim.field!r} is given another value")
+    wanted = [name for name in wanted if name not in parsed]
     wanted = run.vocabulary.in_order(wanted)
     if prompt is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]
@@ -92,17 +107,23 @@ def build(
     if sampling.beams > 1 and stop:
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
-        num,
-        parsed,
-        wanted,
-        prompt,
-        seed,
-        max_tokens,
-        list(no_missing),
-        list(stop),
-        sampling,
-        rerank,
-    )
+        num, parsed, wanted, prompt, seed, max_tokens, list(no_missing), list(stop), sampling,
+        rerank, parsed_aims, (candidates or CANDIDATES) if parsed_aims else 1,
+    )  # fmt: skip
+
+
+def check_candidates(
+    aims: Sequence[Aim], candidates: int | None, sampling: Sampling, rerank: int
+) -> None:
+    """RequestError where candidates have no aims, or all would be one."""
+    if candidates is not None and not aims:
+        raise RequestError("candidates are compared by aims; name some")
+    if candidates is not None and not 1 <= candidates <= MOST_CANDIDATES:
+        raise RequestError(f"candidates = {candidates}: must be from 1 to {MOST_CANDIDATES}")
+    if aims and (sampling.beams > 1 or sampling.temperature == 0 or rerank > 1):
+        raise RequestError(
+            "aims choose among drawn candidates: leave out beams, rerank and temperature 0"
+        )
 
 
 def _check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
@@ -114,19 +135,6 @@ def _check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
             "guidance compares with records read without what is given, and this run never saw "
             "any: train with form.drop_given above 0"
         )
-
-
-def _parse(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:
-    """A user's value -> canonical; a category's value must be one that was seen."""
-    parsed = parse_value(spec, value)
-    if parsed is not None:
-        cleaner = build_cleaner(spec, run.recipe.data.clean, run.schema.stream)
-        parsed = parsed if cleaner is None else cleaner(parsed)
-        try:
-            run.vocabulary[spec.name].codec.encode(parsed)
-        except ValueRefused as error:
-            raise ValueRefused(f"field {spec.name!r}: {error}") from None
-    return parsed
 
 
 def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
@@ -146,11 +154,16 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     order = [run.vocabulary[n].index for n in [*given, *request.want]]
     row[: len(order)] = order
     wanted[len(given) : len(order)] = True
-    forbid = np.array([n in request.no_missing for n in run.schema.names])
+    steered = needs_steering(request.aims)
+    leaning = (
+        Steer(run, request.aims, request.prompt or "", request.seed, first) if steered else None
+    )
+    there = {*request.no_missing, *(aim.field for aim in request.aims)}
+    forbid = np.array([n in there for n in run.schema.names])
     return Plan(
         shard, np.zeros(num, np.int64), Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))),
         np.arange(first, first + num), request.seed, request.sampling, request.max_tokens,
-        forbid, partial=request.prompt is not None,
+        forbid, partial=request.prompt is not None, leaning=leaning,
     )  # fmt: skip
 
 
@@ -203,20 +216,61 @@ def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The wanted fields of all records of a request, as canonical values."""
     if request.sampling.beams > 1:
         return _searched(run, request)
+    columns = _drawn(run, request, request.num * request.rerank * request.candidates)
+    if request.rerank > 1:
+        return agreed(run, columns, request.rerank)
+    if request.aims:
+        scores, met = scored(request.aims, columns | _given(request, len(columns[request.want[0]])))
+        chosen = best_of(request.aims, scores, met, request.candidates)
+        _tell_unmet(request, met[chosen])
+        return {name: [values[i] for i in chosen] for name, values in columns.items()}
+    return columns
+
+
+def _drawn(run: LoadedRun, request: Request, total: int) -> dict[str, list[Any]]:
     columns: dict[str, list[Any]] = {name: [] for name in request.want}
-    total = request.num * request.rerank
-    for first in range(0, total, ROWS):
-        num = min(ROWS, total - first)
-        values = _values(run, _plan(run, request, first, num), request)
-        for name in request.want:
-            columns[name].extend(values[name])
-    return columns if request.rerank == 1 else agreed(run, columns, request.rerank)
+    with Progress("generating", total, "records") as progress:
+        for first in range(0, total, ROWS):
+            num = min(ROWS, total - first)
+            values = _values(run, _plan(run, request, first, num), request)
+            for name in request.want:
+                columns[name].extend(values[name])
+            progress.advance(num)
+    return columns
+
+
+def _given(request: Request, num: int) -> dict[str, list[Any]]:
+    return {name: [value] * num for name, value in request.given.items()}
+
+
+def _tell_unmet(request: Request, met: Bools) -> None:
+    """Warn of aims that records fall short of, though the best candidates were taken."""
+    lacking = [f"{aim.name} ({int((~met[:, i]).sum())})" for i, aim in enumerate(request.aims)
+               if not met[:, i].all()]  # fmt: skip
+    if lacking:
+        warnings.warn(
+            f"of {len(met)} record{'s' * (len(met) > 1)}, not all meet: {', '.join(lacking)}; more "
+            f"candidates than {request.candidates} would find more",
+            stacklevel=4,
+        )
+
+
+def front(run: LoadedRun, request: Request) -> tuple[pd.DataFrame, Floats]:
+    """The candidates that no other beats on all aims, their scores behind their fields; and the
+    scores of all candidates (n, aims)."""
+    columns = _drawn(run, request, request.num * request.candidates)
+    columns |= _given(request, len(columns[request.want[0]]))
+    scores, _ = scored(request.aims, columns)
+    kept = unbeaten(scores)
+    table = as_frame(run, {name: [values[i] for i in kept] for name, values in columns.items()})
+    for i, aim in enumerate(request.aims):
+        table[aim.name if aim.name not in table else f"({aim.name})"] = scores[kept, i]
+    return table, scores
 
 
 def run(run: LoadedRun, request: Request) -> pd.DataFrame:
     """All records of a request: given, prompted and wanted fields, in schema order."""
-    given = {name: [value] * request.num for name, value in request.given.items()}
-    return as_frame(run, canonical(run, request) | given)
+    return as_frame(run, canonical(run, request) | _given(request, request.num))
 
 
 def as_frame(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> pd.DataFrame:

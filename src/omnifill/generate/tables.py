@@ -13,15 +13,15 @@ import pandas as pd
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.clean import read_cells
-from omnifill.data.shards import Shard
 from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, unknown_name
-from omnifill.form.encode import encode_records, first_refused, whole_stream, without_unknown
+from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.filters import Sampling
+from omnifill.generate.given import encoded, encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.generate.requests import ROWS, tell_moved, without_end
 from omnifill.types import ABSENT
@@ -89,26 +89,6 @@ def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
                 run.recipe.data.clean, run.schema.stream,
             ))  # fmt: skip
     return out
-
-
-def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
-    """Canonical columns -> a shard in memory. ValueRefused for what a field cannot hold."""
-    if run.schema.stream:
-        return whole_stream(run.vocabulary, columns)
-    return encode_records(run.vocabulary, columns, None)[0]
-
-
-def encoded_to_ask(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
-    """The same for what other fields are told from: long texts as training read them."""
-    if run.schema.stream or run.recipe.form.windows:
-        return encoded(run, columns)
-    shard, cuts = encode_records(run.vocabulary, columns, run.network.config.context)
-    if str(cuts):
-        warnings.warn(
-            f"cut to fit {run.network.config.context} tokens a record, as in training: {cuts}",
-            stacklevel=2,
-        )
-    return shard
 
 
 def without_unseen(

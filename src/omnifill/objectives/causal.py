@@ -51,9 +51,10 @@ class Columns(nn.Module):
         self.sizes = [len(b.ids) for b in vocabulary.blocks]
         for i, block in enumerate(vocabulary.blocks):
             self._put(f"ids_{i}", torch.from_numpy(block.ids))
-            bias = torch.zeros(block.allowed.shape)
-            bias[~torch.from_numpy(block.allowed)] = float("-inf")
-            self._put(f"bias_{i}", bias)
+        self.barred = [
+            [torch.from_numpy(np.flatnonzero(~row)) for row in block.allowed]
+            for block in vocabulary.blocks
+        ]
 
     def _put(self, name: str, tensor: Tensor) -> None:
         self.register_buffer(name, tensor, persistent=False)
@@ -77,8 +78,18 @@ class Columns(nn.Module):
             yield self._barred(F.linear(some, weight), block, allow)
 
     def _barred(self, scores: Tensor, block: int, rows: Tensor) -> Tensor:
-        bias = self.get_buffer(f"bias_{block}")
-        return scores.float() + bias[self.get_buffer("row_local")[rows]]
+        """scores (n, 2 + K) of our own, -inf where the row bars a column.
+
+        Most rows bar a few columns: those are written alone, since passing over all of a large
+        vocabulary once more is what takes time. The gradient there is zero by itself.
+        """
+        scores, local = scores.float(), self.get_buffer("row_local")[rows]
+        for row in sorted(set(local.tolist())):
+            at = (local == row).nonzero()
+            columns = self.barred[block][row]
+            with torch.no_grad():
+                scores[at, columns] = float("-inf")
+        return scores
 
     def column_of(self, target: Tensor, block: int) -> Tensor:
         """Ids of a block -> their columns."""

@@ -1,0 +1,200 @@
+"""Several aims at once: what a generated record is to be like, beside what is given.
+
+`field=value` is met where the model itself thinks that value the most probable of its field, given
+the rest of the record; `length<=80`, `words>=12`, `readability>60`, `contains=rain` and
+`pattern=^The` are measured on the text. Each aim says how far a record meets it, from 0 to 1, and
+whether it does.
+"""
+
+from __future__ import annotations
+
+import math
+import operator
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from omnifill.artifact import LoadedRun
+from omnifill.errors import RequestError
+from omnifill.generate.given import encoded_to_ask, parse_given
+from omnifill.generate.likelihood import category_log_probs
+from omnifill.types import Bools, Floats
+
+OPERATORS: dict[str, Callable[[float, float], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
+}  # fmt: skip
+MEASURED = re.compile(r"(length|words|readability)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
+WEIGHT = re.compile(r"^(.*\S):(\d+(?:\.\d+)?)$", re.S)
+Goal = str | Callable[[Mapping[str, Any]], float]
+"""An aim as it is written, or a function of a record that gives a number from 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Aim:
+    """One aim. `of` scores canonical columns: (scores from 0 to 1, whether each is met)."""
+
+    name: str
+    weight: float
+    of: Callable[[Mapping[str, Sequence[Any]]], tuple[Floats, Bools]]
+    field: str
+    """The field it is about."""
+    value: Any = None
+    """The value that a category is to have; it is given while records are drawn."""
+    most: float = math.inf
+    """Most characters of the text."""
+    least: float = 0.0
+    contains: str = ""
+
+
+def parse_aims(run: LoadedRun, goals: Sequence[Goal], want: Sequence[str]) -> list[Aim]:
+    """Aims from how they are written; RequestError for one that cannot be computed, or for two
+    that no record can meet."""
+    texts = [name for name in want if run.vocabulary[name].slots is None]
+    aims = [_parse(run, goal, texts) for goal in goals]
+    names = [aim.name for aim in aims]
+    for aim in aims:
+        if names.count(aim.name) > 1:
+            raise RequestError(f"--aim {aim.name}: stands there twice")
+        same = [a for a in aims if a.field == aim.field]
+        if len({a.value for a in same if a.value is not None}) > 1:
+            raise RequestError(
+                f"--aim {aim.name}: another aim wants another value of {aim.field!r}"
+            )
+        if max(a.least for a in same) > min(a.most for a in same):
+            raise RequestError(f"--aim {aim.name}: no text is that long and that short at once")
+        if any(len(a.contains) > min(b.most for b in same) for a in same):
+            raise RequestError(f"--aim {aim.name}: what it is to contain is longer than it may be")
+    return aims
+
+
+def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
+    if callable(goal):
+        return _function(run, goal)
+    weighted = WEIGHT.match(goal)
+    body, weight = (weighted[1], float(weighted[2])) if weighted else (goal, 1.0)
+    if weight <= 0:
+        raise RequestError(f"--aim {goal}: a weight is above 0")
+    name, equals, value = body.partition("=")
+    if equals and name in run.schema.names and not MEASURED.fullmatch(body):
+        return _category(run, body, weight, name, value)
+    if not texts:
+        raise RequestError(f"--aim {goal}: is about a text, and no text is wanted")
+    field, measured = texts[0], MEASURED.fullmatch(body.strip())
+    if measured:
+        return _measured(body, weight, field, measured[1], measured[2], float(measured[3]))
+    if name == "contains" and value:
+        found = _each(field, lambda text: float(value in text))
+        return Aim(body, weight, found, field, contains=value)
+    if name == "pattern" and value:
+        try:
+            pattern = re.compile(value)
+        except re.error as error:
+            raise RequestError(f"--aim {goal}: is no regular expression ({error})") from None
+        return Aim(body, weight, _each(field, lambda t: float(bool(pattern.search(t)))), field)
+    raise RequestError(
+        f"--aim {goal}: is no aim; write field=value, length<=80, words>=5, readability>60, "
+        f"contains=word or pattern=regex, and a weight behind it as :2 (fields: "
+        f"{', '.join(run.schema.names)})"
+    )
+
+
+def _category(run: LoadedRun, body: str, weight: float, name: str, value: str) -> Aim:
+    spec = run.schema[name]
+    if spec.type != "category":
+        raise RequestError(f"--aim {body}: {name!r} is a {spec.type}; give it with --given instead")
+    wanted = parse_given(run, spec, value)
+    code = int(run.vocabulary[name].codec.encode(wanted)[0])
+
+    def found(columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
+        num = len(next(iter(columns.values())))
+        rest = {n: list(v) for n, v in columns.items() if n != name}
+        shard = encoded_to_ask(run, {**rest, name: [None] * num})
+        log_probs = category_log_probs(run, shard, name)
+        return np.exp(log_probs[:, code]), log_probs.argmax(axis=1) == code
+
+    return Aim(body, weight, found, name, value=wanted)
+
+
+def _measured(body: str, weight: float, field: str, what: str, sign: str, bound: float) -> Aim:
+    measure = {"length": len, "words": lambda t: len(t.split()), "readability": reading_ease}[what]
+
+    def near(text: str) -> float:
+        value = float(measure(text))
+        if OPERATORS[sign](value, bound):
+            return 1.0
+        return 0.99 / (1 + abs(value - bound) / max(abs(bound), 1.0))
+
+    most, least = math.inf, 0.0
+    if what == "length" and sign in ("<=", "<"):
+        most = bound - (sign == "<")
+    elif what == "length":
+        least = bound + (sign == ">")
+    return Aim(body, weight, _each(field, near), field, most=most, least=least)
+
+
+def _each(
+    field: str, score: Callable[[str], float]
+) -> Callable[[Mapping[str, Sequence[Any]]], tuple[Floats, Bools]]:
+    """A measure of every text; a blank one meets nothing."""
+
+    def found(columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
+        scores = np.array([0.0 if t is None else score(t) for t in columns[field]])
+        return scores, scores >= 1.0
+
+    return found
+
+
+def _function(run: LoadedRun, goal: Callable[[Mapping[str, Any]], float]) -> Aim:
+    name = getattr(goal, "__name__", "function")
+
+    def found(columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
+        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        scores = np.array([float(goal(row)) for row in rows])
+        if not ((scores >= 0) & (scores <= 1)).all():
+            raise RequestError(f"aim {name}: gave {scores.min():g} to {scores.max():g}; a score "
+                               f"is from 0 to 1")  # fmt: skip
+        return scores, scores >= 1.0
+
+    return Aim(name, 1.0, found, "")
+
+
+def reading_ease(text: str) -> float:
+    """Flesch's reading ease of English (1948): about 100 is very easy, 30 difficult."""
+    words = re.findall(r"[^\W\d_]+", text)
+    if not words:
+        return 0.0
+    sentences = max(1, len(re.findall(r"[.!?]+(?=\s|$)", text)))
+    sounds = sum(max(1, len(re.findall(r"[aeiouy]+", word.lower()))) for word in words)
+    return 206.835 - 1.015 * len(words) / sentences - 84.6 * sounds / len(words)
+
+
+# --- choosing ------------------------------------------------------------------------------
+
+
+def scored(aims: Sequence[Aim], columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
+    """(n, aims) scores of records, and whether each aim is met."""
+    found = [aim.of(columns) for aim in aims]
+    return np.stack([f[0] for f in found], axis=1), np.stack([f[1] for f in found], axis=1)
+
+
+def best_of(aims: Sequence[Aim], scores: Floats, met: Bools, group: int) -> list[int]:
+    """Of every `group` records in a row, the one that meets most, by weight, and then comes nearest
+    to the rest."""
+    weight = np.array([aim.weight for aim in aims])
+    value = met @ weight + (scores @ weight) / (weight.sum() + 1)
+    return [first + int(value[first : first + group].argmax())
+            for first in range(0, len(value), group)]  # fmt: skip
+
+
+def unbeaten(scores: Floats) -> list[int]:
+    """Rows that no other row beats: as good on all aims and better on one (a Pareto front)."""
+    out: list[int] = []
+    for i, row in enumerate(scores):
+        beaten = ((scores >= row).all(axis=1) & (scores > row).any(axis=1)).any()
+        twin = any((scores[j] == row).all() for j in out)
+        if not beaten and not twin:
+            out.append(i)
+    return out
