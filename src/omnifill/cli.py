@@ -300,10 +300,11 @@ def fill(
 ) -> None:  # fmt: skip
     """Fill every blank cell of a table and touch no other."""
     from omnifill import api
+    from omnifill.data.inspect import count
 
     filled = api.fill_file(api.load(run, allow_code or ()), file, out, draw=draw, seed=seed,
                            encoding=encoding)  # fmt: skip
-    typer.echo(f"{out}: {filled} blank cells filled")
+    typer.echo(f"{out}: {count(filled, 'blank cell')} filled")
 
 
 @app.command(epilog="Examples: omnifill evaluate run · omnifill evaluate run new.csv --json · "

@@ -26,6 +26,9 @@ FINISH = 12.0
 """Nats by which the next code of a word that is begun is raised."""
 LATE = 0.4
 """Share of the longest length from which on the end is raised."""
+UNLIKELY = -7.0
+"""Logarithm of the chance of an end below which none is forced: a text cut short anywhere is worse
+than one candidate more that is too long."""
 HOLD = 4.0
 """Nats by which the end is lowered while something is lacking."""
 USUAL = 200
@@ -98,7 +101,7 @@ class Steer:
             size = len(at.text)
             if size < self.least or (lacking and size < self.most):
                 scores[i, END_COLUMN] -= HOLD
-            elif size > LATE * self.most:
+            elif size > LATE * self.most and float(logs[i, END_COLUMN]) > UNLIKELY:
                 late = (size / self.most - LATE) / (1 - LATE)
                 scores[i, END_COLUMN] += FINISH * late**2
         return scores
