@@ -149,7 +149,11 @@ def test_what_is_unbeaten_is_beaten_by_none_and_beats_all_else(rows: list[Any]) 
 def test_the_candidate_that_meets_most_by_weight_is_kept(writer: api.Model) -> None:
     aims = parse_aims(writer.run, ["length<=10:3", "words>=2", "contains=x"], ["text"])
     scores = np.array([[1, 0.2, 0.0], [0.9, 1, 1], [0.9, 1, 0.0], [0.2, 0.2, 0.1]])
-    assert best_of(aims, scores, scores >= 1, 2) == [0, 2]
+    none = np.zeros(4)
+    assert best_of(aims, scores, scores >= 1, none, 2) == [0, 2]
+    # Among those that meet all, the most fluent.
+    assert best_of(aims, np.ones((4, 3)), np.ones((4, 3), bool), -np.arange(4.0), 4) == [0]
+    assert best_of(aims, np.ones((4, 3)), np.ones((4, 3), bool), np.arange(4.0), 2) == [1, 3]
 
 
 def test_reading_ease_tells_easy_from_difficult() -> None:

@@ -19,8 +19,8 @@ import numpy as np
 
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RequestError
-from omnifill.generate.given import encoded_to_ask, parse_given
-from omnifill.generate.likelihood import category_log_probs
+from omnifill.generate.given import encoded, encoded_to_ask, parse_given
+from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.types import Bools, Floats
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -180,13 +180,29 @@ def scored(aims: Sequence[Aim], columns: Mapping[str, Sequence[Any]]) -> tuple[F
     return np.stack([f[0] for f in found], axis=1), np.stack([f[1] for f in found], axis=1)
 
 
-def best_of(aims: Sequence[Aim], scores: Floats, met: Bools, group: int) -> list[int]:
-    """Of every `group` records in a row, the one that meets most, by weight, and then comes nearest
-    to the rest."""
+def fluency(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Floats:
+    """(n,): log-likelihood of a character of the records' texts, to the model itself."""
+    texts = [n for n in columns if run.vocabulary[n].slots is None]
+    if not texts:
+        return np.zeros(len(next(iter(columns.values()))))
+    nats = schema_nats(run, encoded(run, columns), columns)
+    size = sum(np.array([len(text or "") for text in columns[name]]) for name in texts)
+    told = nats[:, [run.schema.index(name) for name in texts]].sum(axis=1)
+    return np.asarray(-told / np.maximum(size, 1))
+
+
+def best_of(
+    aims: Sequence[Aim], scores: Floats, met: Bools, fluent: Floats, group: int
+) -> list[int]:
+    """Of every `group` records in a row, the one that meets most by weight; among those that meet
+    all, the most fluent, and among others the one that comes nearest to the rest."""
     weight = np.array([aim.weight for aim in aims])
-    value = met @ weight + (scores @ weight) / (weight.sum() + 1)
-    return [first + int(value[first : first + group].argmax())
-            for first in range(0, len(value), group)]  # fmt: skip
+    most, near = met @ weight, np.where(met.all(axis=1), fluent, scores @ weight)
+    order = np.lexsort((-near, -most))
+    first = np.full(len(most) // group, -1)
+    for row in order[::-1].tolist():  # the best of each group is written last
+        first[row // group] = row
+    return [int(row) for row in first]
 
 
 def unbeaten(scores: Floats) -> list[int]:

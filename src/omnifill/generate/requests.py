@@ -19,7 +19,7 @@ from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_from
 from omnifill.form.vocabulary import END, MISSING
-from omnifill.generate.aims import Aim, Goal, best_of, parse_aims, scored, unbeaten
+from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.filters import Sampling
@@ -220,8 +220,10 @@ def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     if request.rerank > 1:
         return agreed(run, columns, request.rerank)
     if request.aims:
-        scores, met = scored(request.aims, columns | _given(request, len(columns[request.want[0]])))
-        chosen = best_of(request.aims, scores, met, request.candidates)
+        whole = columns | _given(request, len(columns[request.want[0]]))
+        scores, met = scored(request.aims, whole)
+        fluent = fluency(run, whole)
+        chosen = best_of(request.aims, scores, met, fluent, request.candidates)
         _tell_unmet(request, met[chosen])
         return {name: [values[i] for i in chosen] for name, values in columns.items()}
     return columns
