@@ -103,6 +103,7 @@ def test_an_aim_may_be_a_function_of_the_record(writer: api.Model) -> None:
         ({"aims": ["length<=20"], "temperature": 0}, "leave out"),
         ({"aims": ["length<=20"], "beams": 2}, "leave out"),
         ({"candidates": 3}, "name some"),
+        ({"aims": ["domain=news"], "want": "domain"}, "nothing else is wanted"),
         ({"aims": ["length<=20"], "candidates": 0}, "candidates = 0"),
     ],
 )
@@ -161,3 +162,38 @@ def test_reading_ease_tells_easy_from_difficult() -> None:
     hard = "Institutional considerations necessitate comprehensive interdisciplinary evaluation."
     assert reading_ease(easy) > 90 > 30 > reading_ease(hard)
     assert reading_ease("…") == 0
+
+
+def test_a_value_with_a_colon_is_no_weight_and_functions_see_the_sources_types(
+    tmp_path: Path,
+) -> None:
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({
+        "time": rng.choice(["12:30", "12", "12:45"], 200), "on": rng.random(200) < 0.5,
+        "day": pd.date_range("2024-01-01", periods=200), "note": rng.choice(["a b", "c d e"], 200),
+    })  # fmt: skip
+    model = api.train(table, tmp_path / "run", steps=5, recipe={
+        "model": {"size": "nano"},
+        "schema": {"fields": {"time": {"type": "category"}, "note": {"type": "text"}}},
+    })  # fmt: skip
+    assert parse_aims(model.run, ["time=12:30"], ["note"])[0].value == "12:30"
+    weighted = parse_aims(model.run, ["time=12:45:3"], ["note"])[0]
+    assert weighted.value == "12:45" and weighted.weight == 3
+    seen: list[Any] = []
+
+    def watch(record: Any) -> float:
+        seen.append(record)
+        return 1.0
+
+    model.generate(2, aims=watch)
+    assert {type(record["on"]) for record in seen} == {bool}
+    assert all(isinstance(record["day"], pd.Timestamp) for record in seen)
+
+
+def test_the_most_fluent_of_those_that_meet_all_is_kept(writer: api.Model) -> None:
+    given = {"domain": "news"}
+    drawn = writer.generate(18, given=given, no_missing="text", seed=4)
+    kept = writer.generate(3, given=given, aims="length>=1", seed=4)["text"].tolist()
+    nats = writer.score(drawn)["text"] / drawn["text"].str.len()
+    best = [drawn["text"][int(nats[i : i + 6].to_numpy().argmax()) + i] for i in (0, 6, 12)]
+    assert kept == best

@@ -14,7 +14,7 @@ from tests.conftest import mixed_table
 from omnifill import api
 from omnifill.errors import RequestError
 from omnifill.form.layout import Orders
-from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.autoregressive import Autoregressive, Plan, State
 from omnifill.generate.beam import BeamSearch
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded
@@ -22,8 +22,8 @@ from omnifill.generate.rerank import most_agreed
 from omnifill.generate.tables import frame_columns
 
 
-def search(model: api.Model, table: pd.DataFrame, want: list[str], **sampling: Any) -> list[Any]:
-    """Beams of every row of a table, whose other columns are given."""
+def planned(model: api.Model, table: pd.DataFrame, want: list[str], **sampling: Any) -> Plan:
+    """Rows of a table, whose columns are given but for those that are wanted."""
     run = model.run
     columns = frame_columns(run, table)
     laid = [*(n for n in run.vocabulary.in_order(columns) if n not in want), *want]
@@ -31,13 +31,18 @@ def search(model: api.Model, table: pd.DataFrame, want: list[str], **sampling: A
     order[: len(laid)] = [run.schema.index(n) for n in laid]
     wanted = np.isin(order, [run.schema.index(n) for n in want])
     num = len(table)
-    plan = Plan(
+    return Plan(
         encoded(run, columns), np.arange(num),
         Orders(np.tile(order, (num, 1)), np.tile(wanted, (num, 1))), np.arange(num), 0,
         Sampling(**sampling), 12, np.zeros(len(order), bool),
     )  # fmt: skip
+
+
+def search(model: api.Model, table: pd.DataFrame, want: list[str], **sampling: Any) -> list[Any]:
+    """Beams of every row of a table."""
+    run = model.run
     sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-    return BeamSearch(sampler)(plan)
+    return BeamSearch(sampler)(planned(model, table, want, **sampling))
 
 
 @pytest.fixture(scope="module")
@@ -70,11 +75,14 @@ def test_a_beam_of_one_is_greedy(model: api.Model) -> None:
     kinds = model.run.vocabulary["kind"]
     answers = [kinds.codec.decode(f[0].id - kinds.first) if f[0].id[0] >= kinds.first else None
                for f in search(model, given, ["kind"], beams=1)]  # fmt: skip
+    compared = 0
     for row, answer in enumerate(answers):
         known = {n: v for n, v in given.iloc[row].items() if v == v and v is not None}
         if len(known) == 2:  # a blank that is given is read as one; left out, it is not
             alone = model.generate(1, given=known, want="kind", temperature=0)["kind"][0]
             assert alone == answer or (alone != alone and answer is None)
+            compared += 1
+    assert compared >= 2
 
 
 def test_a_row_is_searched_the_same_alone_and_in_a_batch(model: api.Model) -> None:
@@ -140,3 +148,11 @@ def test_beams_are_refused_where_they_would_do_nothing(model: api.Model, tmp_pat
         model.fill(table, draw=True, beams=3)
     with pytest.raises(RequestError, match="streaming"):
         list(model.stream(want="note", beams=3))
+
+
+def test_two_ways_on_from_one_beginning_do_not_share_what_they_have_said(model: api.Model) -> None:
+    state = State(model.run.vocabulary, planned(model, mixed_table(2)[["kind"]], ["note"]))
+    state.seen[0].append(5)
+    state.keep(np.array([0, 0, 1]))
+    state.seen[0].append(6)
+    assert state.seen == [[5, 6], [5], []]

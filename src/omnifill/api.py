@@ -26,8 +26,8 @@ from omnifill.data.stage import stage
 from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.baselines import generate_baseline
 from omnifill.evaluate.compare import compare_runs
-from omnifill.evaluate.plots import check_plot, front_plot, write_plot
-from omnifill.evaluate.report import check_report, write_report
+from omnifill.evaluate.plots import check_drawing, front_plot, write_plot
+from omnifill.evaluate.report import write_report
 from omnifill.evaluate.run import evaluate_run
 from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
@@ -135,10 +135,9 @@ class Model:
         record, of which the one most like the others is kept; `aims`: what records are to be
         like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record
         that gives 0 to 1 (see `generate.aims`), the best of `candidates` (6) draws is kept, with a
-        warning where one falls short; `sampling`: temperature, top_k,
-        top_p, min_p, repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty. With
-        beams the records are the likeliest ones, the best first. Raises RequestError or
-        ValueRefused.
+        warning where one falls short; `sampling`: temperature, top_k, top_p, min_p,
+        repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty. With beams the records
+        are the likeliest ones, the best first. Raises RequestError or ValueRefused.
         """
         request = requests.build(
             self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
@@ -156,7 +155,7 @@ class Model:
         """Of `n` times 6 candidates those that no other beats on all aims, with a column of scores
         for each aim. `plot`: where to draw all of them (.svg; the extra `report`)."""
         if plot is not None:
-            check_plot(Path(plot))
+            check_drawing("--plot", Path(plot), ".svg")
         request = requests.build(
             self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
             max_tokens=max_tokens, no_missing=(), stop=(), sampling=_sampling(sampling),
@@ -213,7 +212,7 @@ class Model:
         `report`: where to write a page to look at (needs the extra `report`).
         """
         if report is not None:
-            check_report(Path(report))
+            check_drawing("--report", Path(report), ".html", ".htm")
         found = evaluate_run(self.run, self._unseen(data), *self._learned_from())
         if report is not None:
             write_report(self.run, found, Path(report))

@@ -178,6 +178,7 @@ def generate(
     """Generate records: any fields from any others."""
     from omnifill import api
     from omnifill.data.sink import visible
+    from omnifill.generate.filters import Sampling
 
     _check_output(format_, out)
     wanted = _names("--want", want) or None
@@ -191,7 +192,7 @@ def generate(
     if baseline is not None:
         more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512, rerank != 1, aim,
                 candidates, pareto, plot]  # fmt: skip
-        if any(more) or list(sampling.values()) != [1.0, None, None, None, 1.0, 0, 1.0, 1, 0.6]:
+        if any(more) or Sampling(**sampling) != Sampling():
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
             )

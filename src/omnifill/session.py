@@ -209,6 +209,7 @@ class Session:
             stream = self._stream(recipe, vocabulary, shard, config, batch_tokens)
             batches = ((b, p) for b, p in stream(Position()))
             torch.manual_seed(recipe.train.seed)
+            keep_freed_memory()  # the pace is that of training
             return measure_pace(Network(config), plan, batches, objective.loss)
 
         left, deadline = self._time_left(recipe)
@@ -255,11 +256,11 @@ class Session:
         assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
         torch.manual_seed(recipe.train.seed)
-        keep_freed_memory()
         network = Network(config)
         valid = open_shard(self.folder.encoded / "valid")
         valid = valid if len(valid) else shard
         plan = resolved_plan(recipe, self.deadline, noise(len(valid.ids)))
+        keep_freed_memory()
         trainer = Trainer(network, plan, self.folder.checkpoints)
         for line in trainer.resume():
             self.live.say(line)

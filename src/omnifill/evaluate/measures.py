@@ -79,7 +79,10 @@ def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = Non
     """
     num = len(next(iter(columns.values()))) if columns else 0
     if num == 0:
-        raise DataError("nothing to evaluate on: there are no rows (the test part is empty?)")
+        raise DataError(
+            "nothing to evaluate on: there are no rows. Where training kept none aside, name some "
+            "that it has not seen: omnifill evaluate RUN DATA"
+        )
     out = Known()
     if is_text(run.vocabulary):
         name = run.schema.names[0]

@@ -189,13 +189,13 @@ def calibration(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str
     return _svg(figure, "calibration of the categories")
 
 
-def check_plot(path: Path) -> None:
-    """RequestError if no picture can be written there: asked before any work is done."""
-    if path.suffix.lower() != ".svg":
-        raise RequestError(f"--plot {path}: is a picture; name it with .svg at the end")
+def check_drawing(option: str, path: Path, *endings: str) -> None:
+    """RequestError if nothing can be drawn there: asked before any work is done."""
+    if path.suffix.lower() not in endings:
+        raise RequestError(f"{option} {path}: name the file with {endings[0]} at the end")
     check_place(path)
     if util.find_spec("matplotlib") is None:
-        raise RequestError("--plot draws with matplotlib: pip install 'omnifill[report]'")
+        raise RequestError(f"{option} draws with matplotlib: pip install 'omnifill[report]'")
 
 
 def write_plot(svg: str, path: Path) -> None:
@@ -215,5 +215,5 @@ def front_plot(aims: Sequence[str], kept: Any, scores: Any) -> str:
     axes.set_xticks(places, [_shown(aim, 20) for aim in aims])
     axes.set_ylim(-0.03, 1.03)
     axes.set_ylabel("score", fontsize=8)
-    _dress(axes, "candidates, and those that no other beats")
+    _dress(axes, "unbeaten candidates")
     return _svg(figure, "scores of all candidates on every aim")

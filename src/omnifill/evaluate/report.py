@@ -5,16 +5,14 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from importlib import resources, util
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from omnifill.artifact import LoadedRun
-from omnifill.data.sink import check_place
 from omnifill.data.values import to_native, to_text
-from omnifill.errors import RequestError
 from omnifill.evaluate import plots
 from omnifill.evaluate.associations import associations
 from omnifill.evaluate.evaluation import Columns, Evaluation, size
@@ -43,15 +41,6 @@ ORDER = (
 )  # fmt: skip
 """Baselines from left to right."""
 LABELS = {"most_frequent_or_median": "plain", "held_out": "real", "": "value"}
-
-
-def check_report(path: Path) -> None:
-    """RequestError if no report can be written there: asked before anything is measured."""
-    if path.suffix.lower() not in (".html", ".htm"):
-        raise RequestError(f"--report {path}: is a page; name it with .html at the end")
-    check_place(path)
-    if util.find_spec("matplotlib") is None:
-        raise RequestError("--report draws with matplotlib: pip install 'omnifill[report]'")
 
 
 def write_report(run: LoadedRun, found: Evaluation, path: Path) -> None:

@@ -73,13 +73,13 @@ def evaluate_run(
     train = {name: train[name] for name in names}
     valid = {name: valid[name] for name in names} if valid else {n: [] for n in names}
     texts = [n for n in names if run.vocabulary[n].slots is None]
-    held_out = unseen = {n: held_out[n] for n in names}
+    unseen = {n: held_out[n] for n in names}
     made = _generated(run, unseen, size(train), bool(texts))
     copied: dict[str, dict[str, str]] = {}
     with Progress("evaluating", len(names) + 1, "parts") as progress:
         for name in [n for n in names if n in learned]:
             if name in texts:
-                copied[name] = _add_texts(out, run, name, made, held_out, train, valid)
+                copied[name] = _add_texts(out, run, name, made, unseen, train, valid)
             elif extra_there():
                 _add_predictor(out, run, name, *(_read_for(run, name, p) for p in (train, unseen)))
             progress.advance()
@@ -222,6 +222,7 @@ def _add_rows(
     # Texts count in a distance: alike or not.
     some = [{n: v[:CLOSEST] for n, v in part.items()} for part in parts.values()]
     whole, *others = rows.as_arrays(run.schema, train, *some, texts=True)
+    learned = wanted_fields(run.vocabulary, run.recipe.form)
     for (kind, part), arrays, close in zip(parts.items(), coded[1:], others, strict=True):
         figures: dict[str, Measure] = _place(out, kind)["rows"]
         copies = memory.copied_rows({n: part[n] for n in train}, train)
@@ -235,7 +236,6 @@ def _add_rows(
         if kind != "held_out":
             figures["two_sample"] = rows.two_sample(unseen, arrays)
         if kind in ("", "resampled"):
-            learned = wanted_fields(run.vocabulary, run.recipe.form)
             for name in [n for n in rows.targets(unseen) if n in learned]:
                 fields = _place(out, kind)["fields"].setdefault(name, {})
                 fields["learnt_from_it"] = rows.learnt(arrays, unseen, name)

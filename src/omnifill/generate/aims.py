@@ -18,7 +18,8 @@ from typing import Any
 import numpy as np
 
 from omnifill.artifact import LoadedRun
-from omnifill.errors import RequestError
+from omnifill.data.values import to_native
+from omnifill.errors import RequestError, ValueRefused
 from omnifill.generate.given import encoded, encoded_to_ask, parse_given
 from omnifill.generate.likelihood import category_log_probs, schema_nats
 from omnifill.types import Bools, Floats
@@ -29,7 +30,8 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
 MEASURED = re.compile(r"(length|words|readability)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
 WEIGHT = re.compile(r"^(.*\S):(\d+(?:\.\d+)?)$", re.S)
 Goal = str | Callable[[Mapping[str, Any]], float]
-"""An aim as it is written, or a function of a record that gives a number from 0 to 1."""
+"""An aim as it is written, or a function of a record (its values as in the source; None: blank)
+that gives a number from 0 to 1."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +75,7 @@ def parse_aims(run: LoadedRun, goals: Sequence[Goal], want: Sequence[str]) -> li
 def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
     if callable(goal):
         return _function(run, goal)
-    weighted = WEIGHT.match(goal)
+    weighted = None if _is_value(run, goal) else WEIGHT.match(goal)
     body, weight = (weighted[1], float(weighted[2])) if weighted else (goal, 1.0)
     if weight <= 0:
         raise RequestError(f"--aim {goal}: a weight is above 0")
@@ -99,6 +101,18 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
         f"contains=word or pattern=regex, and a weight behind it as :2 (fields: "
         f"{', '.join(run.schema.names)})"
     )
+
+
+def _is_value(run: LoadedRun, goal: str) -> bool:
+    """Whether all of it names a value, such as time=12:30, so that no weight stands behind it."""
+    name, _, value = goal.partition("=")
+    if name not in run.schema.names or run.schema[name].type != "category":
+        return False
+    try:
+        parse_given(run, run.schema[name], value)
+    except ValueRefused:
+        return False
+    return True
 
 
 def _category(run: LoadedRun, body: str, weight: float, name: str, value: str) -> Aim:
@@ -151,7 +165,8 @@ def _function(run: LoadedRun, goal: Callable[[Mapping[str, Any]], float]) -> Aim
     name = getattr(goal, "__name__", "function")
 
     def found(columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
-        rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+        native = {n: [to_native(run.schema[n], v) for v in values] for n, values in columns.items()}
+        rows = [dict(zip(native, row, strict=True)) for row in zip(*native.values(), strict=True)]
         scores = np.array([float(goal(row)) for row in rows])
         if not ((scores >= 0) & (scores <= 1)).all():
             raise RequestError(f"aim {name}: gave {scores.min():g} to {scores.max():g}; a score "
@@ -180,10 +195,11 @@ def scored(aims: Sequence[Aim], columns: Mapping[str, Sequence[Any]]) -> tuple[F
     return np.stack([f[0] for f in found], axis=1), np.stack([f[1] for f in found], axis=1)
 
 
-def fluency(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Floats:
-    """(n,): log-likelihood of a character of the records' texts, to the model itself."""
+def fluency(run: LoadedRun, columns: Mapping[str, Sequence[Any]], met: Bools) -> Floats:
+    """(n,): log-likelihood of a character of the records' texts, to the model itself; nought where
+    no record meets all aims, since it is not asked for then."""
     texts = [n for n in columns if run.vocabulary[n].slots is None]
-    if not texts:
+    if not texts or not met.all(axis=1).any():
         return np.zeros(len(next(iter(columns.values()))))
     nats = schema_nats(run, encoded(run, columns), columns)
     size = sum(np.array([len(text or "") for text in columns[name]]) for name in texts)

@@ -20,9 +20,8 @@ from omnifill.errors import RequestError
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
-
-
 MOST_BEAMS = 64
+"""A beam's rows are read at once."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +41,6 @@ class Sampling:
     """No run of that many text tokens occurs twice in a value; 0: no limit."""
     guidance: float = 1.0
     """How strongly the given fields count; 1: as they do, above: more (see `guided`)."""
-
     beams: int = 1
     """Above 1: search for the likeliest records instead of drawing (see `generate.beam`)."""
     length_penalty: float = 0.6

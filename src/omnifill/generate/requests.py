@@ -89,8 +89,9 @@ def build(
     for aim in parsed_aims:
         if aim.value is not None and parsed.setdefault(aim.field, aim.value) != aim.value:
             raise RequestError(f"--aim {aim.name}: {aim.field!r} is given another value")
-    wanted = [name for name in wanted if name not in parsed]
-    wanted = run.vocabulary.in_order(wanted)
+    wanted = run.vocabulary.in_order(name for name in wanted if name not in parsed)
+    if not wanted:
+        raise RequestError("what is aimed at is given, and nothing else is wanted")
     if prompt is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]
         if not texts:
@@ -222,7 +223,7 @@ def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     if request.aims:
         whole = columns | _given(request, len(columns[request.want[0]]))
         scores, met = scored(request.aims, whole)
-        fluent = fluency(run, whole)
+        fluent = fluency(run, whole, met)
         chosen = best_of(request.aims, scores, met, fluent, request.candidates)
         _tell_unmet(request, met[chosen])
         return {name: [values[i] for i in chosen] for name, values in columns.items()}
