@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 from omnifill import api
 from omnifill.cli import _given
 from omnifill.data.inspect import render
-from omnifill.data.sink import visible
+from omnifill.data.sink import render_table, visible
 from omnifill.data.values import parse_value, to_native, to_text
 from omnifill.errors import DataError, RequestError
 from omnifill.schema import FieldSpec
@@ -129,3 +130,11 @@ def test_a_column_that_was_left_out_is_called_so(tmp_path: Path) -> None:
     model = api.train(table, tmp_path / "run", steps=3, recipe=QUICK)
     with pytest.raises(RequestError, match="'none' was left out when this model was trained"):
         model.generate(1, want="none")
+
+
+def test_a_json_line_is_one_line_to_every_reader() -> None:
+    spec = FieldSpec(name="t", type="text", codec="bpe")
+    texts = ["a\x85b", "c\u2028d\u2029e", "f\ng", "é 中"]
+    out = render_table(pd.DataFrame({"t": texts}), [spec], "jsonl")
+    assert [json.loads(line)["t"] for line in out.splitlines()] == texts
+    assert "é 中" in out

@@ -154,3 +154,13 @@ def test_a_record_of_texts_is_far_from_another_that_shares_its_columns(tmp_path:
     run = api.train(table, tmp_path / "run", steps=5, recipe={"model": {"size": "nano"}})
     found = run.evaluate()["rows"]["distance_to_training"]
     assert found["low"] > 0.3  # the columns alone would give 0: there are four kinds of them
+
+
+def test_a_table_of_one_text_with_blanks_is_measured(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(["one", "two", "three"], 6)) for _ in range(80)]
+    table = pd.DataFrame({"text": [None if i % 4 == 0 else t for i, t in enumerate(texts)]})
+    run = api.train(table, tmp_path / "run", steps=5, recipe={"model": {"size": "nano"}})
+    found = run.evaluate()
+    seen = found["baselines"]["training"]["fields"]["text"]["bits_per_byte"]["value"]
+    assert seen == pytest.approx(found["fields"]["text"]["bits_per_byte"]["value"], rel=0.5)

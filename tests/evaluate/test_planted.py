@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from torch import Tensor
 
 from omnifill import api
 from omnifill.form.vocabulary import CODE_COLUMN
@@ -162,11 +163,19 @@ def test_a_planted_defect_is_named(name: str, tmp_path: Path) -> None:
     assert (defect.flag, defect.field) in flags_of(defect, tmp_path)
 
 
-def test_a_model_that_collapsed_is_named(tmp_path: Path) -> None:
+def test_a_model_that_collapsed_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Scores damaged after training: a column comes out as one value."""
     model = api.train(sales(), tmp_path / "run", steps=60, recipe={"model": {"size": "nano"}})
-    block = model.run.vocabulary["shop"].block
-    model.run.objective.columns.get_buffer(f"bias_{block}")[:, CODE_COLUMN + 2] += 20
+    columns, shop = model.run.objective.columns, model.run.vocabulary["shop"].block
+    sound = columns._barred
+
+    def damaged(scores: Tensor, block: int, rows: Tensor) -> Tensor:
+        scores = sound(scores, block, rows)
+        if block == shop:
+            scores[:, CODE_COLUMN + 2] += 20
+        return scores
+
+    monkeypatch.setattr(columns, "_barred", damaged)
     flags = model.evaluate()["flags"]
     assert ("a collapsed column", "shop") in {(flag["name"], flag["field"]) for flag in flags}
 

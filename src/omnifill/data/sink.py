@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,10 +57,8 @@ def render_table(frame: pd.DataFrame, specs: Sequence[FieldSpec], format_: str) 
     if format_ == "jsonl":
         rows = zip(*(frame[s.name].tolist() for s in specs), strict=True)
         return "".join(
-            json.dumps({s.name: _plain(v) for s, v in zip(specs, row, strict=True)},
-                       ensure_ascii=False) + "\n"
-            for row in rows
-        )  # fmt: skip
+            _json_line({s.name: _plain(v) for s, v in zip(specs, row, strict=True)}) for row in rows
+        )
     if format_ == "txt":
         return "\n\n".join("\n".join(row) for row in zip(*_cells(frame, specs), strict=True)) + "\n"
     return _for_the_eye(_cells(frame, specs), [s.name for s in specs])
@@ -84,6 +82,14 @@ def _plain(value: Any) -> Any:
     if isinstance(value, (datetime.datetime, datetime.date)):
         return value.isoformat()
     return value.item() if hasattr(value, "item") else value
+
+
+LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
+"""Characters of a JSON text that some readers take for the end of a line."""
+
+
+def _json_line(record: Mapping[str, Any]) -> str:
+    return json.dumps(record, ensure_ascii=False).translate(LINE_ENDS) + "\n"
 
 
 def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
@@ -137,8 +143,7 @@ def write_cells(columns: dict[str, list[Any]], path: Path, delimiter: str = ",")
             return
         if format_ == "jsonl":
             text = "".join(
-                json.dumps(dict(zip(names, map(_plain, row), strict=True)), ensure_ascii=False)
-                + "\n"
+                _json_line(dict(zip(names, map(_plain, row), strict=True)))
                 for row in zip(*columns.values(), strict=True)
             )
         else:

@@ -27,6 +27,8 @@ BY_HEART = 1.5
 """How much less likely unseen records are than training ones where a model has over-fitted."""
 FAR = 0.1
 """Share of accuracy by which the usual model is far better."""
+NO_GAIN = 0.1
+"""Share of a column's log loss that the other columns save where they tell anything at all."""
 NO_SPAN = 10
 """Characters that say nothing when they stand in training too: a word."""
 
@@ -135,7 +137,7 @@ def unlearnable(e: Evaluation) -> Iterator[Flag]:
             hang_together(e.coded[0][name], other) for other in others
         ):
             continue  # the columns do tell, if little; what is wrong is the model
-        if gain["high"] < 0.05 * plain.mean():
+        if gain["high"] < NO_GAIN * plain.mean():
             yield Flag("nothing tells this column", name,
                        f"log loss {loss[asked].mean():.3f}, and {plain.mean():.3f} by its "
                        "frequencies alone: are its labels shuffled, or joined to the wrong "

@@ -125,7 +125,12 @@ def _add_training(out: Figures, run: LoadedRun, train: Columns) -> None:
     place = _place(out, "training")
     if is_text(run.vocabulary):
         name = run.schema.names[0]
-        some = ["".join(train[name])[:STREAM_CHARS]]
+        texts = [text for text in train[name] if text]  # a table of one text has blanks
+        if run.schema.stream:
+            some = ["".join(texts)[:STREAM_CHARS]]
+        else:
+            far = np.cumsum([len(text) for text in texts])
+            some = texts[: 1 + int(np.searchsorted(far, STREAM_CHARS))]
         place["fields"][name] = text_measures(run, encoded(run, {name: some}), some)
         return
     # Of records that are alike all are in one part: each counts once, or the two differ in kind.
