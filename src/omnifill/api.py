@@ -34,6 +34,7 @@ from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
 from omnifill.generate.aims import Goal
 from omnifill.generate.filters import Sampling
+from omnifill.objectives.table import on_canvas
 from omnifill.prepare import encode_parts, fit_codecs, settle_windows, staged_columns
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
 from omnifill.session import Session
@@ -95,7 +96,7 @@ def train(
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
             codecs = fit_codecs(staged, schema)
-            vocabulary = Vocabulary(schema, codecs)
+            vocabulary = Vocabulary(schema, codecs, on_canvas(chosen.objective.name))
             check_tasks(vocabulary, chosen.form)
             chosen = settle_windows(staged, vocabulary, chosen)
             notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
@@ -126,24 +127,26 @@ class Model:
         want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
         max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
         stop: Sequence[str] = (), rerank: int = 1, aims: Sequence[Goal] | Goal = (),
-        candidates: int | None = None, **sampling: Any,
+        candidates: int | None = None, suffix: str | None = None, **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
         `given`: values that are known; `want`: fields to generate (default: all others);
-        `prompt`: the beginning of the (first wanted) text; `rerank`: candidates drawn for each
+        `prompt`: the beginning of the (first wanted) text; `suffix`: its end, for masked models;
+        `rerank`: candidates drawn for each
         record, of which the one most like the others is kept; `aims`: what records are to be
         like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record
         that gives 0 to 1 (see `generate.aims`), the best of `candidates` (6) draws is kept, with a
         warning where one falls short; `sampling`: temperature, top_k, top_p, min_p,
-        repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty. With beams the records
-        are the likeliest ones, the best first. Raises RequestError or ValueRefused.
+        repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty; of masked models
+        steps, order, remask. With beams the records are the likeliest ones, the best first. Raises
+        RequestError or ValueRefused.
         """
         request = requests.build(
             self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
             max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
             stop=stop, sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims),
-            candidates=candidates,
+            candidates=candidates, suffix=suffix,
         )  # fmt: skip
         return requests.run(self.run, request)
 

@@ -207,7 +207,18 @@ class ObjectiveSettings(Settings):
     """What is learned."""
 
     name: str = "causal"
-    """An objective's name, or 'module:Class'."""
+    """causal: each slot from those before it. masked: any slots from any others, so that a record
+    comes about in as many steps as asked for. Or 'module:Class'."""
+    schedule: Literal["linear", "cosine"] | None = None
+    """Of masked: how many slots are hidden as time goes on, in training and generation; default:
+    linear."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> ObjectiveSettings:
+        if self.schedule is not None and self.name == "causal":
+            raise ValueError("schedule is a setting of objective 'masked', and this is 'causal': "
+                             "leave it out")  # fmt: skip
+        return self
 
 
 class TrainSettings(Settings):

@@ -34,7 +34,7 @@ from omnifill.generate import requests
 from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
-from omnifill.objectives.table import load_objective
+from omnifill.objectives.table import build_objective, on_canvas
 from omnifill.recipe import Recipe, dump_recipe, flat, load_recipe, parse_duration, to_dict
 from omnifill.schema import Schema
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
@@ -192,7 +192,7 @@ class Session:
         shard = open_shard(self.folder.encoded / "train")
         if shard.sizes.sum() == 0:
             raise DataError("the training part is empty: nothing to learn from")
-        objective = load_objective(recipe.objective.name)(vocabulary)
+        objective = build_objective(recipe.objective, vocabulary)
         check_matrix(recipe, objective)
         numbers = DataNumbers(
             ids=int(shard.sizes.sum()),
@@ -214,8 +214,9 @@ class Session:
 
         left, deadline = self._time_left(recipe)
         decision = decide(
-            recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure
-        )
+            recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure,
+            full="full" in objective.needs,
+        )  # fmt: skip
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
         self.folder.write("config.json", decision.config.model_dump_json(indent=1))
@@ -250,8 +251,9 @@ class Session:
             return
         recipe = load_recipe(self.folder.path / "recipe.yaml")
         schema, config = self.folder.load_schema(), self.folder.load_config()
-        vocabulary = Vocabulary(schema, self.folder.load_codecs(schema))
-        objective = load_objective(recipe.objective.name)(vocabulary)
+        canvas = on_canvas(recipe.objective.name)
+        vocabulary = Vocabulary(schema, self.folder.load_codecs(schema), canvas)
+        objective = build_objective(recipe.objective, vocabulary)
         shard = open_shard(self.folder.encoded / "train")
         assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)

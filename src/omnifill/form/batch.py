@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -28,7 +28,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        return self.each(lambda tensor: tensor.to(device))
 
     def split(self, micro_tokens: int | None) -> list[Batch]:
         """Parts of at most `micro_tokens` slots each (at least one row)."""
@@ -37,11 +37,20 @@ class Batch:
         if step >= rows:
             return [self]
         return [
-            self._each(lambda tensor, i=i: tensor[i : i + step])  # type: ignore[misc]
+            self.each(lambda tensor, i=i: tensor[i : i + step])  # type: ignore[misc]
             for i in range(0, rows, step)
         ]
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def rows(self, which: Tensor) -> Batch:
+        """Some of the rows, (R,) indices."""
+        return self.each(lambda tensor: tensor[which])
+
+    def with_target(self, target: Tensor) -> Batch:
+        """The same with other targets."""
+        return replace(self, target=target)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor changed."""
         return Batch(
             ids=change(self.ids),
             target=change(self.target),

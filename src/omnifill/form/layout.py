@@ -22,6 +22,9 @@ from omnifill.form.windows import Windows
 from omnifill.recipe import FormSettings, MixSettings
 from omnifill.types import Bools, Ints
 
+THIN = 0.25
+"""Share of the records of a canvas that are read without some of their fields."""
+
 
 @dataclass(frozen=True, eq=False)
 class Orders:
@@ -59,7 +62,19 @@ def draw_orders(
         moved = one_last(missing, last, vocabulary)
         fields = np.where((kind == 1)[:, None], shuffled, fields)
         fields = np.where((kind == 2)[:, None], moved, fields)
+    if vocabulary.canvas and num_fields > 1:
+        left_out = np.take_along_axis(_thinned(missing.shape, rng), np.maximum(fields, 0), axis=1)
+        fields = np.where(left_out, -1, fields)
     return Orders(fields, np.ones_like(fields, dtype=bool))
+
+
+def _thinned(shape: tuple[int, ...], rng: Generator) -> Bools:
+    """Values to leave out of records of a canvas: where slots are not read from left to right, no
+    beginning of a record shows how it looks when some fields are not known at all."""
+    share = rng.random((shape[0], 1))
+    out = (rng.random((shape[0], 1)) < THIN) & (rng.random(shape) < share)
+    out[np.arange(shape[0]), rng.integers(shape[1], size=shape[0])] = False
+    return np.asarray(out)
 
 
 class Former:

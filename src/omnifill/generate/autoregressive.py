@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifill.chance import uniforms
 from omnifill.data.shards import Shard
 from omnifill.form.layout import Former, Orders
 from omnifill.form.vocabulary import (
@@ -22,6 +23,7 @@ from omnifill.form.vocabulary import (
     CODE_COLUMN,
     END_COLUMN,
     MISSING_COLUMN,
+    FieldIds,
     Vocabulary,
 )
 from omnifill.generate.filters import (
@@ -31,7 +33,6 @@ from omnifill.generate.filters import (
     filtered,
     guided,
     penalised,
-    uniforms,
 )
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
@@ -72,6 +73,8 @@ class Plan:
     """(F,): fields that must not come out as <missing>."""
     partial: bool = False
     """Whether the last given field is the beginning of the first wanted one (a prompt)."""
+    suffix: Ints | None = None
+    """Codes that the first wanted text ends with; for samplers that do not write forwards."""
     quantile: float | None = None
     """Answer with this quantile of ordered fields (0.5: the median) and the mode of the others,
     instead of a draw."""
@@ -151,7 +154,7 @@ class Autoregressive:
         state = State(self.vocabulary, plan)
         if plan.partial:
             self._continue_prompt(state)
-        return state, [self._read_given(plan, orders, state) for orders in _branches(plan)]
+        return state, [self._read_given(plan, orders, state) for orders in branches(plan)]
 
     def read_one(self, state: State, cache: StandingCache) -> Tensor:
         """Read the ids chosen last -> hidden (n, D) that predict the next slot."""
@@ -259,7 +262,7 @@ class Autoregressive:
     ) -> Step:
         """Choose the next id of every row and move the rows on."""
         fields = state.field
-        chance = uniforms(plan.seed, plan.numbers[state.row], state.total)
+        chance = torch.from_numpy(uniforms(plan.seed, plan.numbers[state.row], state.total))
         column = np.zeros(len(fields), np.int64)
         for at, scores in self.scored(plan, state, hidden):
             if plan.leaning is not None:
@@ -325,15 +328,9 @@ class Autoregressive:
         if plan.quantile is not None:
             return self._pick_best(plan.quantile, state, at, scores)
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
-        scores = filtered(scores, self._sampling(plan, state, at))
+        field = self.vocabulary.fields[state.field[at[0]]]
+        scores = filtered(scores, for_field(plan.sampling, field))
         return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
-
-    def _sampling(self, plan: Plan, state: State, at: Ints) -> Sampling:
-        """The plan's sampling for rows of one block; texts have a default of their own."""
-        is_text = self.vocabulary.fields[state.field[at[0]]].slots is None
-        if plan.sampling.min_p is not None or not is_text:
-            return plan.sampling
-        return replace(plan.sampling, min_p=TEXT_MIN_P)
 
     def _pick_best(self, quantile: float, state: State, at: Ints, scores: Tensor) -> Ints:
         """The quantile of ordered fields, the mode of the others."""
@@ -388,7 +385,14 @@ class Autoregressive:
         return varying & (fields >= 0) & ~done & (used >= plan.max_tokens)
 
 
-def _branches(plan: Plan) -> list[Orders]:
+def for_field(sampling: Sampling, field: FieldIds) -> Sampling:
+    """How a field's slots are drawn; texts have a default of their own."""
+    if sampling.min_p is not None or field.slots is not None:
+        return sampling
+    return replace(sampling, min_p=TEXT_MIN_P)
+
+
+def branches(plan: Plan) -> list[Orders]:
     """What is read before the wanted fields: all that is given; and for guidance, beside it, no
     more than the beginning of the wanted text itself."""
     orders = plan.orders

@@ -24,6 +24,7 @@ from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import parse_given
+from omnifill.generate.parallel import Parallel
 from omnifill.generate.rerank import agreed, check_rerank
 from omnifill.generate.steer import Steer, needs_steering
 from omnifill.progress import Progress
@@ -55,13 +56,15 @@ class Request:
     aims: Sequence[Aim] = ()
     candidates: int = 1
     """Records that are drawn for each one that is kept by its aims."""
+    suffix: str | None = None
+    """What the first wanted text ends with."""
 
 
 def build(
     run: LoadedRun, num: int, given: Mapping[str, Any], want: Sequence[str] | None,
     prompt: str | None, *, seed: int, max_tokens: int, no_missing: Sequence[str],
     stop: Sequence[str], sampling: Sampling, rerank: int = 1,
-    aims: Sequence[Goal] = (), candidates: int | None = None,
+    aims: Sequence[Goal] = (), candidates: int | None = None, suffix: str | None = None,
 ) -> Request:  # fmt: skip
     """Check a request against the model's fields; RequestError or ValueRefused says what is off."""
     schema = run.schema
@@ -92,11 +95,13 @@ def build(
     wanted = run.vocabulary.in_order(name for name in wanted if name not in parsed)
     if not wanted:
         raise RequestError("what is aimed at is given, and nothing else is wanted")
-    if prompt is not None:
+    if prompt is not None or suffix is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]
         if not texts:
-            raise RequestError("--prompt continues a text, and no text is wanted")
+            named = "--suffix" if prompt is None else "--prompt"
+            raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
+    check_sampler(run, sampling, suffix)
     if stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
     if sampling.guidance != 1:
@@ -109,8 +114,40 @@ def build(
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(no_missing), list(stop), sampling,
-        rerank, parsed_aims, (candidates or CANDIDATES) if parsed_aims else 1,
+        rerank, parsed_aims, (candidates or CANDIDATES) if parsed_aims else 1, suffix,
     )  # fmt: skip
+
+
+def build_sampler(run: LoadedRun) -> Any:
+    """What makes records of a plan: slot by slot, or all slots in a few steps."""
+    if run.vocabulary.canvas:
+        return Parallel(run.network, run.vocabulary, run.objective.columns, run.objective.schedule)
+    return Autoregressive(run.network, run.vocabulary, run.objective.columns)
+
+
+FORWARDS = ("beams", "length_penalty", "repetition_penalty", "no_repeat_ngram")
+"""Sampling options of models that write from left to right."""
+AT_ONCE = ("steps", "order", "remask")
+"""Those of masked models."""
+
+
+def check_sampler(run: LoadedRun, sampling: Sampling, suffix: str | None = None) -> None:
+    """RequestError for an option that this kind of model cannot heed."""
+    usual = Sampling()
+    canvas = run.vocabulary.canvas
+    for name in FORWARDS if canvas else AT_ONCE:
+        if getattr(sampling, name) != getattr(usual, name):
+            kind = "writes from left to right" if not canvas else "chooses slots in any order"
+            wanted = "masked" if not canvas else "causal"
+            raise RequestError(
+                f"{name}: this model {kind}; the option is for models trained with "
+                f"--set objective.name={wanted}"
+            )
+    if suffix is not None and not canvas:
+        raise RequestError(
+            "--suffix: this model writes from left to right and cannot aim at an end; train one "
+            "with --set objective.name=masked"
+        )
 
 
 def check_candidates(
@@ -144,7 +181,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     if request.prompt is not None:
         values[request.want[0]] = [request.prompt]
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
-    if request.prompt is not None:
+    if request.prompt is not None and not run.vocabulary.canvas:
         shard = _open_end(run, shard, request.want[0])
     if first == 0:
         _tell_far(run, shard, request)
@@ -155,7 +192,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     order = [run.vocabulary[n].index for n in [*given, *request.want]]
     row[: len(order)] = order
     wanted[len(given) : len(order)] = True
-    steered = needs_steering(request.aims)
+    steered = needs_steering(request.aims) and not run.vocabulary.canvas
     leaning = (
         Steer(run, request.aims, request.prompt or "", request.seed, first) if steered else None
     )
@@ -165,7 +202,12 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         shard, np.zeros(num, np.int64), Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))),
         np.arange(first, first + num), request.seed, request.sampling, request.max_tokens,
         forbid, partial=request.prompt is not None, leaning=leaning,
+        suffix=None if request.suffix is None else _codes(run, request.want[0], request.suffix),
     )  # fmt: skip
+
+
+def _codes(run: LoadedRun, name: str, text: str) -> Ints:
+    return run.vocabulary[name].codec.encode(text)
 
 
 def encode_given(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
@@ -298,9 +340,12 @@ def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:
 
 def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]]:
     """Run a plan -> canonical values by wanted field, one per row."""
-    sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-    stopper = Stopper(run, plan, request.stop) if request.stop else None
-    return _decoded(run, plan, request, list(sampler(plan, stopper)), len(plan.which))
+    sampler = build_sampler(run)
+    if isinstance(sampler, Parallel):
+        steps = list(sampler(plan))
+    else:
+        steps = list(sampler(plan, Stopper(run, plan, request.stop) if request.stop else None))
+    return _decoded(run, plan, request, steps, len(plan.which))
 
 
 def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
@@ -319,7 +364,7 @@ def _decoded(
 ) -> dict[str, list[Any]]:
     """What a sampler chose for `num` rows -> canonical values by wanted field."""
     out = {name: decode_field(run, steps, name, num) for name in request.want}
-    if request.prompt is not None:
+    if request.prompt is not None and not run.vocabulary.canvas:
         name = request.want[0]
         out[name] = [_joined(run, plan, request, name, steps, i) for i in range(num)]
     for name in request.want if request.stop else []:
@@ -403,6 +448,10 @@ def stream(run: LoadedRun, request: Request) -> Iterator[str]:
     texts = [n for n in request.want if run.vocabulary[n].slots is None]
     if request.sampling.beams > 1:
         raise RequestError("streaming shows a text while it is made, and beams end with it")
+    if run.vocabulary.canvas:
+        raise RequestError(
+            "streaming shows a text from left to right; a masked model makes it whole"
+        )
     if not texts:
         raise RequestError("streaming needs a wanted text field")
     field = run.vocabulary[texts[0]]

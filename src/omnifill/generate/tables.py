@@ -19,11 +19,17 @@ from omnifill.errors import DataError, RequestError, unknown_name
 from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
-from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.autoregressive import Plan
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded, encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, schema_nats
-from omnifill.generate.requests import ROWS, tell_moved, without_end
+from omnifill.generate.requests import (
+    ROWS,
+    build_sampler,
+    check_sampler,
+    tell_moved,
+    without_end,
+)
 from omnifill.types import ABSENT
 
 Where = Callable[[str, int], str]
@@ -114,6 +120,7 @@ def fill(
         raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
     if sampling.beams > 1:
         raise RequestError("beams: fill answers with the most probable values as it is")
+    check_sampler(run, sampling)
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
@@ -180,8 +187,7 @@ def fill_columns(
             np.arange(first, first + len(part)), seed, sampling, 512,
             np.ones(len(run.vocabulary.fields), bool), quantile=None if draw else quantile,
         )  # fmt: skip
-        sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-        steps = list(sampler(plan))
+        steps = list(build_sampler(run)(plan))
         for i, name, value in _decoded(run, steps):
             result.setdefault(name, {})[part[i][0]] = value
     return result

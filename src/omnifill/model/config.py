@@ -44,6 +44,8 @@ class ModelConfig(BaseModel):
     ffn: int
     cell: Literal["lstm", "gru", "mingru"] = "mingru"
     """Recurrence of an rnn."""
+    full: bool = False
+    """Whether slots see what comes later, too (of rnn and cnn, which are built for it)."""
     kernel: int = 4
     """Slots that each layer of a cnn sees."""
     context: int

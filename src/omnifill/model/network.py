@@ -86,11 +86,13 @@ class Network(nn.Module):
             self.head.weight = self.embed.weight
 
     def embedded(
-        self, ids: Tensor, field: Tensor, coord: Tensor | None, cache: StandingCache | None
-    ) -> Tensor:
+        self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
+        cache: StandingCache | None,
+    ) -> Tensor:  # fmt: skip
         """ids and field (B, T), coord (B, T, 3) -> (B, T, D).
 
-        Field and coordinates are those of the slot that comes *next*, which is predicted here.
+        Field and coordinates are those of the slot that is predicted here: the *next* one, or,
+        where every slot sees all, this one.
         """
         x: Tensor = self.embed(ids)
         if self.fields is not None:
@@ -100,7 +102,10 @@ class Network(nn.Module):
                 x = x + table(coord[..., int(axis)])
         if self.config.standing:
             fresh = self.standing(self.get_buffer("standing_row")[ids])
-            x = x + (fresh.cumsum(dim=1) if cache is None else cache.stand(fresh))
+            if mask.kind == "full":
+                x = x + fresh.sum(dim=1, keepdim=True)
+            else:
+                x = x + (fresh.cumsum(dim=1) if cache is None else cache.stand(fresh))
         return dropout(x, self.config.dropout, self.training)
 
     def forward(
@@ -109,7 +114,7 @@ class Network(nn.Module):
     ) -> Tensor:  # fmt: skip
         """(B, T) -> hidden states (B, T, D)."""
         pos = torch.arange(ids.shape[1], device=ids.device)[None]
-        x = self.embedded(ids, field, coord, cache)
+        x = self.embedded(ids, field, coord, mask, cache)
         hidden: Tensor = self.backbone(x, pos, mask, None if cache is None else cache.inner)
         return hidden
 

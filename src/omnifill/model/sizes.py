@@ -34,7 +34,7 @@ SIZES = {
 
 
 def build_config(
-    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int
+    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int, full: bool = False
 ) -> ModelConfig:
     """All numbers of a network: those of the recipe first, then those of `size`."""
     base = SIZES[size]
@@ -51,6 +51,7 @@ def build_config(
         ffn=settings.ffn or math.ceil(dim * 8 / 3 / 8) * 8,
         cell=settings.cell or "mingru",
         kernel=settings.kernel or 4,
+        full=full,
         context=context,
         dropout=settings.dropout or 0.0,
         tied=settings.tied,

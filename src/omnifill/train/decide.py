@@ -79,9 +79,10 @@ class Decision:
 
 def decide(
     recipe: Recipe, numbers: DataNumbers, alphabet: Alphabet, *, seconds: float | None,
-    deadline: float | None, measure: Measure,
+    deadline: float | None, measure: Measure, full: bool = False,
 ) -> Decision:  # fmt: skip
-    """`seconds`: what is left of the budget; RecipeError if nothing can be done in them."""
+    """`seconds`: what is left of the budget; RecipeError if nothing can be done in them. `full`:
+    whether slots see what comes later, too."""
     settings = recipe.train
     if seconds is not None and seconds <= 0:
         raise too_small(settings, f"preparation alone took {-seconds:.1f} s more", -seconds + 20)
@@ -95,7 +96,7 @@ def decide(
     context = recipe.model.context or default_context(numbers, seconds)
     least = numbers.head + ROOM if numbers.windows else numbers.longest
     context = max(context, least, 2)
-    config = build_config(recipe.model, size, alphabet, context=context)
+    config = build_config(recipe.model, size, alphabet, context=context, full=full)
     wish = recipe.train.precision
     bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
     pace = None
