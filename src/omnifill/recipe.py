@@ -313,8 +313,13 @@ def load_recipe(path: Path) -> Recipe:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path}: is not YAML in UTF-8: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"recipe {path}{line}: is not YAML: {why}") from None
     if not isinstance(tree, dict | None):
         raise RecipeError(f"recipe {path}: must hold keys such as 'train:', not {tree!r}")
     return from_dict(tree or {})
