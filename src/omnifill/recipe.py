@@ -229,8 +229,9 @@ class TrainSettings(Settings):
     """Peak learning rate of Muon's matrices; chosen if not given: lower for small data."""
     lr_adamw: float = Field(0.003, gt=0)
     """Peak learning rate of AdamW's parameters."""
-    weight_decay: float = Field(0.1, ge=0)
-    """Pull of matrices towards zero, scaled by the rate."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Pull of matrices towards zero, scaled by the rate; chosen if not given: 0.1, or 0.03 for
+    texts."""
     warmup: int | None = Field(None, ge=0)
     """Steps from zero to the peak rate; default: a twentieth of the run, at most 100."""
     decay: float = Field(0.6, gt=0, le=1)
