@@ -85,6 +85,7 @@ FILES: list[tuple[str, bytes, str]] = [
      "line 4 (3 cells)"),
     ("open.csv", b'a,b\n1,"x\n2,y\n', 'open.csv:2: a quote (") is opened here and never closed'),
     ("gb.csv", ("颜色,年龄\n" + "红色,3\n蓝色,4\n" * 50).encode("gb18030"), "--encoding gb18030"),
+    ("cafe.csv", "a,b\ncafé,1\nnaïve,2\n".encode("cp1252"), "guess is --encoding cp1252, "),
     ("lateb.csv", b"a,b\n" + b"1,x\n" * 30_000 + b"2,\xe9\n", "lateb.csv:30002: is not UTF-8"),
     ("bad.jsonl", b'{"a":1}\n{"a":\n', "bad.jsonl:2: is no JSON object"),
     ("list.jsonl", b"[1]\n[2]\n", "list.jsonl:1: is no JSON object (a list"),
@@ -319,6 +320,9 @@ REQUESTS: list[tuple[list[str], str]] = [
     (["--given", "kind=teaa"], "did you mean 'tea'?"),
     (["--given", "count=abc"], "field 'count': 'abc' is not a number"),
     (["--given", "count=1e999"], "is not a number"),
+    (["--given", "count=3.5"], "field 'count': '3.5' is no whole number"),
+    (["--aim", "lenth<=5"], "did you mean length?"),
+    (["--stream", "--format", "csv"], "--stream shows one text"),
     (["--given", "day=2024-13-01"], "field 'day': '2024-13-01' is not a date"),
     (["--given", "count"], "write it as field=value"),
     (["--given", "note=@gone.txt"], "there is no such file"),
@@ -463,7 +467,7 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("model.safetensors", Path.unlink, "model.safetensors: is missing"),
     ("schema.json", lambda p: p.write_bytes(b"{"), "schema.json: is damaged"),
     ("config.json", Path.unlink, "config.json: is missing"),
-    ("recipe.yaml", lambda p: p.write_bytes(b"{"), "recipe.yaml: is not YAML"),
+    ("recipe.yaml", lambda p: p.write_bytes(b"{"), "recipe.yaml:1: is not YAML"),
     ("recipe.yaml", Path.unlink, "recipe.yaml: cannot be read"),
     ("run.json", newer, "written by a newer Omnifill (9.0, format 99"),
     ("run.json", lambda p: p.write_bytes(b"{"), "run.json: is damaged"),
@@ -553,6 +557,59 @@ def test_the_api_raises_our_errors(here: Path, model: api.Model) -> None:
     with pytest.raises(RequestError, match="did you mean 'kind'"):
         model.probabilities(holes(), "knd")
     assert not Path("run").exists()
+
+
+WRONG_TYPES: list[tuple[Callable[[api.Model], Any], str]] = [
+    (lambda m: m.generate("3"), "n = '3': is a str, and must be a whole number"),
+    (lambda m: m.generate(1.5), "n = 1.5: is a float"),
+    (lambda m: m.generate(True), "n = True: is a bool"),
+    (lambda m: m.generate(1, seed=None), "seed: is a NoneType"),
+    (lambda m: m.generate(1, given=["kind"]), "given: is a list, and must be a dict"),
+    (lambda m: m.generate(1, given=pd.DataFrame({"kind": ["tea"]})), "given: is a DataFrame"),
+    (lambda m: m.generate(1, given={3: "x"}), "must be names of fields"),
+    (lambda m: m.generate(1, want=3), "must be a name or a list of names"),
+    (lambda m: m.generate(1, prompt=3), "prompt = 3: is a int"),
+    (lambda m: m.generate(1, temperature="hot"), "temperature = 'hot': is a str"),
+    (lambda m: m.generate(1, beams=2.5), "beams = 2.5: is a float"),
+    (lambda m: m.fill("drinks.csv"), "table = 'drinks.csv': is a str, and must be a DataFrame"),
+    (lambda m: m.fill(None), "table: is a NoneType"),
+    (lambda m: m.score({"kind": ["tea"]}), "table: is a dict"),
+    (lambda m: m.probabilities([1], "kind"), "table: is a list"),
+    (lambda m: api.load(3), "run = 3: is a int, and must be the path"),
+]
+
+
+@pytest.mark.parametrize(("ask", "says"), WRONG_TYPES, ids=[w[1] for w in WRONG_TYPES])
+def test_a_value_of_the_wrong_type_is_named(
+    model: api.Model, ask: Callable[[api.Model], Any], says: str
+) -> None:
+    with pytest.raises(RequestError) as refusal:
+        ask(model)
+    assert says in str(refusal.value)
+
+
+def test_there_must_be_a_run_to_resume(refused: Run, table_csv: Path) -> None:
+    assert "no run to go on with" in refused("train", table_csv, "--out", "gone", "--resume")
+
+
+def test_a_table_does_not_become_a_text_file(refused: Run, run: Path, table_csv: Path) -> None:
+    said = refused("fill", run, table_csv, "--out", "filled.txt")
+    assert "a text file holds no table" in said
+
+
+def test_a_field_whose_name_holds_a_comma_can_be_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = mixed_table().rename(columns={"kind": "a,b"})
+    api.train(table, tmp_path / "run", steps=3, recipe={"model": {"size": "nano"}})
+    out = str(tmp_path / "made.csv")
+    for want in ("a,b", '"a,b",count'):
+        command = ["omnifill", "generate", str(tmp_path / "run"), "--want", want, "--out", out]
+        monkeypatch.setattr(sys, "argv", command)
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        assert leaving.value.code in (0, None)
+        assert "a,b" in pd.read_csv(out).columns
 
 
 def test_one_name_by_itself_is_a_list_of_one(model: api.Model) -> None:

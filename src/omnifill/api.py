@@ -20,10 +20,10 @@ import pandas as pd
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema, profile
 from omnifill.data.inspect import Inspection, inspect_data
-from omnifill.data.sink import check_target, write_cells
+from omnifill.data.sink import check_target, format_of, write_cells
 from omnifill.data.source import later, open_source
 from omnifill.data.stage import stage
-from omnifill.errors import RequestError, unknown_name
+from omnifill.errors import RequestError, RunError, check_kind, unknown_name
 from omnifill.evaluate.baselines import generate_baseline
 from omnifill.evaluate.compare import compare_runs
 from omnifill.evaluate.plots import check_drawing, front_plot, write_plot
@@ -85,6 +85,8 @@ def train(
         "train.seed": seed, "form.tasks": tasks,
     })  # fmt: skip
     live, asked = live or LiveLine(), to_dict(chosen)
+    if resume and not folder.path.exists():
+        raise RunError(f"{folder.path}: there is no run to go on with; leave out --resume to begin")
     with Session(folder, started, live) as session:
         if resume and session.is_prepared():
             session.check_same(_described(data), chosen)
@@ -108,6 +110,7 @@ def train(
 
 def load(run: str | Path, allow_code: Sequence[str] = ()) -> Model:
     """Open a trained run folder. Code of the run's own must be allowed by module name."""
+    check_kind("run", run, (str, Path), "the path of a run folder")
     return Model(open_run(Path(run), allow_code))
 
 
@@ -143,7 +146,7 @@ class Model:
         RequestError or ValueRefused.
         """
         request = requests.build(
-            self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
+            self.run, n, given, _listed(want) or None, prompt, seed=seed,
             max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
             stop=stop, sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims),
             candidates=candidates, suffix=suffix,
@@ -160,7 +163,7 @@ class Model:
         if plot is not None:
             check_drawing("--plot", Path(plot), ".svg")
         request = requests.build(
-            self.run, n, given or {}, _listed(want) or None, prompt, seed=seed,
+            self.run, n, given, _listed(want) or None, prompt, seed=seed,
             max_tokens=max_tokens, no_missing=(), stop=(), sampling=_sampling(sampling),
             aims=_goals(aims),
         )  # fmt: skip
@@ -179,7 +182,7 @@ class Model:
     ) -> Iterator[str]:  # fmt: skip
         """One text field, piece by piece, never splitting a character."""
         request = requests.build(
-            self.run, 1, given or {}, None if want is None else [want], prompt, seed=seed,
+            self.run, 1, given, None if want is None else [want], prompt, seed=seed,
             max_tokens=max_tokens, no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
         return requests.stream(self.run, request)
@@ -270,6 +273,8 @@ def fill_file(
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise RequestError(f"{out}: is the table that is filled; name another file with --out")
     source = open_source(file, later(model.run.recipe.data, encoding))
+    if format_of(out) == "txt" and len(source.names) > 1:
+        raise RequestError(f"{out}: a text file holds no table; name it .csv, .jsonl or .parquet")
     filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed)
     write_cells(raw, out, source.delimiter)
     return filled
@@ -298,6 +303,7 @@ def _goals(aims: Sequence[Goal] | Goal) -> Sequence[Goal]:
 
 def _listed(names: Sequence[str] | str | None) -> list[str]:
     """One name by itself is a list of one."""
+    check_kind("names", names, (str, Sequence, type(None)), "a name or a list of names")
     return [names] if isinstance(names, str) else list(names or ())
 
 

@@ -6,6 +6,7 @@ input is wrong; 1 a fault of ours or training that cannot go on; 130 interrupted
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import sys
@@ -155,8 +156,9 @@ def train(
 
 
 def _names(option: str, text: str | None) -> list[str]:
-    """'a,b' -> ['a', 'b']; not given: []."""
-    names = [name.strip() for name in (text or "").split(",") if name.strip()]
+    """'a,b' -> ['a', 'b'], and '"a,b",c' -> ['a,b', 'c']; not given: []."""
+    cells = next(csv.reader([text or ""], skipinitialspace=True), [])
+    names = [name.strip() for name in cells if name.strip()]
     if text is not None and not names:
         raise RequestError(f"{option} {text!r}: names no field; write it as a,b")
     twice = {name for name in names if names.count(name) > 1}
@@ -186,8 +188,8 @@ def generate(
     from omnifill.generate.filters import Sampling
 
     _check_output(format_, out)
-    wanted = _names("--want", want) or None
     model = api.load(run, allow_code or ())
+    wanted = [want] if want in model.fields else _names("--want", want) or None
     values = _given(given or [], model.fields)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
@@ -216,10 +218,10 @@ def generate(
         return
     if stream:
         more = [n != 1, aim, candidates, rerank != 1, out, suffix, len(wanted or []) > 1]
-        if any(more):
+        if any(more) or format_ != "table":
             raise RequestError(
-                "--stream shows one text: leave out -n, --rerank, --aim, --out, --suffix and "
-                "further fields"
+                "--stream shows one text as it is: leave out -n, --rerank, --aim, --format, --out, "
+                "--suffix and further fields"
             )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,

@@ -53,6 +53,18 @@ class Interrupted(OmnifillError):
     """Asked to stop (Ctrl-C, SIGTERM); everything up to here is saved."""
 
 
+def check_kind(name: str, value: object, kinds: type | tuple[type, ...], allowed: str) -> None:
+    """RequestError unless the value is of one of the kinds; True and False are no numbers here."""
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in _all(kinds)):
+        what = type(value).__name__
+        shown = f" = {value!r}" if isinstance(value, (str, int, float)) else ""
+        raise RequestError(f"{name}{shown}: is a {what}, and must be {allowed}")
+
+
+def _all(kinds: type | tuple[type, ...]) -> tuple[type, ...]:
+    return kinds if isinstance(kinds, tuple) else (kinds,)
+
+
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> str:
     """The sentence for a name that does not exist, with the nearest one that does."""
     names = sorted(known)

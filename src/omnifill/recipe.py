@@ -240,8 +240,9 @@ class TrainSettings(Settings):
     """Peak learning rate of Muon's matrices; chosen if not given: lower for small data."""
     lr_adamw: float = Field(0.003, gt=0)
     """Peak learning rate of AdamW's parameters."""
-    weight_decay: float = Field(0.1, ge=0)
-    """Pull of matrices towards zero, scaled by the rate."""
+    weight_decay: float | None = Field(None, ge=0)
+    """Pull of matrices towards zero, scaled by the rate; chosen if not given: 0.1, or 0.03 for
+    texts."""
     warmup: int | None = Field(None, ge=0)
     """Steps from zero to the peak rate; default: a twentieth of the run, at most 100."""
     decay: float = Field(0.6, gt=0, le=1)
@@ -324,8 +325,13 @@ def load_recipe(path: Path) -> Recipe:
         tree = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise RecipeError(f"recipe {path}: cannot be read ({error.strerror})") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path}: is not YAML in UTF-8: {error}") from None
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f":{mark.line + 1}" if mark else ""
+        why = getattr(error, "problem", None) or str(error).splitlines()[0]
+        raise RecipeError(f"recipe {path}{line}: is not YAML: {why}") from None
     if not isinstance(tree, dict | None):
         raise RecipeError(f"recipe {path}: must hold keys such as 'train:', not {tree!r}")
     return from_dict(tree or {})

@@ -325,6 +325,9 @@ def _suspicions(column: ColumnProfile, kind: str, rows: int) -> list[Problem]:
         elif not mark:
             what = f"{count} cells hold nothing but white space: a value here, not a blank"
             out.append(Problem(name, what))
+        else:
+            what = f"{mark!r} in {count} cells is a value here; empty the cells if it means a blank"
+            out.append(Problem(name, what))
     return out
 
 

@@ -75,8 +75,12 @@ def render(inspection: Inspection) -> str:
         lines.extend(f"  {p.where}: {p.what}" for p in inspection.problems[:40])
         if len(inspection.problems) > 40:
             lines.append(f"  … and {len(inspection.problems) - 40} more (--json lists all)")
-    name = schema.fields[0].name
-    lines.append(f"\nanother type: --field {name}:text · leave out: --set 'data.drop=[{name}]'")
+    first = schema.fields[0]
+    other = "category" if first.type == "text" else "text"
+    hint = f"another type: --field {first.name}:{other}"
+    if len(schema.fields) > 1:
+        hint += f" · leave out: --set 'data.drop=[{first.name}]'"
+    lines.append(f"\n{hint}")
     return "\n".join(lines)
 
 

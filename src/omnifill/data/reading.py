@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import gzip
 import io
+import re
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
@@ -14,6 +15,8 @@ from omnifill.errors import DataError
 from omnifill.files import reason
 
 SAMPLE = 1 << 16
+FEW_ACCENTS = 50
+ACCENTS = "àáâãäåæçèéêëìíîïñòóôõöøùúûüýßÀÁÂÄÅÆÇÈÉÊËÍÎÑÓÔÖØÙÚÜ€‘’“”–—…°£§«»".encode("cp1252")
 BINARY = {
     b"PAR1": "Parquet", b"PK\x03\x04": "zip or Excel", b"\x89PNG": "PNG", b"\xff\xd8\xff": "JPEG",
     b"%PDF": "PDF", b"RIFF": "WAV or WebP", b"BZh": "bzip2", b"\xfd7zXZ": "xz",
@@ -81,7 +84,7 @@ def _encoding(path: Path, sample: bytes, wish: str | None) -> str:
 def not_utf8(path: Path, line: int, sample: bytes) -> str:
     """The message for text that is not UTF-8, with the best guess at what it is."""
     best = from_bytes(sample).best()
-    guess = best.encoding if best is not None else "cp1252"
+    guess = best.encoding if best is not None and not _is_western(sample) else "cp1252"
     words = [w for w in sample.decode(guess, "replace").split() if not w.isascii()][:3]
     return (
         f"{path}:{line}: is not UTF-8 (nor UTF-16 with a mark). Say which encoding it has; the "
@@ -89,6 +92,15 @@ def not_utf8(path: Path, line: int, sample: bytes) -> str:
         f"wrong, try cp1252 (western), cp1250 (central Europe), cp1251 (Cyrillic), "
         f"gb18030 or shift_jis"
     )
+
+
+def _is_western(sample: bytes) -> bool:
+    """Whether little is not ASCII, and that stands alone inside words, as accents do: too little
+    for statistics to tell one code page from another."""
+    runs = re.findall(rb"[\x80-\xff]+", sample)
+    alone = sum(len(run) == 1 for run in runs) >= 0.7 * len(runs)
+    few = len(runs) < FEW_ACCENTS and all(len(run) <= 2 for run in runs)
+    return few and alone and all(byte in ACCENTS for run in runs for byte in run)
 
 
 def undecodable(path: Path, line: int, error: UnicodeError, encoding: str | None) -> DataError:

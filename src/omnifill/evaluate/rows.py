@@ -146,7 +146,7 @@ def quality(real: Arrays, made: Arrays, draws: int = 20) -> dict[str, Measure]:
             scores = measure(real, {n: v[rows] for n, v in made.items()})
             return float(np.mean(list(scores.values()))) if scores else math.nan
 
-        out[name] = interval_of(mean, num, draws)
+        out[name] = interval_of(mean, num, draws, most=1.0)
     return out
 
 

@@ -13,6 +13,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 import numpy as np
@@ -28,6 +29,7 @@ OPERATORS: dict[str, Callable[[float, float], bool]] = {
     "<=": operator.le, ">=": operator.ge, "<": operator.lt, ">": operator.gt,
 }  # fmt: skip
 MEASURED = re.compile(r"(length|words|readability)\s*(<=|>=|<|>)\s*(-?\d+(?:\.\d+)?)")
+KINDS = ("length", "words", "readability", "contains", "pattern")
 WEIGHT = re.compile(r"^(.*\S):(\d+(?:\.\d+)?)$", re.S)
 Goal = str | Callable[[Mapping[str, Any]], float]
 """An aim as it is written, or a function of a record (its values as in the source; None: blank)
@@ -96,8 +98,11 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
         except re.error as error:
             raise RequestError(f"--aim {goal}: is no regular expression ({error})") from None
         return Aim(body, weight, _each(field, lambda t: float(bool(pattern.search(t)))), field)
+    word = re.match(r"\w*", goal)
+    near = get_close_matches(word[0] if word else "", KINDS, n=1, cutoff=0.6)
+    meant = f" (did you mean {near[0]}?)" if near and word and near[0] != word[0] else ""
     raise RequestError(
-        f"--aim {goal}: is no aim; write field=value, length<=80, words>=5, readability>60, "
+        f"--aim {goal}: is no aim{meant}; write field=value, length<=80, words>=5, readability>60, "
         f"contains=word or pattern=regex, and a weight behind it as :2 (fields: "
         f"{', '.join(run.schema.names)})"
     )

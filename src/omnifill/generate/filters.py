@@ -13,7 +13,7 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
-from omnifill.errors import RequestError
+from omnifill.errors import RequestError, check_kind
 
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
@@ -55,6 +55,13 @@ class Sampling:
     """Of masked models: share of what was chosen that is taken back in every step but the last."""
 
     def __post_init__(self) -> None:
+        numbers, wholes = (int, float), ("top_k", "no_repeat_ngram", "beams", "steps")
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if option.name != "order" and (value is not None or option.default is not None):
+                kinds = int if option.name in wholes else numbers
+                allowed = "a whole number" if option.name in wholes else "a number"
+                check_kind(option.name, value, kinds, allowed)
         checks = [
             ("temperature", 0 <= self.temperature < math.inf, "0 or more"),
             ("top_k", self.top_k is None or self.top_k >= 1, "1 or more"),

@@ -18,6 +18,8 @@ from omnifill.schema import FieldSpec
 def parse_given(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:
     """A user's value -> canonical; a category's value must be one that was seen."""
     parsed = parse_value(spec, value)
+    if isinstance(parsed, float) and spec.native == "int" and not parsed.is_integer():
+        raise ValueRefused(f"field {spec.name!r}: {value!r} is no whole number, as all of it are")
     if parsed is not None:
         cleaner = build_cleaner(spec, run.recipe.data.clean, run.schema.stream)
         parsed = parsed if cleaner is None else cleaner(parsed)

@@ -14,7 +14,7 @@ import pandas as pd
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.data.values import to_native
-from omnifill.errors import RequestError
+from omnifill.errors import RequestError, check_kind
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_from
@@ -61,17 +61,24 @@ class Request:
 
 
 def build(
-    run: LoadedRun, num: int, given: Mapping[str, Any], want: Sequence[str] | None,
+    run: LoadedRun, num: int, given: Mapping[str, Any] | None, want: Sequence[str] | None,
     prompt: str | None, *, seed: int, max_tokens: int, no_missing: Sequence[str],
     stop: Sequence[str], sampling: Sampling, rerank: int = 1,
     aims: Sequence[Goal] = (), candidates: int | None = None, suffix: str | None = None,
 ) -> Request:  # fmt: skip
     """Check a request against the model's fields; RequestError or ValueRefused says what is off."""
     schema = run.schema
+    given = {} if given is None else given
+    check_kind("given", given, Mapping, "a dict from field to value")
+    for name, value in (("n", num), ("max_tokens", max_tokens), ("seed", seed)):
+        check_kind(name, value, (int, np.integer), "a whole number")
     for name in [*given, *(want or []), *no_missing]:
+        check_kind("given, want or no_missing", name, str, "names of fields")
         schema[name]
-    if num < 1 or max_tokens < 1:
-        raise RequestError(f"n = {num}, max_tokens = {max_tokens}: must be 1 or more")
+    for name, value in (("n", num), ("max_tokens", max_tokens)):
+        if value < 1:
+            raise RequestError(f"{name} = {value}: must be 1 or more")
+    check_kind("prompt", prompt, (str, type(None)), "text")
     if not 0 <= seed < 2**64:
         raise RequestError(f"seed = {seed}: must be from 0 to 2^64 - 1")
     if "" in stop:

@@ -15,7 +15,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.clean import read_cells
 from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
-from omnifill.errors import DataError, RequestError, unknown_name
+from omnifill.errors import DataError, RequestError, check_kind, unknown_name
 from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
@@ -39,6 +39,7 @@ Where = Callable[[str, int], str]
 def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
     """A DataFrame's fields as canonical values; unknown columns are refused."""
     out = {}
+    check_kind("table", table, pd.DataFrame, "a DataFrame")
     table = named(table)
     twice = table.columns[table.columns.duplicated()]
     if len(twice):
@@ -121,6 +122,7 @@ def fill(
     if sampling.beams > 1:
         raise RequestError("beams: fill answers with the most probable values as it is")
     check_sampler(run, sampling)
+    check_kind("table", table, pd.DataFrame, "a DataFrame")
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
@@ -257,6 +259,8 @@ def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFra
 
     Each row sums to 1; `fill` answers with the greatest.
     """
+    check_kind("table", table, pd.DataFrame, "a DataFrame")
+    check_kind("field", field, str, "the name of a category")
     spec = run.schema[field]
     if spec.type != "category":
         raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")

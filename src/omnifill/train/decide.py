@@ -29,6 +29,8 @@ OFTEN = 30.0
 """Epochs from which on a run is one over small data (docs/log.md)."""
 AVERAGE = 0.98
 """Decay of the average of weights that rows of short values keep (docs/log.md)."""
+TEXT_DECAY = 0.03
+"""Weight decay where texts are learned in not too many epochs (docs/log.md)."""
 SETTLE = 0.4
 """Share of the peak rate below which dropout ends, unless records come by often (docs/log.md)."""
 LONG = 1500.0
@@ -141,6 +143,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
         changes["form.mix"] = mix if often else MixSettings().model_dump()
     if recipe.train.lr is None:
         changes["train.lr"] = 0.005 if often else 0.02
+    if recipe.train.weight_decay is None:
+        changes["train.weight_decay"] = TEXT_DECAY if has_text and not often else 0.1
     if recipe.train.ema is None:
         changes["train.ema"] = 0.0 if often or has_text else AVERAGE
     if recipe.train.settle is None:
@@ -220,7 +224,10 @@ def build_plan(
         steps=steps,
         schedule=schedule or default_schedule(steps, warmup, settings.decay),
         optim=OptimConfig(
-            settings.optim == "muon", settings.lr or 0.02, settings.lr_adamw, settings.weight_decay
+            settings.optim == "muon",
+            settings.lr or 0.02,
+            settings.lr_adamw,
+            0.1 if settings.weight_decay is None else settings.weight_decay,
         ),
         clip=settings.clip,
         ema=settings.ema or 0.0,
