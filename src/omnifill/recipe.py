@@ -173,7 +173,9 @@ class ModelSettings(Settings):
     dim: int | None = Field(None, gt=0)
     """Width."""
     layers: int | None = Field(None, gt=0)
-    """Blocks."""
+    """Blocks; of seq2seq, those of the decoder."""
+    encoder_layers: int | None = Field(None, gt=0)
+    """Blocks of the encoder of seq2seq; default: as many as the decoder has."""
     heads: int | None = Field(None, gt=0)
     """Attention heads; their widths need not add up to `dim`."""
     kv_heads: int | None = Field(None, gt=0)
@@ -208,16 +210,17 @@ class ObjectiveSettings(Settings):
 
     name: str = "causal"
     """causal: each slot from those before it. masked: any slots from any others, so that a record
-    comes about in as many steps as asked for. Or 'module:Class'."""
+    comes about in as many steps as asked for. seq2seq: an encoder reads what is given in both
+    directions, a decoder tells what is wanted. Or 'module:Class'."""
     schedule: Literal["linear", "cosine"] | None = None
     """Of masked: how many slots are hidden as time goes on, in training and generation; default:
     linear."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> ObjectiveSettings:
-        if self.schedule is not None and self.name == "causal":
-            raise ValueError("schedule is a setting of objective 'masked', and this is 'causal': "
-                             "leave it out")  # fmt: skip
+        if self.schedule is not None and self.name in ("causal", "seq2seq"):
+            raise ValueError("schedule is a setting of objective 'masked', and this is "
+                             f"{self.name!r}: leave it out")  # fmt: skip
         return self
 
 
@@ -302,6 +305,13 @@ class Recipe(Settings):
     model: ModelSettings = Field(default_factory=ModelSettings)
     objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
+
+    @model_validator(mode="after")
+    def _has_the_side(self) -> Recipe:
+        if self.model.encoder_layers and self.objective.name in ("causal", "masked"):
+            raise ValueError("model.encoder_layers is a setting of objective 'seq2seq', and this is "
+                             f"{self.objective.name!r}: leave it out")  # fmt: skip
+        return self
 
     def with_values(self, **changes: Any) -> Recipe:
         """A copy with dotted paths set: `with_values(**{"train.steps": 100})`."""

@@ -215,7 +215,7 @@ class Session:
         left, deadline = self._time_left(recipe)
         decision = decide(
             recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure,
-            full="full" in objective.needs,
+            needs=objective.needs,
         )  # fmt: skip
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))

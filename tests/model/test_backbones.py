@@ -4,6 +4,7 @@ streamed equals whole, resumed equals uninterrupted."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,11 +35,11 @@ every = pytest.mark.parametrize("kind", KINDS)
 TEXT = "the quick brown fox jumps over the lazy dog, and again: " * 60
 
 
-def network(kind: str, full: bool = False) -> Network:
+def network(kind: str, **more: Any) -> Network:
     torch.manual_seed(0)
     config = ModelConfig(
         vocabulary=40, fields=3, dim=32, layers=3, heads=4, kv_heads=2, head_dim=8, ffn=48,
-        context=16, standing=((7, 9), (30, 5)), full=full, **KINDS[kind],
+        context=16, standing=((7, 9), (30, 5)), **KINDS[kind], **more,
     )  # fmt: skip
     net = Network(config)
     with torch.no_grad():  # away from the zero initialisation, which would hide mistakes

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from omnifill.form.vocabulary import BOS, PAD
+
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -49,6 +52,24 @@ class Batch:
         """The same with other targets."""
         return replace(self, target=target)
 
+    def packed(self, stays: Tensor) -> tuple[Batch, Tensor]:
+        """Only the slots that stay (B, T) bool, moved to the left as if there were no others; and
+        where each stood, (B, T')."""
+        order = (~stays).to(torch.int8).argsort(dim=1, stable=True)
+        order = order[:, : max(1, int(stays.sum(dim=1).max()))]
+        left = stays.gather(1, order)
+        out = self.each(lambda part: _gathered(part, order))
+        target = torch.where(left, out.target, PAD)
+        ids = torch.cat([torch.full_like(target[:, :1], BOS), target[:, :-1]], dim=1)
+        return replace(out, ids=ids, target=target, weight=out.weight * left), order
+
+    def opened(self) -> Batch:
+        """The same with a slot more in front, whose target is `<bos>`."""
+        out = self.each(lambda part: torch.cat([torch.zeros_like(part[:, :1]), part], dim=1))
+        target = out.target.clone()
+        target[:, 0] = BOS
+        return replace(out, target=target)
+
     def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
         """The same with every tensor changed."""
         return Batch(
@@ -59,3 +80,9 @@ class Batch:
             weight=change(self.weight),
             coord=None if self.coord is None else change(self.coord),
         )
+
+
+def _gathered(part: Tensor, order: Tensor) -> Tensor:
+    if part.ndim == 3:
+        return part.gather(1, order[..., None].expand(-1, -1, part.shape[2]))
+    return part.gather(1, order)

@@ -38,6 +38,7 @@ from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.objectives.causal import Columns
+from omnifill.objectives.seq2seq import encode
 from omnifill.types import Bools, Ints
 
 Stopper = Callable[[Ints, Ints, Ints], Bools]
@@ -168,8 +169,19 @@ class Autoregressive:
     def _read_given(
         self, plan: Plan, orders: Orders, state: State
     ) -> tuple[Tensor, StandingCache]:  # fmt: skip
-        """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot."""
+        """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot.
+
+        Where there is an encoder, it reads them, and the decoder the beginning of the wanted text.
+        """
         given = Orders(np.where(orders.wanted, -1, orders.fields), orders.wanted)
+        memory = None
+        if self.network.encoder is not None:
+            begun = _begun(plan, orders)
+            source = Orders(np.where(begun, -1, given.fields), given.wanted)
+            memory = encode(
+                self.network, self.former.records(plan.shard, plan.which, source, weighted=False)
+            )
+            given = Orders(np.where(begun, given.fields, -1), given.wanted)
         batch = self.former.records(plan.shard, plan.which, given, weighted=False)
         num, width = batch.target.shape
         sizes = torch.zeros(num, dtype=torch.long)
@@ -191,7 +203,7 @@ class Autoregressive:
             coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        cache = self.network.new_cache(num, capacity, self._sinks(orders))
+        cache = self.network.new_cache(num, capacity, self._sinks(orders if memory is None else given), memory)
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
@@ -398,8 +410,13 @@ def branches(plan: Plan) -> list[Orders]:
     orders = plan.orders
     if plan.sampling.guidance == 1:
         return [orders]
-    keep = orders.wanted.copy()
-    if plan.partial:
-        first = orders.wanted.argmax(axis=1)
-        keep[np.arange(len(keep)), first - 1] = True
+    keep = orders.wanted | _begun(plan, orders)
     return [orders, Orders(np.where(keep, orders.fields, -1), orders.wanted)]
+
+
+def _begun(plan: Plan, orders: Orders) -> Bools:
+    """(n, F): the place of the beginning of a wanted text, if that is given."""
+    out = np.zeros_like(orders.wanted)
+    if plan.partial:
+        out[np.arange(len(out)), orders.wanted.argmax(axis=1) - 1] = True
+    return out

@@ -16,6 +16,7 @@ from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
+from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm
 
 
@@ -97,18 +98,26 @@ class Block(nn.Module):
         super().__init__()
         self.mix_norm = RMSNorm(config.dim, config.norm_eps)
         self.mixer, self.back = mixer, back
+        if config.memory:
+            self.cross_norm = RMSNorm(config.dim, config.norm_eps)
+            self.cross = CrossAttention(config)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn = FeedForward(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, memory: LayerMemory | None, turn: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, kept: LayerMemory | None, turn: Tensor | None, memory: Memory | None
+    ) -> Tensor:
         """(B, T, D) -> (B, T, D). turn (B, T, 1): where each slot stands seen from the end."""
         normed = self.mix_norm(x)
-        mixed = self.mixer(normed, memory)
+        mixed = self.mixer(normed, kept)
         if self.back is not None:
             assert turn is not None, "what comes later was not shown"
             mixed = mixed + _turned(self.back(_turned(normed, turn), None), turn)
         x = x + dropout(mixed, self.dropout, self.training)
+        if memory is not None:
+            seen = self.cross(self.cross_norm(x), memory)
+            x = x + dropout(seen, self.dropout, self.training)
         return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
 
 
@@ -119,7 +128,7 @@ def _turned(x: Tensor, turn: Tensor) -> Tensor:
 class Stack(nn.Module):
     """Blocks and a last norm: a whole backbone. Order is all it knows of positions."""
 
-    can = frozenset({"causal", "full"})
+    can = frozenset({"causal", "full", "memory"})
 
     def __init__(self, config: ModelConfig, mixer: Callable[[ModelConfig, int], Mixer]) -> None:
         """`mixer(config, layer)` makes each block's own."""
@@ -135,13 +144,14 @@ class Stack(nn.Module):
         reset_parameters(self)
 
     def forward(
-        self, x: Tensor, pos: Tensor, mask: Mask, cache: StreamingCache | None = None
-    ) -> Tensor:
+        self, x: Tensor, pos: Tensor, mask: Mask, cache: StreamingCache | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:  # fmt: skip
         """x (B, T, D) -> (B, T, D); with a cache, x continues what each row holds there."""
         assert (mask.kind == "full") == self.full, "it was built for the other kind of mask"
         turn = _turn(mask, x) if self.full else None
         for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache.layers[i], turn)
+            x = block(x, None if cache is None else cache.layers[i], turn, memory)
         if cache is not None:
             cache.lengths = cache.lengths + x.shape[1]
         out: Tensor = self.norm(x)

@@ -23,11 +23,10 @@ from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.objectives.causal import PRESENCE, Columns, LossSum, target_nats
 from omnifill.objectives.corruption import Schedule
+from omnifill.objectives.given import some_given
 
 DRAWS = 8
 """Ways of hiding that a likelihood's bound is the mean of."""
-SOME_GIVEN = 0.5
-"""Share of the records of any fields in which some fields are known whole."""
 SIZES_EVERY = 4
 """Of the sizes of texts, which are one slot each, every fourth record is asked in training."""
 
@@ -61,7 +60,7 @@ class MaskedObjective:
     def loss(self, network: Network, batch: Batch) -> LossSum:
         """One way of hiding for each record; where nothing is learned, always the same one."""
         learning = torch.is_grad_enabled()
-        given = self._some_given(batch) if learning else torch.zeros_like(batch.weight > 0)
+        given = some_given(batch) if learning else torch.zeros_like(batch.weight > 0)
         total, count = torch.zeros(()), torch.zeros(())
         for number, view in enumerate(self._views(batch, given)):
             if number and learning:
@@ -107,25 +106,11 @@ class MaskedObjective:
         rows, slots = sizes.nonzero(as_tuple=True)
         texts[rows, batch.field[rows, slots]] = True
         stays = inside & (sizes | ~texts.gather(1, batch.field))
-        order = (~stays).to(torch.int8).argsort(dim=1, stable=True)
-        order = order[:, : int(stays.sum(dim=1).max())]
-        short = batch.each(lambda part: _gathered(part, order))
+        short, order = batch.packed(stays)
         left = stays.gather(1, order)
-        short = short.with_target(torch.where(left, short.target, PAD))
         asked = sizes.gather(1, order) & left
         views.append(View(short, asked, wanted.gather(1, order) & left & ~asked, order))
         return views
-
-    def _some_given(self, batch: Batch) -> Tensor:
-        """(B, T) bool: in half of the rows the first few fields, as they are laid out, are known
-        whole. Those that a task gives have no weight and are known anyway."""
-        starts = torch.ones_like(batch.field, dtype=torch.bool)
-        starts[:, 1:] = batch.field[:, 1:] != batch.field[:, :-1]
-        place = starts.cumsum(dim=1) - 1
-        fields = place.masked_fill(batch.target == PAD, 0).amax(dim=1) + 1
-        num = (torch.rand(len(fields)) * fields).floor()
-        num = num * (torch.rand(len(fields)) < SOME_GIVEN)
-        return place < num[:, None]
 
     def _drawn(self, view: View) -> tuple[Tensor, Tensor]:
         """Chance for training; times are spread evenly over the rows, which varies less."""
@@ -163,9 +148,3 @@ def _fixed(view: View, draw: int, draws: int) -> tuple[Tensor, Tensor]:
 
 def _rows_of(view: View, rows: Tensor) -> View:
     return View(view.batch.rows(rows), view.wanted[rows], view.always[rows], view.at[rows])
-
-
-def _gathered(part: Tensor, order: Tensor) -> Tensor:
-    if part.ndim == 3:
-        return part.gather(1, order[..., None].expand(-1, -1, part.shape[2]))
-    return part.gather(1, order)

@@ -10,6 +10,7 @@ from omnifill.recipe import ObjectiveSettings
 
 OBJECTIVES = {
     "causal": "omnifill.objectives.causal:CausalObjective",
+    "seq2seq": "omnifill.objectives.seq2seq:Seq2SeqObjective",
     "masked": "omnifill.objectives.masked:MaskedObjective",
 }
 
