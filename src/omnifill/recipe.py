@@ -73,6 +73,8 @@ class DataSettings(Settings):
     """A column of lists: one row for each element."""
     join: str = "\n"
     """The separator that joins a list of strings into one text."""
+    union: bool = False
+    """Several files are data sets of their own: a row is blank where its file has no such column."""
     documents: Literal["stream", "paragraphs", "lines"] = "stream"
     """A plain text file is one stream, or one document per blank-line paragraph or per line."""
     clean: CleanSettings = Field(default_factory=CleanSettings)

@@ -27,6 +27,7 @@ from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.data.shards import Shard, open_shard
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.files import reason
+from omnifill.form.layout import check_served
 from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import head_size
@@ -192,6 +193,7 @@ class Session:
         shard = open_shard(self.folder.encoded / "train")
         if shard.sizes.sum() == 0:
             raise DataError("the training part is empty: nothing to learn from")
+        check_served(shard, vocabulary, recipe.form)
         objective = build_objective(recipe.objective, vocabulary)
         check_matrix(recipe, objective)
         numbers = DataNumbers(
@@ -292,7 +294,8 @@ class Session:
         def evaluate(model: nn.Module) -> float:
             tokens = recipe.train.batch_tokens or 2048
             return validation_loss(model, objective, eval_batches(
-                valid, vocabulary, context=config.context, batch_tokens=tokens, limit=EVAL_IDS
+                valid, vocabulary, recipe.form, context=config.context, batch_tokens=tokens,
+                limit=EVAL_IDS,
             ))  # fmt: skip
 
         try:

@@ -94,7 +94,10 @@ def open_source(
     if isinstance(data, (str, Path)) and str(data) in BUILTIN:
         return _shaped(_frame_source(unicode_records(), str(data)), settings)
     try:
-        return _shaped(_file_source(_expand(data), settings), settings)
+        paths = _expand(data)
+        if settings.union and len(paths) > 1:
+            return _shaped(_union(paths, settings), settings)
+        return _shaped(_file_source(paths, settings), settings)
     except OSError as error:
         raise DataError(f"{error.filename or data}: cannot be read ({reason(error)})") from None
     except (EOFError, zlib.error) as error:
@@ -107,12 +110,32 @@ def later(settings: DataSettings, encoding: str | None = None) -> DataSettings:
     return settings.model_copy(update=changes)
 
 
+def _union(paths: list[Path], settings: DataSettings) -> Source:
+    """Files of any kinds one after another; columns that one lacks are blank in its rows."""
+    alone = settings.model_copy(update={"drop": []})
+    parts = [_shaped(_file_source([path], alone), alone) for path in paths]
+    stream = next((part for part in parts if part.stream), None)
+    if stream is not None:
+        raise DataError(f"{stream.label}: is one text, read as a stream, and no set of records; "
+                        f"say --set data.documents=paragraphs or lines")  # fmt: skip
+    names = list(dict.fromkeys(name for part in parts for name in part.names))
+
+    def read(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for part in parts:
+            for chunk in part.chunks(problems):
+                columns = {n: chunk.columns.get(n, [None] * len(chunk)) for n in names}
+                yield Chunk(columns, chunk.file, chunk.lines)
+
+    label = f"{paths[0]} and {len(paths) - 1} more"
+    return Source(label, "union", names, read)
+
+
 def _file_source(paths: list[Path], settings: DataSettings) -> Source:
     kinds = {_kind(path) for path in paths}
     if len(kinds) > 1:
         raise DataError(
             f"files of different kinds cannot be one table: {', '.join(sorted(kinds))}; give "
-            f"files of one kind"
+            f"files of one kind, or say that each is a data set: --set data.union=true"
         )
     kind = kinds.pop()
     label = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
@@ -217,7 +240,8 @@ def _same_names(paths: list[Path], found: list[list[str]]) -> list[str]:
         if names != found[0]:
             odd = sorted(set(names) ^ set(found[0]))
             raise DataError(
-                f"{path}: its columns differ from those of {paths[0]} ({', '.join(odd) or 'order'})"
+                f"{path}: its columns differ from those of {paths[0]} "
+                f"({', '.join(odd) or 'order'}); if each file is a data set: --set data.union=true"
             )
     return found[0]
 
@@ -266,7 +290,7 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
         shaped = [flatten_chunk(chunk, settings) for chunk in first]
         names = list(dict.fromkeys(n for chunk in shaped for n in chunk.columns))
         read = _flattened(read, names, settings)
-    elif settings.explode is not None:
+    elif settings.explode is not None and source.kind != "union":
         raise DataError(f"data.explode: {source.kind} files hold no lists")
     for name in settings.drop:
         if name not in names:

@@ -109,6 +109,9 @@ class State:
         self.total = np.zeros(num, np.int64)  # slots chosen so far, over all fields
         self.id = np.zeros(num, np.int64)  # the last id chosen
         self.left = np.full(num, plan.quantile or 0.0)  # what is left of a quantile
+        # Columns of the current value so far, where something is asked of them: a stream may be
+        # endless.
+        self.remembers = plan.sampling.repetition_penalty != 1 or plan.sampling.no_repeat_ngram > 0
         self.seen: list[list[int]] = [[] for _ in range(num)]
 
     @property
@@ -370,7 +373,8 @@ class Autoregressive:
             if field.slots is None:
                 done[at] = ~is_code
                 for i, c in zip(at[is_code], chosen[is_code], strict=True):
-                    state.seen[i].append(int(c))
+                    if state.remembers:
+                        state.seen[i].append(int(c))
             else:
                 done[at] = state.slot[at] + 1 == field.slots
         state.slot[alive] += 1
