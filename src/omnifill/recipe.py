@@ -88,8 +88,8 @@ class FieldSettings(Settings):
     """text, category, number or datetime."""
     codec: str | None = None
     """A codec's name, or 'module:Class'."""
-    weight: float = Field(1.0, gt=0)
-    """Weight of the field's loss in training."""
+    weight: float | None = Field(None, gt=0)
+    """Weight of the field's loss in training; chosen if not given: 3 beside a text, else 1."""
     max_tokens: int | None = Field(None, gt=0)
     """Longest text in tokens; the rest is cut, with a warning."""
     options: dict[str, Any] = Field(default_factory=dict)

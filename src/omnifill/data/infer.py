@@ -7,6 +7,7 @@ import hashlib
 import math
 import re
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -15,7 +16,7 @@ from omnifill.data.source import Source
 from omnifill.data.values import FORMATS, MARKS, NUMBER, parse_datetime, parse_number
 from omnifill.errors import DataError, RecipeError, unknown_name
 from omnifill.progress import Progress
-from omnifill.recipe import Recipe
+from omnifill.recipe import FieldSettings, Recipe
 from omnifill.schema import DEFAULT_CODECS, FieldSpec, Schema
 
 MOST_DISTINCT = 20_000
@@ -23,6 +24,8 @@ MOST_DISTINCT = 20_000
 OFFSET = re.compile(r"(?:Z|[+-]\d\d:?\d\d)\s*$")
 MOST_DIGITS = 15
 """Significant digits that every double keeps."""
+BESIDE_TEXT = 3.0
+"""Weight of a field that is no text, where others are (docs/log.md)."""
 MIN_ROWS = 2
 """Rows below which nothing can be learned."""
 CATEGORY_SHARE, CATEGORY_FEW, CATEGORY_MOST, CATEGORY_LENGTH = 0.2, 50, 2000, 60
@@ -239,6 +242,7 @@ def infer_schema(found: Profile, recipe: Recipe) -> Schema:
             specs.append(_spec(column, found, recipe))
     if not any(column.visible for column in found.columns.values()):
         raise DataError(f"{found.source.label}: is blank throughout; there is nothing to learn")
+    specs = [_weighed(spec, specs, asked) for spec in specs]
     return Schema(fields=tuple(specs), stream=found.source.stream, left_out=tuple(left_out))
 
 
@@ -261,10 +265,21 @@ def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:
     return FieldSpec(
         name=column.name, type=kind, codec=codec, why=why,
         optional=column.blanks > 0 or bool(marks), blank_marks=marks,
-        weight=asked.weight if asked else 1.0, max_tokens=asked.max_tokens if asked else None,
+        weight=(asked.weight if asked else None) or 1.0,
+        max_tokens=asked.max_tokens if asked else None,
         join=recipe.data.join if column.kinds["list"] else None, native=_native(column, kind),
         options={**_options(column, kind), **(asked.options if asked else {})},
     )  # fmt: skip
+
+
+def _weighed(
+    spec: FieldSpec, specs: Sequence[FieldSpec], asked: Mapping[str, FieldSettings]
+) -> FieldSpec:
+    """Beside a text, which has many tokens to each of theirs, other fields count for more."""
+    said = spec.name in asked and asked[spec.name].weight is not None
+    if said or spec.type == "text" or all(other.type != "text" for other in specs):
+        return spec
+    return spec.model_copy(update={"weight": BESIDE_TEXT})
 
 
 def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:
