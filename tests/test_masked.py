@@ -17,6 +17,7 @@ from tests.conftest import mixed_table
 from tests.test_skeleton import StopAt, weights
 
 from omnifill import api
+from omnifill.evaluate.run import render
 from omnifill.errors import Interrupted, RecipeError, RequestError
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
@@ -264,6 +265,11 @@ def test_a_stream_of_text_goes_on_past_what_is_seen_at_once(tmp_path: Path) -> N
     assert all(t.startswith("the tide") for t in text) and len(set(text)) == 2
     found = model.evaluate()["fields"]["text"]["bits_per_byte"]
     assert 0 < found["value"] < 8
+
+
+def test_likelihoods_of_a_masked_model_are_called_bounds(masked: api.Model) -> None:
+    found = masked.evaluate()
+    assert "upper bounds" in found["bound"] and "upper bounds" in render(found)
 
 
 @pytest.mark.parametrize("backbone", ["rnn", "cnn"])

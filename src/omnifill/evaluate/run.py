@@ -280,6 +280,8 @@ def render(result: Mapping[str, Any]) -> str:
                 f"{name[:20]:20} {kind:20} {m['value']:>9.4g} {span:>21} {m['n']:>8}  "
                 f"{' · '.join(beside)}".rstrip()
             )
+    if result.get("bound"):
+        lines.append(result["bound"])
     if result["rows"] and result["baselines"].get("resampled") and not extra_there():
         lines.append(
             "two_sample, logistic and iterative are not measured: pip install 'omnifill[evaluate]'"

@@ -220,8 +220,11 @@ class Parallel:
                 self.network, hidden, self.vocabulary.sizes_block, torch.from_numpy(start)
             )
             least, most = self._bounds(plan, rows[at], index)
-            fits = (SIZES >= least[:, None]) & (SIZES <= np.maximum(most, least)[:, None])
-            fits |= SIZES == SIZES[np.searchsorted(SIZES, least)][:, None]
+            # What is in view at once holds the other values, and the texts that are sized already.
+            taken = (canvas.field[at] >= 0).sum(axis=1) + np.maximum(sizes[at], 0).sum(axis=1)
+            most = np.minimum(most, self.context - taken)
+            smallest = SIZES[np.searchsorted(SIZES, least)]
+            fits = (SIZES >= least[:, None]) & (SIZES <= np.maximum(most, smallest)[:, None])
             scores[:, CODE_COLUMN:][torch.from_numpy(~fits)] = float("-inf")
             never = least > 1
             if plan.forbid_missing is not None:
