@@ -69,6 +69,8 @@ class DataSettings(Settings):
     """Names for the columns, by position, instead of the header's."""
     drop: list[str] = Field(default_factory=list)
     """Columns to leave out."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Column: regular expression; only rows in which all of them are found are read."""
     explode: str | None = None
     """A column of lists: one row for each element."""
     join: str = "\n"
@@ -79,6 +81,18 @@ class DataSettings(Settings):
     """A plain text file is one stream, or one document per blank-line paragraph or per line."""
     clean: CleanSettings = Field(default_factory=CleanSettings)
     split: SplitSettings = Field(default_factory=SplitSettings)
+
+    @field_validator("where")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, str]) -> dict[str, str]:
+        for column, pattern in value.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"{pattern!r} of {column!r} is no regular expression ({error})"
+                ) from None
+        return value
 
 
 class FieldSettings(Settings):

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnifill.data.source import Source, open_source
-from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.errors import DataError, RecipeError
+from omnifill.recipe import DataSettings, from_dict
 
 
 def cells(source: Source) -> dict[str, list[Any]]:
@@ -176,3 +176,26 @@ def test_a_text_kept_as_one_stream_is_no_data_set_beside_others(tmp_path: Path) 
         open_source(paths, DataSettings(union=True))
     source = open_source(paths, DataSettings(union=True, documents="paragraphs"))
     assert cells(source)["text"] == [None, "once", "upon"]
+
+
+def test_rows_are_chosen_by_what_stands_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.csv"
+    path.write_text("ask,answer\nWrite an E-mail,x\nSing,e-mail\n,e-mail\nemail me,y\n",
+                    encoding="utf-8")  # fmt: skip
+    where = {"ask": "(?i)e-?mail"}
+    found = cells(open_source(path, DataSettings(where=where, drop=["ask"])))
+    assert found == {"answer": ["x", "y"]}
+    source = open_source(path, DataSettings(where=where))
+    assert source.place("ask", 1).endswith(":5, column 'ask'")
+    with pytest.raises(DataError, match="did you mean 'ask'"):
+        open_source(path, DataSettings(where={"aks": "x"}))
+    with pytest.raises(DataError, match="nothing that data.where finds"):
+        list(open_source(path, DataSettings(where={"ask": "^never$"})).chunks())
+    with pytest.raises(RecipeError, match="no regular expression"):
+        from_dict({"data": {"where": {"ask": "("}}})
+
+
+def test_a_list_of_triples_is_one_text(tmp_path: Path) -> None:
+    rows = jsonl(tmp_path / "a.jsonl", {"facts": [["a", "is", "b"], ["b", "has", "c"]]},
+                 {"facts": []})  # fmt: skip
+    assert cells(open_source(rows, DataSettings()))["facts"] == ["a | is | b\nb | has | c", None]

@@ -6,8 +6,9 @@ A source can be read again and again, in bounded memory. A cell is None where it
 from __future__ import annotations
 
 import glob
+import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -74,7 +75,8 @@ class Source:
         except (EOFError, zlib.error) as error:
             raise DataError(f"{self.label}: cannot be read to its end ({error})") from None
         if empty:
-            raise DataError(f"{self.label}: there are no rows (nothing after the header?)")
+            raise DataError(f"{self.label}: there are no rows (nothing after the header, or "
+                            f"nothing that data.where finds?)")  # fmt: skip
 
     def place(self, name: str, row: int) -> str:
         """How a message calls a cell, by file and line; reads up to it. Rows count from 0."""
@@ -106,13 +108,13 @@ def open_source(
 
 def later(settings: DataSettings, encoding: str | None = None) -> DataSettings:
     """How tables are read that come after training: a column left out then may be there or not."""
-    changes = {"drop": [], **({} if encoding is None else {"encoding": encoding})}
+    changes: dict[str, Any] = {"drop": [], "where": {}, **({} if encoding is None else {"encoding": encoding})}
     return settings.model_copy(update=changes)
 
 
 def _union(paths: list[Path], settings: DataSettings) -> Source:
     """Files of any kinds one after another; columns that one lacks are blank in its rows."""
-    alone = settings.model_copy(update={"drop": []})
+    alone = settings.model_copy(update={"drop": [], "where": {}})
     parts = [_shaped(_file_source([path], alone), alone) for path in paths]
     stream = next((part for part in parts if part.stream), None)
     if stream is not None:
@@ -292,6 +294,11 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
         read = _flattened(read, names, settings)
     elif settings.explode is not None and source.kind != "union":
         raise DataError(f"data.explode: {source.kind} files hold no lists")
+    for name in settings.where:
+        if name not in names:
+            raise DataError(f"data.where: {unknown_name('column', name, names)}")
+    if settings.where:
+        read = _where(read, settings.where)
     for name in settings.drop:
         if name not in names:
             raise DataError(f"data.drop: {unknown_name('column', name, names)}")
@@ -351,6 +358,24 @@ def _flattened(read: Reader, names: list[str], settings: DataSettings) -> Reader
             yield Chunk(columns, flat.file, flat.lines)
 
     return flattened
+
+
+def _where(read: Reader, conditions: Mapping[str, str]) -> Reader:
+    """The rows in which every column's pattern is found; blanks hold nothing."""
+    patterns = {name: re.compile(pattern) for name, pattern in conditions.items()}
+
+    def kept(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for chunk in read(problems):
+            rows = [
+                row for row in range(len(chunk))
+                if all(cell is not None and pattern.search(str(cell))
+                       for name, pattern in patterns.items()
+                       for cell in (chunk.columns[name][row],))
+            ]  # fmt: skip
+            columns = {n: [cells[i] for i in rows] for n, cells in chunk.columns.items()}
+            yield Chunk(columns, chunk.file, [chunk.lines[i] for i in rows])
+
+    return kept
 
 
 def _picked(read: Reader, names: list[str]) -> Reader:
