@@ -258,7 +258,7 @@ def test_probabilities_are_asked_directly_and_sum_to_one(small: api.Model) -> No
 
 def test_a_stream_of_text_goes_on_past_what_is_seen_at_once(tmp_path: Path) -> None:
     path = tmp_path / "verse.txt"
-    path.write_text("the tide comes in and the tide goes out; " * 200, encoding="utf-8")
+    path.write_text("the tide comes in 潮が満ちる and the tide goes out; " * 200, encoding="utf-8")
     model = api.train(path, tmp_path / "run", steps=30,
                       recipe={**MASKED, "model": {"size": "nano", "context": 24}})  # fmt: skip
     text = model.generate(2, prompt="the tide", max_tokens=60, steps=4)["text"]

@@ -49,9 +49,10 @@ class Lattice:
         """(kinds, Q, Q)."""
         self.any_move = self.moves.max(axis=0)
 
-    def fits(self, columns: Ints) -> tuple[Bools, Bools]:
+    def fits(self, columns: Ints, anywhere: bool = False) -> tuple[Bools, Bools]:
         """columns (R, S), `OPEN` where nothing is chosen -> (R, S, kinds): what kinds of column may
-        stand in each slot; and (R,): whether the row can be completed at all."""
+        stand in each slot; and (R,): whether the row can be completed at all. `anywhere`: they may
+        begin in any state of the grammar, in the middle of a character, say."""
         rows, num = columns.shape
         moves = np.where(
             (columns == OPEN)[:, :, None, None], self.any_move,
@@ -59,7 +60,7 @@ class Lattice:
         )  # fmt: skip
         left = np.zeros((rows, num + 1, len(self.final)), np.float32)
         right = np.zeros_like(left)
-        left[:, 0, 0] = 1
+        left[:, 0, : len(self.final) - 2 if anywhere else 1] = 1
         right[:, num] = self.final
         for slot in range(num):
             left[:, slot + 1] = np.einsum("rq,rqp->rp", left[:, slot], moves[:, slot]) > 0

@@ -274,7 +274,7 @@ class Run:
         self, sampler: Parallel, plan: Plan, rows: Ints, canvas: Canvas, sizes: Ints, offset: int
     ) -> None:
         """`offset`: where the canvas starts in a longer one."""
-        self.sampler, self.plan, self.rows, self.canvas = sampler, plan, rows, canvas
+        self.sampler, self.plan, self.canvas = sampler, plan, canvas
         num, width = canvas.id.shape
         if width > max(sampler.context, 2):
             raise RequestError(
@@ -290,7 +290,7 @@ class Run:
         if plan.sampling.guidance != 1:
             _, without = branches(plan)
             self.plain = sampler._laid(plan, without, rows, sizes)
-        self.all = np.arange(num)
+        self.anywhere = offset > 0
 
     def steps(self) -> None:
         plan, canvas = self.plan, self.canvas
@@ -314,8 +314,7 @@ class Run:
         chosen = self.canvas.free[at] & ~self.canvas.open[at]
         num = np.floor(self.plan.sampling.remask * chosen.sum(axis=1))
         key = self._chance(at, AGAIN + step * STRIDE)
-        rank = np.where(chosen, key, np.inf).argsort(axis=1, kind="stable").argsort(axis=1)
-        row, slot = np.nonzero(chosen & (rank < num[:, None]))
+        row, slot = np.nonzero(chosen & (_rank(np.where(chosen, key, np.inf)) < num[:, None]))
         self.canvas.id[at[row], slot] = MASK
         self.column[at[row], slot] = OPEN
 
@@ -382,6 +381,7 @@ class Run:
                 yield Ask(
                     field, sampler.lattices[index], at, row, slot, span, local,
                     self.column[at[rows][:, None], grid], scores, chance[row, slot],
+                    self.anywhere,
                 )  # fmt: skip
 
     def _write(self, at: Ints) -> None:
@@ -415,13 +415,18 @@ class Ask:
     """(m, C)."""
     chance: Floats
     """(m,)."""
+    anywhere: bool
+    """Whether the slots begin in the middle of a longer text."""
+
+    def _fits(self) -> tuple[Bools, Bools]:
+        return self.lattice.fits(self.column, self.anywhere)
 
     def choose(
         self, plan: Plan, left: Floats, which: Ints | None = None
     ) -> tuple[Ints, Floats, Floats]:
         """(k,) columns that fit, how sure each is, and what is left of its quantile."""
         which = np.arange(len(self.row)) if which is None else which
-        fit, _ = self.lattice.fits(self.column)
+        fit, _ = self._fits()
         fits = fit[self.span[which], self.inside[which]][:, self.lattice.kind]
         scores = self.scores[torch.from_numpy(which)]
         scores = scores.masked_fill(~torch.from_numpy(fits), float("-inf"))
@@ -448,11 +453,11 @@ class Ask:
             self.column[span, inside] = column
             rank = _rank_within(span, -sure)
             most = np.bincount(span, minlength=len(self.column))
-            whole = self.lattice.fits(self.column)[1]
+            whole = self._fits()[1]
             while not whole.all():
                 most = np.where(whole, most, np.maximum(most // 2, 1))
                 self.column[span, inside] = np.where(rank < most[span], column, OPEN)
-                whole = self.lattice.fits(self.column)[1] | (most <= 1)
+                whole = self._fits()[1] | (most <= 1)
             stays = rank < most[span]
             left[self.at[self.row[todo[stays]]], self.field.index] = rest[stays]
             todo = todo[~stays]
