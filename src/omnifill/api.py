@@ -34,6 +34,7 @@ from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
 from omnifill.generate.aims import Goal
 from omnifill.generate.filters import Sampling
+from omnifill.generate.requests import Wish
 from omnifill.objectives.table import on_canvas
 from omnifill.prepare import encode_parts, fit_codecs, settle_windows, staged_columns
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
@@ -145,13 +146,12 @@ class Model:
         steps, order, remask. With beams the records are the likeliest ones, the best first. Raises
         RequestError or ValueRefused.
         """
-        request = requests.build(
-            self.run, n, given, _listed(want) or None, prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
-            stop=stop, sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims),
-            candidates=candidates, suffix=suffix,
+        wish = Wish(
+            n, given, _listed(want), prompt, suffix, seed=seed, max_tokens=max_tokens,
+            no_missing=_listed(no_missing) if missing else self.fields, stop=stop,
+            sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims), candidates=candidates,
         )  # fmt: skip
-        return requests.run(self.run, request)
+        return requests.run(self.run, requests.build(self.run, wish))
 
     def pareto(
         self, aims: Sequence[Goal], *, n: int = 8, given: Mapping[str, Any] | None = None,
@@ -162,11 +162,9 @@ class Model:
         for each aim. `plot`: where to draw all of them (.svg; the extra `report`)."""
         if plot is not None:
             check_drawing("--plot", Path(plot), ".svg")
-        request = requests.build(
-            self.run, n, given, _listed(want) or None, prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=(), stop=(), sampling=_sampling(sampling),
-            aims=_goals(aims),
-        )  # fmt: skip
+        wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens,
+                    sampling=_sampling(sampling), aims=_goals(aims))  # fmt: skip
+        request = requests.build(self.run, wish)
         if len(request.aims) < 2:
             raise RequestError("pareto weighs aims against each other; name two or more")
         table, scores = requests.front(self.run, request)
@@ -181,11 +179,11 @@ class Model:
         stop: Sequence[str] = (), **sampling: Any,
     ) -> Iterator[str]:  # fmt: skip
         """One text field, piece by piece, never splitting a character."""
-        request = requests.build(
-            self.run, 1, given, None if want is None else [want], prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
+        wish = Wish(
+            1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
+            no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
-        return requests.stream(self.run, request)
+        return requests.stream(self.run, requests.build(self.run, wish))
 
     def fill(
         self, table: pd.DataFrame, *, draw: bool = False, seed: int = 0, **sampling: Any

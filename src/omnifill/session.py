@@ -32,7 +32,6 @@ from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import head_size
 from omnifill.generate import requests
-from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import build_objective, on_canvas
@@ -333,10 +332,7 @@ class Session:
             return
         self.sampled = time.monotonic()
         run.network.eval()
-        request = requests.build(
-            run, 1, {}, None, None, seed=report.step, max_tokens=40, no_missing=[], stop=[],
-            sampling=Sampling(),
-        )  # fmt: skip
+        request = requests.build(run, requests.Wish(seed=report.step, max_tokens=40))
         record = requests.run(run, request).iloc[0].to_dict()
         text = " · ".join(f"{k}: {v}" for k, v in record.items())
         self.live.say(f"sample at step {report.step}: {shorten(text, 160, placeholder=' …')}")

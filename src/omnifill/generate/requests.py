@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,30 @@ CANDIDATES, MOST_CANDIDATES = 6, 256
 
 
 @dataclass(frozen=True, eq=False)
+class Wish:
+    """What somebody asks for, as it was said."""
+
+    num: int = 1
+    given: Mapping[str, Any] | None = None
+    want: Sequence[str] | None = None
+    """Fields to generate; None or none: all others."""
+    prompt: str | None = None
+    """What the first wanted text begins with."""
+    suffix: str | None = None
+    """What it ends with."""
+    seed: int = 0
+    max_tokens: int = 512
+    no_missing: Sequence[str] = ()
+    stop: Sequence[str] = ()
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    rerank: int = 1
+    """Candidates that are drawn for each record, of which the one most like the others is kept."""
+    aims: Sequence[Goal] = ()
+    candidates: int | None = None
+    """Records that are drawn for each one that is kept by its aims."""
+
+
+@dataclass(frozen=True, eq=False)
 class Request:
     """Records to generate: n rows with the same given and wanted fields."""
 
@@ -60,19 +85,15 @@ class Request:
     """What the first wanted text ends with."""
 
 
-def build(
-    run: LoadedRun, num: int, given: Mapping[str, Any] | None, want: Sequence[str] | None,
-    prompt: str | None, *, seed: int, max_tokens: int, no_missing: Sequence[str],
-    stop: Sequence[str], sampling: Sampling, rerank: int = 1,
-    aims: Sequence[Goal] = (), candidates: int | None = None, suffix: str | None = None,
-) -> Request:  # fmt: skip
-    """Check a request against the model's fields; RequestError or ValueRefused says what is off."""
-    schema = run.schema
-    given = {} if given is None else given
+def build(run: LoadedRun, wish: Wish) -> Request:
+    """Check a wish against the model's fields; RequestError or ValueRefused says what is off."""
+    schema, num, want, prompt = run.schema, wish.num, wish.want, wish.prompt
+    sampling, seed, max_tokens = wish.sampling, wish.seed, wish.max_tokens
+    given = {} if wish.given is None else wish.given
     check_kind("given", given, Mapping, "a dict from field to value")
     for name, value in (("n", num), ("max_tokens", max_tokens), ("seed", seed)):
         check_kind(name, value, (int, np.integer), "a whole number")
-    for name in [*given, *(want or []), *no_missing]:
+    for name in [*given, *(want or []), *wish.no_missing]:
         check_kind("given, want or no_missing", name, str, "names of fields")
         schema[name]
     for name, value in (("n", num), ("max_tokens", max_tokens)):
@@ -81,7 +102,7 @@ def build(
     check_kind("prompt", prompt, (str, type(None)), "text")
     if not 0 <= seed < 2**64:
         raise RequestError(f"seed = {seed}: must be from 0 to 2^64 - 1")
-    if "" in stop:
+    if "" in wish.stop:
         raise RequestError("stop: an empty string would end every text before it begins")
     if len(set(want or [])) < len(want or []):
         raise RequestError(f"want = {list(want or [])}: names a field twice")
@@ -94,34 +115,35 @@ def build(
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
     tell_untrained(form, parsed, wanted)
-    parsed_aims = parse_aims(run, aims, wanted)
-    check_candidates(parsed_aims, candidates, sampling, rerank)
+    parsed_aims = parse_aims(run, wish.aims, wanted)
+    check_candidates(parsed_aims, wish.candidates, sampling, wish.rerank)
     for aim in parsed_aims:
         if aim.value is not None and parsed.setdefault(aim.field, aim.value) != aim.value:
             raise RequestError(f"--aim {aim.name}: {aim.field!r} is given another value")
     wanted = run.vocabulary.in_order(name for name in wanted if name not in parsed)
     if not wanted:
         raise RequestError("what is aimed at is given, and nothing else is wanted")
-    if prompt is not None or suffix is not None:
+    if prompt is not None or wish.suffix is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]
         if not texts:
             named = "--suffix" if prompt is None else "--prompt"
             raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
-    check_sampler(run, sampling, suffix)
-    if stop and not any(run.vocabulary[n].slots is None for n in wanted):
+    check_sampler(run, sampling, wish.suffix)
+    if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
     if sampling.guidance != 1:
         _check_guidance(run, parsed)
     if sampling.beams > 1 and num > sampling.beams:
         raise RequestError(f"n = {num}: {sampling.beams} beams find no more than that")
-    if rerank != 1:
-        check_rerank(run, wanted, rerank, sampling)
-    if sampling.beams > 1 and stop:
+    if wish.rerank != 1:
+        check_rerank(run, wanted, wish.rerank, sampling)
+    if sampling.beams > 1 and wish.stop:
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
-        num, parsed, wanted, prompt, seed, max_tokens, list(no_missing), list(stop), sampling,
-        rerank, parsed_aims, (candidates or CANDIDATES) if parsed_aims else 1, suffix,
+        num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
+        sampling, wish.rerank, parsed_aims,
+        (wish.candidates or CANDIDATES) if parsed_aims else 1, wish.suffix,
     )  # fmt: skip
 
 
