@@ -190,7 +190,8 @@ class Model:
     ) -> pd.DataFrame:
         """A copy with every blank cell filled and no other cell touched.
 
-        Answers with the mode, or the median of numbers and dates; `draw` samples instead.
+        Answers with the mode, or the median of numbers and dates; `draw` samples instead, and
+        `beams` searches for the likeliest texts.
         """
         return tables.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
 
@@ -264,16 +265,18 @@ class Model:
 
 def fill_file(
     model: Model, file: str | Path, out: Path, *, draw: bool = False, seed: int = 0,
-    encoding: str | None = None,
+    encoding: str | None = None, **sampling: Any,
 ) -> int:  # fmt: skip
     """Fill the blank cells of a table file, touch no other, and return how many there were."""
     check_target(out)
+    chosen = _sampling(sampling)
+    tables.check_fill(model.run, draw, chosen)
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise RequestError(f"{out}: is the table that is filled; name another file with --out")
     source = open_source(file, later(model.run.recipe.data, encoding))
     if format_of(out) == "txt" and len(source.names) > 1:
         raise RequestError(f"{out}: a text file holds no table; name it .csv, .jsonl or .parquet")
-    filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed)
+    filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed, sampling=chosen)
     write_cells(raw, out, source.delimiter)
     return filled
 

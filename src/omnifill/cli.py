@@ -306,6 +306,8 @@ def fill(
         "--out", help="The file to write (.csv .tsv .jsonl .parquet).")],
     draw: Annotated[bool, typer.Option(
         "--draw", help="Sample, instead of the mode or median.")] = False,
+    beams: Annotated[int, typer.Option(
+        help="Above 1: search for the likeliest texts, instead of token by token.")] = 1,
     encoding: EncodingOpt = None,
     seed: SeedOpt = 0,
     allow_code: CodeOpt = None,
@@ -315,7 +317,7 @@ def fill(
     from omnifill.data.inspect import count
 
     filled = api.fill_file(api.load(run, allow_code or ()), file, out, draw=draw, seed=seed,
-                           encoding=encoding)  # fmt: skip
+                           encoding=encoding, beams=beams)  # fmt: skip
     typer.echo(f"{out}: {count(filled, 'blank cell')} filled")
 
 

@@ -20,6 +20,7 @@ from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
 from omnifill.generate.autoregressive import Plan
+from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded, encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, schema_nats
@@ -117,11 +118,7 @@ def fill(
     run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
 ) -> pd.DataFrame:
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
-    if not draw and sampling != Sampling():
-        raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
-    if sampling.beams > 1:
-        raise RequestError("beams: fill answers with the most probable values as it is")
-    check_sampler(run, sampling)
+    check_fill(run, draw, sampling)
     check_kind("table", table, pd.DataFrame, "a DataFrame")
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
@@ -142,6 +139,18 @@ def fill(
     return out.set_axis(labels, axis=1)
 
 
+def check_fill(run: LoadedRun, draw: bool, sampling: Sampling) -> None:
+    """RequestError for sampling options that filling would not heed."""
+    searched = Sampling(beams=sampling.beams, length_penalty=sampling.length_penalty)
+    if not draw and sampling != searched:
+        raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
+    if draw and sampling.beams > 1:
+        raise RequestError("beams search, and draw=True draws; leave one out")
+    if sampling.beams > 1 and all(f.slots is not None for f in run.vocabulary.fields):
+        raise RequestError("beams search for texts, and this model has none")
+    check_sampler(run, sampling)
+
+
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
     sampling: Sampling, only: Collection[str] | None = None, quantile: float = 0.5,
@@ -149,8 +158,9 @@ def fill_columns(
     """Blank cells of canonical columns (of the fields `only`) -> {field: {row: value}}.
 
     Each blank is asked for by itself, given all known cells of its row, and a category gets its
-    most probable value, a number or date its median (or another `quantile`); with `draw` the
-    blanks of a row are drawn one after another, so that they fit together.
+    most probable value, a number or date its median (or another `quantile`), a text its likeliest
+    tokens one after another, or with `sampling.beams` the likeliest whole; with `draw` the blanks
+    of a row are drawn one after another, so that they fit together.
     """
     shard = encoded_to_ask(run, columns)
     index = {name: run.schema.index(name) for name in columns}
@@ -175,8 +185,14 @@ def fill_columns(
     asks.sort(key=lambda ask: ask[1])
     silent = {n: unread(run.vocabulary, run.recipe.form, n) for n in asked}
     read = {n: {m for m in columns if not silent[n][index[m]]} for n in asked}
-    for first in range(0, len(asks), ROWS):
-        part = asks[first : first + ROWS]
+    texts = {f.name for f in run.vocabulary.fields if f.slots is None}
+    beams = sampling.beams
+    searched = [ask for ask in asks if beams > 1 and ask[1][0] in texts]
+    others = [ask for ask in asks if beams == 1 or ask[1][0] not in texts]
+    parts = [searched[i : i + ROWS // beams] for i in range(0, len(searched), ROWS // beams)]
+    parts += [others[i : i + ROWS] for i in range(0, len(others), ROWS)]
+    first = 0
+    for part in parts:
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
         wanted = np.zeros_like(fields, dtype=bool)
         for i, (row, names) in enumerate(part):
@@ -187,16 +203,22 @@ def fill_columns(
         plan = Plan(
             shard, np.array([row for row, _ in part]), Orders(fields, wanted),
             np.arange(first, first + len(part)), seed, sampling, 512,
-            np.ones(len(run.vocabulary.fields), bool), quantile=None if draw else quantile,
+            np.ones(len(run.vocabulary.fields), bool),
+            quantile=None if draw or (beams > 1 and part[0][1][0] in texts) else quantile,
         )  # fmt: skip
-        steps = list(build_sampler(run)(plan))
+        first += len(part)
+        sampler = build_sampler(run)
+        if plan.sampling.beams > 1 and plan.quantile is None:
+            steps = list(as_steps(BeamSearch(sampler)(plan), 1))
+        else:
+            steps = list(sampler(plan))
         for i, name, value in _decoded(run, steps):
             result.setdefault(name, {})[part[i][0]] = value
     return result
 
 
 def fill_source(
-    run: LoadedRun, source: Source, *, draw: bool, seed: int
+    run: LoadedRun, source: Source, *, draw: bool, seed: int, sampling: Sampling
 ) -> tuple[int, dict[str, list[Any]]]:
     """Raw cells of a source with the blank ones filled, and how many were."""
     raw: dict[str, list[Any]] = {name: [] for name in source.names}
@@ -208,7 +230,7 @@ def fill_source(
     _tell_blanks(run, columns)
     filled = 0
     for name, values in fill_columns(
-        run, columns, draw=draw, seed=seed, sampling=Sampling()
+        run, columns, draw=draw, seed=seed, sampling=sampling
     ).items():
         spec = run.schema[name]
         as_text = source.kind in ("csv", "text", "aligned")
