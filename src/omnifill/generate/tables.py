@@ -31,7 +31,7 @@ from omnifill.generate.requests import (
     tell_moved,
     without_end,
 )
-from omnifill.types import ABSENT
+from omnifill.types import ABSENT, Bools
 
 Where = Callable[[str, int], str]
 """(field, row from 0) -> how a message calls that cell."""
@@ -175,24 +175,11 @@ def fill_columns(
         result[name] = {
             row: decode(np.array([code])) for row, code in zip(rows.tolist(), best, strict=True)
         }
-    asks: list[tuple[int, list[str]]] = []
-    for row in range(len(shard)):
-        open_fields = [n for n in asked if blanks[n][row] and n not in result]
-        if draw and open_fields:
-            asks.append((row, open_fields))
-        elif not draw:
-            asks.extend((row, [name]) for name in open_fields)
-    asks.sort(key=lambda ask: ask[1])
+    asks = _asks(asked, blanks, result, draw)
     silent = {n: unread(run.vocabulary, run.recipe.form, n) for n in asked}
     read = {n: {m for m in columns if not silent[n][index[m]]} for n in asked}
-    texts = {f.name for f in run.vocabulary.fields if f.slots is None}
-    beams = sampling.beams
-    searched = [ask for ask in asks if beams > 1 and ask[1][0] in texts]
-    others = [ask for ask in asks if beams == 1 or ask[1][0] not in texts]
-    parts = [searched[i : i + ROWS // beams] for i in range(0, len(searched), ROWS // beams)]
-    parts += [others[i : i + ROWS] for i in range(0, len(others), ROWS)]
     first = 0
-    for part in parts:
+    for part, search in _parts(run, asks, sampling.beams):
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
         wanted = np.zeros_like(fields, dtype=bool)
         for i, (row, names) in enumerate(part):
@@ -204,17 +191,41 @@ def fill_columns(
             shard, np.array([row for row, _ in part]), Orders(fields, wanted),
             np.arange(first, first + len(part)), seed, sampling, 512,
             np.ones(len(run.vocabulary.fields), bool),
-            quantile=None if draw or (beams > 1 and part[0][1][0] in texts) else quantile,
+            quantile=None if draw or search else quantile,
         )  # fmt: skip
         first += len(part)
         sampler = build_sampler(run)
-        if plan.sampling.beams > 1 and plan.quantile is None:
-            steps = list(as_steps(BeamSearch(sampler)(plan), 1))
-        else:
-            steps = list(sampler(plan))
+        steps = list(as_steps(BeamSearch(sampler)(plan), 1) if search else sampler(plan))
         for i, name, value in _decoded(run, steps):
             result.setdefault(name, {})[part[i][0]] = value
     return result
+
+
+Ask = tuple[int, list[str]]
+"""(row, fields to answer there, one after another)."""
+
+
+def _asks(
+    asked: Sequence[str], blanks: Mapping[str, Bools], told: Collection[str], draw: bool
+) -> list[Ask]:
+    """The blank cells that are not told yet: each by itself, or if drawn those of a row together."""
+    out: list[Ask] = []
+    for row in range(len(next(iter(blanks.values()), ()))):
+        names = [n for n in asked if blanks[n][row] and n not in told]
+        if draw and names:
+            out.append((row, names))
+        elif not draw:
+            out.extend((row, [name]) for name in names)
+    return sorted(out, key=lambda ask: ask[1])
+
+
+def _parts(run: LoadedRun, asks: list[Ask], beams: int) -> Iterator[tuple[list[Ask], bool]]:
+    """Asks to answer at once, and whether to search: for texts, if there is more than one beam."""
+    searched = [a for a in asks if beams > 1 and run.vocabulary[a[1][0]].slots is None]
+    others = [a for a in asks if beams == 1 or run.vocabulary[a[1][0]].slots is not None]
+    for some, search, size in ((searched, True, ROWS // beams), (others, False, ROWS)):
+        for at in range(0, len(some), size):
+            yield some[at : at + size], search
 
 
 def fill_source(
