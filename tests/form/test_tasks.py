@@ -16,6 +16,7 @@ from omnifill.data.shards import open_shard
 from omnifill.errors import DataError
 from omnifill.form.layout import draw_orders
 from omnifill.form.stream import eval_batches
+from omnifill.form.tasks import unread
 from omnifill.recipe import FormSettings, Task
 
 
@@ -152,6 +153,12 @@ def test_a_pair_that_was_never_seen_together_is_answered_in_the_asked_language(
         "schema": {"fields": fields}, "form": {"tasks": tasks}, "train": {"batch_tokens": 768},
     })  # fmt: skip
     made = model.generate(20, given={"en": "two five one"}, want="fr", no_missing="fr")["fr"]
+    assert unread(model.run.vocabulary, model.run.recipe.form, "de", ["fr"]).tolist() == [False] * 3
+    fitting = unread(model.run.vocabulary, model.run.recipe.form, "de", ["en"])
+    assert fitting.tolist() == [False, False, True]
+    blank = pd.DataFrame({"en": ["two five one", "six"], "fr": None})
+    filled = model.fill(blank, beams=2)
+    assert filled["fr"].notna().all() and filled["fr"][0] != filled["fr"][1]
     french = set(two.values())
     words = [word for text in made for word in text.split()]
     assert np.mean([word in french for word in words]) > 0.8

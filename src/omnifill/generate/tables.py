@@ -176,14 +176,14 @@ def fill_columns(
             row: decode(np.array([code])) for row, code in zip(rows.tolist(), best, strict=True)
         }
     asks = _asks(asked, blanks, result, draw)
-    silent = {n: unread(run.vocabulary, run.recipe.form, n) for n in asked}
-    read = {n: {m for m in columns if not silent[n][index[m]]} for n in asked}
     first = 0
     for part, search in _parts(run, asks, sampling.beams):
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
         wanted = np.zeros_like(fields, dtype=bool)
         for i, (row, names) in enumerate(part):
-            known = [index[n] for n in laid if n in read[names[-1]] and not blanks[n][row]]
+            there = [n for n in laid if n in blanks and not blanks[n][row]]
+            silent = unread(run.vocabulary, run.recipe.form, names[-1], there)
+            known = [index[n] for n in there if not silent[index[n]]]
             order = [*known, *(index[n] for n in names)]
             fields[i, : len(order)] = order
             wanted[i, len(known) : len(order)] = True
