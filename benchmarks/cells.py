@@ -1,6 +1,6 @@
 """The nine cells, three backbones by three objectives: each trains, is evaluated, generates, fills.
 
-    python benchmarks/cells.py --data DIR [--budget 5m] [--only masked] [--quick]
+python benchmarks/cells.py --data DIR [--budget 5m] [--only masked] [--quick]
 """
 
 from __future__ import annotations

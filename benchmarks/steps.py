@@ -1,4 +1,4 @@
-"""Masked models: quality against the number of steps, from everything at once to one slot at a time.
+"""Masked models: quality against the number of steps, from all at once to one slot at a time.
 
     python benchmarks/steps.py --data DIR [--only adult] [--quick]
 

@@ -2,10 +2,10 @@
 
     python benchmarks/translation.py --data DIR [--budget 60m] [--zero-shot] [--quick]
 
-BLEU of the published protocol (lower-cased, tokenised) and sacreBLEU (13a, cased) and chrF beside it.
-With `--zero-shot`, a model learns (en, de) rows of one half of the training part and (de, fr) rows of
-the other, and translates en -> fr at once; beside it go the way over German with the same model, and
-a model that was trained on (en, fr) rows of as many sentences.
+BLEU of the published protocol (lower-cased, tokenised), and sacreBLEU (13a, cased) and chrF beside
+it. With `--zero-shot`, a model learns (en, de) rows of one half of the training part and (de, fr)
+rows of the other, and translates en -> fr at once; beside it go the way over German with the same
+model, and a model that was trained on (en, fr) rows of as many sentences.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def main() -> None:
         figures, name = direct(args, folder, budget), "translation"
     protocol = (
         f"`omnifill train --recipe recipes/… --budget {budget}`, then `omnifill fill --beams 5` of "
-        "test_2016_flickr; BLEU lower-cased and tokenised by Moses' rules, sacreBLEU 13a cased, chrF2"
+        "test_2016_flickr; BLEU lower-cased, tokenised by Moses' rules; sacreBLEU 13a cased; chrF2"
     )
     harness.keep(name, protocol, figures, quick=args.quick)
 

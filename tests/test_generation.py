@@ -17,7 +17,7 @@ from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate import autoregressive
-from omnifill.generate.filters import TEXT_MIN_P, Sampling
+from omnifill.generate.filters import TEXT_MIN_P
 from omnifill.generate.requests import Wish, build
 from omnifill.generate.tables import frame_columns
 

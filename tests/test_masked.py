@@ -17,8 +17,8 @@ from tests.conftest import mixed_table
 from tests.test_skeleton import StopAt, weights
 
 from omnifill import api
-from omnifill.evaluate.run import render
 from omnifill.errors import Interrupted, RecipeError, RequestError
+from omnifill.evaluate.run import render
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING, SIZES

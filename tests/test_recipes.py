@@ -1,5 +1,5 @@
-"""Every recipe trains for a few steps on small made data of the same columns, and does what its head
-says."""
+"""Every recipe trains for a few steps on small made data of the same columns, and does what its
+head says."""
 
 from __future__ import annotations
 

@@ -76,7 +76,7 @@ class DataSettings(Settings):
     join: str = "\n"
     """The separator that joins a list of strings into one text."""
     union: bool = False
-    """Several files are data sets of their own: a row is blank where its file has no such column."""
+    """Several files are data sets of their own: a column that a file lacks is blank in its rows."""
     documents: Literal["stream", "paragraphs", "lines"] = "stream"
     """A plain text file is one stream, or one document per blank-line paragraph or per line."""
     clean: CleanSettings = Field(default_factory=CleanSettings)
@@ -325,8 +325,10 @@ class Recipe(Settings):
     @model_validator(mode="after")
     def _has_the_side(self) -> Recipe:
         if self.model.encoder_layers and self.objective.name in ("causal", "masked"):
-            raise ValueError("model.encoder_layers is a setting of objective 'seq2seq', and this is "
-                             f"{self.objective.name!r}: leave it out")  # fmt: skip
+            raise ValueError(
+                "model.encoder_layers is a setting of objective 'seq2seq', and this is "
+                f"{self.objective.name!r}: leave it out"
+            )
         return self
 
     def with_values(self, **changes: Any) -> Recipe:

@@ -189,7 +189,7 @@ def test_rows_are_chosen_by_what_stands_in_them(tmp_path: Path) -> None:
     assert source.place("ask", 1).endswith(":5, column 'ask'")
     with pytest.raises(DataError, match="did you mean 'ask'"):
         open_source(path, DataSettings(where={"aks": "x"}))
-    with pytest.raises(DataError, match="nothing that data.where finds"):
+    with pytest.raises(DataError, match=r"nothing that data\.where finds"):
         list(open_source(path, DataSettings(where={"ask": "^never$"})).chunks())
     with pytest.raises(RecipeError, match="no regular expression"):
         from_dict({"data": {"where": {"ask": "("}}})

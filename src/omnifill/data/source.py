@@ -108,7 +108,9 @@ def open_source(
 
 def later(settings: DataSettings, encoding: str | None = None) -> DataSettings:
     """How tables are read that come after training: a column left out then may be there or not."""
-    changes: dict[str, Any] = {"drop": [], "where": {}, **({} if encoding is None else {"encoding": encoding})}
+    changes: dict[str, Any] = {"drop": [], "where": {}}
+    if encoding is not None:
+        changes["encoding"] = encoding
     return settings.model_copy(update=changes)
 
 

@@ -11,7 +11,6 @@ from torch import Tensor
 from omnifill.form.vocabulary import BOS, PAD
 
 
-
 @dataclass(frozen=True)
 class Batch:
     """Rows of one record (or one piece of a text) each, padded at the end. All (B, T) but coord.

@@ -100,7 +100,7 @@ def check_served(shard: Shard, vocabulary: Vocabulary, form: FormSettings) -> No
     task = form.tasks[int(lacking.argmax())]
     raise DataError(
         f"form.tasks: no training row has anything of what it gives ({', '.join(task.given)}) and "
-        f"of what it wants ({', '.join(task.want)}); leave the task out, or give rows that have both"
+        f"of what it wants ({', '.join(task.want)}); leave the task out, or give such rows"
     )
 
 

@@ -206,7 +206,8 @@ class Autoregressive:
             coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        cache = self.network.new_cache(num, capacity, self._sinks(orders if memory is None else given), memory)
+        sinks = self._sinks(orders if memory is None else given)
+        cache = self.network.new_cache(num, capacity, sinks, memory)
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)

@@ -208,7 +208,7 @@ Ask = tuple[int, list[str]]
 def _asks(
     asked: Sequence[str], blanks: Mapping[str, Bools], told: Collection[str], draw: bool
 ) -> list[Ask]:
-    """The blank cells that are not told yet: each by itself, or if drawn those of a row together."""
+    """The blank cells that are not told yet: each alone, or if drawn those of a row together."""
     out: list[Ask] = []
     for row in range(len(next(iter(blanks.values()), ()))):
         names = [n for n in asked if blanks[n][row] and n not in told]
@@ -240,9 +240,7 @@ def fill_source(
     tell_moved(run, columns)
     _tell_blanks(run, columns)
     filled = 0
-    for name, values in fill_columns(
-        run, columns, draw=draw, seed=seed, sampling=sampling
-    ).items():
+    for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
         spec = run.schema[name]
         as_text = source.kind in ("csv", "text", "aligned")
         for row, value in values.items():

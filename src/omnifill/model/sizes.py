@@ -34,7 +34,12 @@ SIZES = {
 
 
 def build_config(
-    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int, needs: frozenset[str] = frozenset()
+    settings: ModelSettings,
+    size: str,
+    alphabet: Alphabet,
+    *,
+    context: int,
+    needs: frozenset[str] = frozenset(),
 ) -> ModelConfig:
     """All numbers of a network: those of the recipe first, then those of `size`."""
     base = SIZES[size]

@@ -13,8 +13,8 @@ SHARE = 0.5
 
 
 def some_given(batch: Batch) -> Tensor:
-    """(B, T) bool: of half of the rows the first few fields, as they are laid out, whole. Those that
-    a task gives have no weight and are known anyway."""
+    """(B, T) bool: of half of the rows the first few fields, as they are laid out, whole. Those
+    that a task gives have no weight and are known anyway."""
     starts = torch.ones_like(batch.field, dtype=torch.bool)
     starts[:, 1:] = batch.field[:, 1:] != batch.field[:, :-1]
     place = starts.cumsum(dim=1) - 1

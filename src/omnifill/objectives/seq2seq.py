@@ -1,5 +1,5 @@
-"""Sequence to sequence: Decoder(Encoder(X)). What is given is read in both directions by an encoder;
-what is wanted is told slot by slot by a decoder that looks at the encoder's states (Sutskever et al.
+"""Sequence to sequence: Decoder(Encoder(X)). An encoder reads what is given in both directions; a
+decoder, which looks at the encoder's states, tells what is wanted slot by slot (Sutskever et al.
 2014, arXiv 1409.3215; Vaswani et al. 2017, arXiv 1706.03762).
 
 What is given is what has no weight: a task's given fields, or the head of a window. Where any
