@@ -14,6 +14,7 @@ import gzip
 import json
 import math
 import time
+from pathlib import Path
 
 import torch
 
@@ -25,13 +26,10 @@ def main() -> None:
     parser.add_argument("--long", help="a second run of ours with this budget")
     args = parser.parse_args()
     data = harness.need_data(args)
-    text = gzip.open(data / "tinyshakespeare/input.txt.gz", "rt", encoding="utf-8").read()
-    cut = int(0.9 * len(text))
-    train, valid = args.work / "train.txt", args.work / "valid.txt"
-    train.write_text(text[:cut], encoding="utf-8")
-    valid.write_text(text[cut:], encoding="utf-8")
+    train, valid = halves(data, args.work)
+    texts = [part.read_text(encoding="utf-8") for part in (train, valid)]
     steps = 50 if args.quick else 2000
-    peer_loss, peer_seconds = peer(text[:cut], text[cut:], steps, args.seed)
+    peer_loss, peer_seconds = peer(*texts, steps, args.seed)
     budget = max(20, math.ceil(peer_seconds))
     figures = {
         "peer_nats_per_character": peer_loss,
@@ -45,6 +43,16 @@ def main() -> None:
         f"of the peer's wall time ({budget} s), then `omnifill evaluate`"
     )
     harness.keep("language-model", protocol, figures, ["transformers"], args.quick)
+
+
+def halves(data: Path, work: Path) -> tuple[Path, Path]:
+    """tinyshakespeare as two files: its first 90 % and its last 10 %."""
+    text = gzip.open(data / "tinyshakespeare/input.txt.gz", "rt", encoding="utf-8").read()
+    cut = int(0.9 * len(text))
+    train, valid = work / "train.txt", work / "valid.txt"
+    train.write_text(text[:cut], encoding="utf-8")
+    valid.write_text(text[cut:], encoding="utf-8")
+    return train, valid
 
 
 def ours(args, train, valid, budget: str, suffix: str) -> dict[str, float]:

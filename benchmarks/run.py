@@ -9,7 +9,11 @@ from pathlib import Path
 import harness
 
 SCRIPTS = ["preparation", "filling", "tabular", "language_model", "text_given_label", "likelihood",
+<<<<<<< HEAD
            "languages", "aims", "steps", "cells"]  # fmt: skip
+=======
+           "languages", "optimisers", "aims"]  # fmt: skip
+>>>>>>> main
 
 
 def main() -> None:
