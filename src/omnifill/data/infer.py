@@ -26,6 +26,8 @@ MOST_DIGITS = 15
 """Significant digits that every double keeps."""
 BESIDE_TEXT = 3.0
 """Weight of a field that is no text, where others are (docs/log.md)."""
+SIGNS = 500
+"""Characters of a writing in signs: more than any alphabet or abugida has (docs/log.md)."""
 MIN_ROWS = 2
 """Rows below which nothing can be learned."""
 CATEGORY_SHARE, CATEGORY_FEW, CATEGORY_MOST, CATEGORY_LENGTH = 0.2, 50, 2000, 60
@@ -59,6 +61,10 @@ class ColumnProfile:
     """Whether any cell holds more than white space."""
     longest: int = 0
     characters: int = 0
+    beyond: int = 0
+    """Bytes of UTF-8 beyond one for each character."""
+    signs: set[str] = field(default_factory=set)
+    """Distinct characters of cells that are not ASCII alone."""
     odd: list[Problem] = field(default_factory=list)
     """Where the first cells that are no numbers stand."""
     examples: list[str] = field(default_factory=list)
@@ -81,6 +87,9 @@ class ColumnProfile:
         self.visible = self.visible or not text.isspace()
         self.longest = max(self.longest, len(text))
         self.characters += len(text) * count
+        if not text.isascii():
+            self.beyond += (len(text.encode("utf-8", "surrogatepass")) - len(text)) * count
+            self.signs.update(text)
         if len(self.examples) < 3 and text not in self.examples:
             self.examples.append(text)
         seen = text in self.distinct
@@ -124,6 +133,13 @@ class ColumnProfile:
         self.formats = [f for f in formats if parse_datetime(text, f) is not None]
         offset = OFFSET.search(text)
         self.zones.add(offset[0] if offset else None)
+
+    @property
+    def in_signs(self) -> bool:
+        """Whether it is written in signs (as Chinese is) more than in letters: characters of more
+        than two bytes on average, and more kinds of them than a small vocabulary of BPE holds,
+        which would spell most of them in pieces."""
+        return self.beyond > self.characters and len(self.signs) > SIGNS
 
     @property
     def values(self) -> int:
@@ -260,7 +276,10 @@ def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:
             found.problems.extend(column.odd)
     else:
         found.problems.extend(_suspicions(column, kind, found.rows))
-    codec = (asked.codec if asked else None) or DEFAULT_CODECS[kind]
+    codec = asked.codec if asked else None
+    if codec is None and kind == "text" and column.in_signs and not (asked and asked.options):
+        codec, why = "characters", f"{why}, of {len(column.signs)} kinds: spelt one by one"
+    codec = codec or DEFAULT_CODECS[kind]
     marks = tuple(column.marks) if kind in ("number", "datetime") else ()
     return FieldSpec(
         name=column.name, type=kind, codec=codec, why=why,
