@@ -9,11 +9,7 @@ from pathlib import Path
 import harness
 
 SCRIPTS = ["preparation", "filling", "tabular", "language_model", "text_given_label", "likelihood",
-<<<<<<< HEAD
-           "languages", "aims", "steps", "cells"]  # fmt: skip
-=======
-           "languages", "optimisers", "aims"]  # fmt: skip
->>>>>>> main
+           "languages", "optimisers", "aims", "steps", "cells"]  # fmt: skip
 
 
 def main() -> None:

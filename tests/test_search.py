@@ -146,7 +146,7 @@ def test_beams_are_refused_where_they_would_do_nothing(model: api.Model, tmp_pat
     table = mixed_table(3, seed=1)
     with pytest.raises(RequestError, match="beams"):
         model.fill(table, draw=True, beams=3)
-    with pytest.raises(RequestError, match="options are for draws"):
+    with pytest.raises(RequestError, match="top_k: is for draws"):
         model.fill(table, beams=3, top_k=4)
     with pytest.raises(RequestError, match="streaming"):
         list(model.stream(want="note", beams=3))

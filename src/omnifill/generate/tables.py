@@ -21,6 +21,7 @@ from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
 from omnifill.generate.autoregressive import Plan
 from omnifill.generate.beam import BeamSearch, as_steps
+from omnifill.generate.decoding import without_end
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded, encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, schema_nats
@@ -29,7 +30,6 @@ from omnifill.generate.requests import (
     build_sampler,
     check_sampler,
     tell_moved,
-    without_end,
 )
 from omnifill.types import ABSENT, Bools
 
