@@ -88,7 +88,7 @@ def zero_shot(args, folder: Path, budget: str) -> dict[str, Any]:
         paths[name].write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
     run = harness.fresh(args.work / "zero-shot")
     harness.omnifill("train", paths["en_de"], paths["de_fr"], "--recipe",
-                     RECIPES / "zero_shot_translation.yaml", "--budget", budget, "--out", run,
+                     harness.HERE / "zero_shot_translation.yaml", "--budget", budget, "--out", run,
                      "--seed", args.seed)  # fmt: skip
     at_once = translated(args, run, folder, "en", "fr")
     over = translated(args, run, folder, "en", "de")
