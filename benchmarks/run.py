@@ -9,7 +9,7 @@ from pathlib import Path
 import harness
 
 SCRIPTS = ["preparation", "filling", "tabular", "language_model", "text_given_label", "likelihood",
-           "languages", "optimisers", "aims"]  # fmt: skip
+           "languages", "optimisers", "aims", "steps", "cells"]  # fmt: skip
 
 
 def main() -> None:

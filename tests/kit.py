@@ -143,3 +143,6 @@ class SmoothedObjective:
 
     def nats(self, network: Network, batch: Batch) -> Tensor:
         return self.causal.nats(network, batch)
+
+    def read(self, network: Network, batch: Batch) -> Tensor:
+        return self.causal.read(network, batch)

@@ -126,7 +126,7 @@ def test_a_cell_of_50_megabytes_is_refused_with_its_line(refused: Run, name: str
     ("column", "says"),
     [
         ([[1, 2], [3]] * 9, "a list that holds a int"),
-        ([[["x"]]] * 18, "a list that holds a list"),
+        ([[[["x"]]]] * 18, "a list that holds a list"),
         ([b"\x00\x01"] * 18, "a bytes"),
     ],
 )

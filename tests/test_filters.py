@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from omnifill.chance import uniforms
 from omnifill.errors import RequestError
-from omnifill.generate.filters import Sampling, choose, filtered, penalised, uniforms
+from omnifill.generate.filters import Sampling, choose, filtered, penalised
 
 SCORES = torch.tensor([[2.0, 1.0, 0.5, -1.0, float("-inf")], [0.0, 3.0, 0.0, 0.0, 0.0]])
 
@@ -46,7 +47,7 @@ def test_draws_follow_the_filtered_distribution(sampling: Sampling) -> None:
     num = 200_000
     scores = filtered(SCORES[:1], sampling)
     expected = scores.double().softmax(dim=1)[0].numpy()
-    chance = uniforms(7, np.arange(num), np.zeros(num, np.int64))
+    chance = torch.from_numpy(uniforms(7, np.arange(num), np.zeros(num, np.int64)))
     column, _ = choose(scores.expand(num, -1), chance, greedy=False)
     counts = np.bincount(column.numpy(), minlength=5)
     assert counts[expected == 0].sum() == 0
@@ -57,13 +58,13 @@ def test_draws_follow_the_filtered_distribution(sampling: Sampling) -> None:
 
 def test_chance_is_uniform_and_has_no_neighbours() -> None:
     rows, slots = np.meshgrid(np.arange(400), np.arange(250))
-    chance = uniforms(3, rows.ravel(), slots.ravel()).numpy().reshape(rows.shape)
+    chance = uniforms(3, rows.ravel(), slots.ravel()).reshape(rows.shape)
     assert chance.min() >= 0 and chance.max() < 1
     counts = np.histogram(chance, bins=50, range=(0, 1))[0]
     assert ((counts - 2000) ** 2 / 2000).sum() < 120
     for a, b in ((chance[1:], chance[:-1]), (chance[:, 1:], chance[:, :-1])):
         assert abs(np.corrcoef(a.ravel(), b.ravel())[0, 1]) < 0.02
-    other = uniforms(4, rows.ravel(), slots.ravel()).numpy().reshape(rows.shape)
+    other = uniforms(4, rows.ravel(), slots.ravel()).reshape(rows.shape)
     assert abs(np.corrcoef(chance.ravel(), other.ravel())[0, 1]) < 0.02
 
 

@@ -17,8 +17,8 @@ from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate import autoregressive
-from omnifill.generate.filters import TEXT_MIN_P, Sampling
-from omnifill.generate.requests import build
+from omnifill.generate.filters import TEXT_MIN_P
+from omnifill.generate.requests import Wish, build
 from omnifill.generate.tables import frame_columns
 
 TEXT = "".join(
@@ -166,12 +166,8 @@ def test_long_texts_of_records_are_cut_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("bad", [{"num": 0}, {"max_tokens": 0}, {"seed": -1}])
 def test_numbers_out_of_range_are_refused(model: api.Model, bad: dict[str, int]) -> None:
-    values = {"num": 1, "max_tokens": 5, "seed": 0, **bad}
     with pytest.raises(RequestError, match="must be"):
-        build(
-            model.run, values["num"], {}, None, None, seed=values["seed"],
-            max_tokens=values["max_tokens"], no_missing=[], stop=[], sampling=Sampling(),
-        )  # fmt: skip
+        build(model.run, Wish(**bad))
 
 
 def test_named_tasks_train_only_on_what_is_wanted(table_csv: Path, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -111,3 +112,37 @@ def test_a_stream_that_is_stopped_says_so_by_its_status(tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     status, err = finish(process)
     assert status == 130 and "Traceback" not in err
+
+
+CELLS = {
+    "transformer x causal": [],
+    "rnn x masked": ["--set", "model.backbone=rnn", "--set", "objective.name=masked"],
+    "cnn x seq2seq": ["--set", "model.backbone=cnn", "--set", "objective.name=seq2seq"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
+@pytest.mark.parametrize("cell", CELLS)
+def test_killed_at_any_moment_a_cell_ends_with_the_same_weights(
+    table: Path, tmp_path: Path, cell: str
+) -> None:
+    whole, rng = tmp_path / "whole", random.Random(cell)
+    started = time.monotonic()
+    status, err = finish(start(table, whole, *CELLS[cell]))
+    assert status == 0, err
+    seconds, expected = time.monotonic() - started, (whole / "model.safetensors").read_bytes()
+    kills, number = 0, 0
+    while kills < 10:
+        run, number = tmp_path / f"run-{number}", number + 1
+        while not (run / "model.safetensors").exists():
+            more = ["--resume"] if (run / "run.json").exists() else []
+            process = start(table, run, *CELLS[cell], *more)
+            try:
+                process.wait(rng.uniform(0.2, 1.0) * seconds)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                kills += 1
+            finish(process)
+        finish(start(table, run, "--resume"))
+        assert (run / "model.safetensors").read_bytes() == expected

@@ -146,6 +146,8 @@ def test_beams_are_refused_where_they_would_do_nothing(model: api.Model, tmp_pat
     table = mixed_table(3, seed=1)
     with pytest.raises(RequestError, match="beams"):
         model.fill(table, draw=True, beams=3)
+    with pytest.raises(RequestError, match="top_k: is for draws"):
+        model.fill(table, beams=3, top_k=4)
     with pytest.raises(RequestError, match="streaming"):
         list(model.stream(want="note", beams=3))
 
@@ -156,3 +158,19 @@ def test_two_ways_on_from_one_beginning_do_not_share_what_they_have_said(model: 
     state.keep(np.array([0, 0, 1]))
     state.seen[0].append(6)
     assert state.seen == [[5, 6], [5], []]
+
+
+def test_blank_texts_are_filled_with_the_likeliest_and_all_else_as_before(
+    model: api.Model,
+) -> None:
+    table = mixed_table(12, seed=8)
+    table.loc[:6, "note"] = None
+    plain, searched = model.fill(table), model.fill(table, beams=4)
+    others = [name for name in table if name != "note"]
+    pd.testing.assert_frame_equal(plain[others], searched[others])
+    blank = table["note"].isna()
+    assert (searched.loc[~blank, "note"] == table.loc[~blank, "note"]).all()
+    pair = searched.loc[[0]].assign(**{n: table.loc[[0], n] for n in others})
+    known = {n: v for n, v in table.loc[0, others].items() if v == v and v is not None}
+    best = model.generate(1, given=known, want="note", beams=4, no_missing="note")["note"][0]
+    assert pair["note"][0] == best

@@ -23,7 +23,7 @@ from omnifill.form.encode import encode_records
 from omnifill.form.stream import eval_batches
 from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import LossSum, weighed
-from omnifill.recipe import MixSettings, Recipe
+from omnifill.recipe import FormSettings, MixSettings, Recipe
 from omnifill.train import checkpoint
 from omnifill.train.checkpoint import load_newest, save_checkpoint
 from omnifill.train.decide import noise, suited_to
@@ -257,10 +257,10 @@ def test_a_small_validation_part_is_read_in_many_orders_and_a_large_one_in_the_s
         columns = frame_columns(model.run, mixed_table(rows, seed=1))
         shard = encode_records(vocabulary, columns)[0]
         batches = list(eval_batches(
-            shard, vocabulary, context=512, batch_tokens=10**6, limit=60_000
+            shard, vocabulary, FormSettings(), context=512, batch_tokens=10**6, limit=60_000
         ))  # fmt: skip
         again = list(eval_batches(
-            shard, vocabulary, context=512, batch_tokens=10**6, limit=60_000
+            shard, vocabulary, FormSettings(), context=512, batch_tokens=10**6, limit=60_000
         ))  # fmt: skip
         assert all(torch.equal(a.ids, b.ids) for a, b in zip(batches, again, strict=True))
         return len(shard.ids), sum(len(b.ids) for b in batches), batches

@@ -34,6 +34,8 @@ from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, tables
 from omnifill.generate.aims import Goal
 from omnifill.generate.filters import Sampling
+from omnifill.generate.requests import Wish
+from omnifill.objectives.table import on_canvas
 from omnifill.prepare import encode_parts, fit_codecs, settle_windows, staged_columns
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
 from omnifill.session import Session
@@ -97,7 +99,7 @@ def train(
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
             codecs = fit_codecs(staged, schema)
-            vocabulary = Vocabulary(schema, codecs)
+            vocabulary = Vocabulary(schema, codecs, on_canvas(chosen.objective.name))
             check_tasks(vocabulary, chosen.form)
             chosen = settle_windows(staged, vocabulary, chosen)
             notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
@@ -129,26 +131,27 @@ class Model:
         want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
         max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
         stop: Sequence[str] = (), rerank: int = 1, aims: Sequence[Goal] | Goal = (),
-        candidates: int | None = None, **sampling: Any,
+        candidates: int | None = None, suffix: str | None = None, **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
         `given`: values that are known; `want`: fields to generate (default: all others);
-        `prompt`: the beginning of the (first wanted) text; `rerank`: candidates drawn for each
+        `prompt`: the beginning of the (first wanted) text; `suffix`: its end, for masked models;
+        `rerank`: candidates drawn for each
         record, of which the one most like the others is kept; `aims`: what records are to be
         like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record
         that gives 0 to 1 (see `generate.aims`), the best of `candidates` (6) draws is kept, with a
         warning where one falls short; `sampling`: temperature, top_k, top_p, min_p,
-        repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty. With beams the records
-        are the likeliest ones, the best first. Raises RequestError or ValueRefused.
+        repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty; of masked models
+        steps, order, remask. With beams the records are the likeliest ones, the best first. Raises
+        RequestError or ValueRefused.
         """
-        request = requests.build(
-            self.run, n, given, _listed(want) or None, prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=_listed(no_missing) if missing else self.fields,
-            stop=stop, sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims),
-            candidates=candidates,
+        wish = Wish(
+            n, given, _listed(want), prompt, suffix, seed=seed, max_tokens=max_tokens,
+            no_missing=_listed(no_missing) if missing else self.fields, stop=stop,
+            sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims), candidates=candidates,
         )  # fmt: skip
-        return requests.run(self.run, request)
+        return requests.run(self.run, requests.build(self.run, wish))
 
     def pareto(
         self, aims: Sequence[Goal], *, n: int = 8, given: Mapping[str, Any] | None = None,
@@ -159,11 +162,9 @@ class Model:
         for each aim. `plot`: where to draw all of them (.svg; the extra `report`)."""
         if plot is not None:
             check_drawing("--plot", Path(plot), ".svg")
-        request = requests.build(
-            self.run, n, given, _listed(want) or None, prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=(), stop=(), sampling=_sampling(sampling),
-            aims=_goals(aims),
-        )  # fmt: skip
+        wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens,
+                    sampling=_sampling(sampling), aims=_goals(aims))  # fmt: skip
+        request = requests.build(self.run, wish)
         if len(request.aims) < 2:
             raise RequestError("pareto weighs aims against each other; name two or more")
         table, scores = requests.front(self.run, request)
@@ -178,18 +179,19 @@ class Model:
         stop: Sequence[str] = (), **sampling: Any,
     ) -> Iterator[str]:  # fmt: skip
         """One text field, piece by piece, never splitting a character."""
-        request = requests.build(
-            self.run, 1, given, None if want is None else [want], prompt, seed=seed,
-            max_tokens=max_tokens, no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
+        wish = Wish(
+            1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
+            no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
-        return requests.stream(self.run, request)
+        return requests.stream(self.run, requests.build(self.run, wish))
 
     def fill(
         self, table: pd.DataFrame, *, draw: bool = False, seed: int = 0, **sampling: Any
     ) -> pd.DataFrame:
         """A copy with every blank cell filled and no other cell touched.
 
-        Answers with the mode, or the median of numbers and dates; `draw` samples instead.
+        Answers with the mode, or the median of numbers and dates; `draw` samples instead, and
+        `beams` searches for the likeliest texts.
         """
         return tables.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
 
@@ -263,16 +265,18 @@ class Model:
 
 def fill_file(
     model: Model, file: str | Path, out: Path, *, draw: bool = False, seed: int = 0,
-    encoding: str | None = None,
+    encoding: str | None = None, **sampling: Any,
 ) -> int:  # fmt: skip
     """Fill the blank cells of a table file, touch no other, and return how many there were."""
     check_target(out)
+    chosen = _sampling(sampling)
+    tables.check_fill(model.run, draw, chosen)
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise RequestError(f"{out}: is the table that is filled; name another file with --out")
     source = open_source(file, later(model.run.recipe.data, encoding))
     if format_of(out) == "txt" and len(source.names) > 1:
         raise RequestError(f"{out}: a text file holds no table; name it .csv, .jsonl or .parquet")
-    filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed)
+    filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed, sampling=chosen)
     write_cells(raw, out, source.delimiter)
     return filled
 

@@ -27,7 +27,7 @@ from omnifill.files import reason, write_atomic
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import BACKBONES, Network
-from omnifill.objectives.table import OBJECTIVES, load_objective
+from omnifill.objectives.table import OBJECTIVES, build_objective, on_canvas
 from omnifill.recipe import Recipe, load_recipe
 from omnifill.schema import Schema
 from omnifill.types import Codec
@@ -236,10 +236,11 @@ def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
         + [(config.backbone, BACKBONES), (recipe.objective.name, OBJECTIVES)],
         allow_code,
     )
-    vocabulary = Vocabulary(schema, folder.load_codecs(schema))
+    canvas = on_canvas(recipe.objective.name)
+    vocabulary = Vocabulary(schema, folder.load_codecs(schema), canvas)
     if vocabulary.size != config.vocabulary:
         raise RunError(f"{path}: codecs and config.json do not belong together")
-    objective = load_objective(recipe.objective.name)(vocabulary)
+    objective = build_objective(recipe.objective, vocabulary)
     return LoadedRun(folder, recipe, schema, vocabulary, folder.load_network(config), objective)
 
 

@@ -38,18 +38,22 @@ from omnifill.options import (
     NgramOpt,
     NoMissingOpt,
     NumOpt,
+    OrderOpt,
     OutOpt,
     ParetoOpt,
     PlotOpt,
     PromptOpt,
     RecipeOpt,
+    RemaskOpt,
     RepetitionOpt,
     RerankOpt,
     RunArg,
     SeedOpt,
     SetOpt,
+    StepsOpt,
     StopOpt,
     StreamOpt,
+    SuffixOpt,
     TemperatureOpt,
     TopKOpt,
     TopPOpt,
@@ -167,11 +171,12 @@ def _names(option: str, text: str | None) -> list[str]:
              "omnifill generate run --prompt 'Once upon' --stream")  # fmt: skip
 def generate(
     run: RunArg, n: NumOpt = 1, given: GivenOpt = None, want: WantOpt = None,
-    prompt: PromptOpt = None, max_tokens: MaxTokensOpt = 512, stream: StreamOpt = False,
-    format_: FormatOpt = "table", out: OutOpt = None,
+    prompt: PromptOpt = None, suffix: SuffixOpt = None, max_tokens: MaxTokensOpt = 512,
+    stream: StreamOpt = False, format_: FormatOpt = "table", out: OutOpt = None,
     temperature: TemperatureOpt = 1.0, top_k: TopKOpt = None, top_p: TopPOpt = None,
     min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = 1.0, no_repeat_ngram: NgramOpt = 0,
     guidance: GuidanceOpt = 1.0, beams: BeamsOpt = 1, length_penalty: LengthOpt = 0.6,
+    steps: StepsOpt = None, order: OrderOpt = "random", remask: RemaskOpt = 0.0,
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
     pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,
     no_missing: NoMissingOpt = None, baseline: BaselineOpt = None,
@@ -189,11 +194,12 @@ def generate(
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
-        "guidance": guidance, "beams": beams, "length_penalty": length_penalty,
+        "guidance": guidance, "beams": beams, "length_penalty": length_penalty, "steps": steps,
+        "order": order, "remask": remask,
     }  # fmt: skip
     if baseline is not None:
-        more = [wanted, prompt, stream, stop, no_missing, max_tokens != 512, rerank != 1, aim,
-                candidates, pareto, plot]  # fmt: skip
+        more = [wanted, prompt, suffix, stream, stop, no_missing, max_tokens != 512, rerank != 1,
+                aim, candidates, pareto, plot]  # fmt: skip
         if any(more) or Sampling(**sampling) != Sampling():
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
@@ -201,7 +207,7 @@ def generate(
         _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
         return
     if pareto or plot is not None:
-        if not pareto or stream or stop or no_missing or candidates or rerank != 1:
+        if not pareto or suffix or stream or stop or no_missing or candidates or rerank != 1:
             raise RequestError(
                 "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
                 "and sampling options; --plot belongs to it"
@@ -211,11 +217,11 @@ def generate(
         _print_table(model, table, format_, out)
         return
     if stream:
-        more = [n != 1, aim, candidates, rerank != 1, out, len(wanted or []) > 1]
+        more = [n != 1, aim, candidates, rerank != 1, out, suffix, len(wanted or []) > 1]
         if any(more) or format_ != "table":
             raise RequestError(
-                "--stream shows one text as it is: leave out -n, --rerank, --aim, --format, --out "
-                "and further fields"
+                "--stream shows one text as it is: leave out -n, --rerank, --aim, --format, --out, "
+                "--suffix and further fields"
             )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
@@ -227,7 +233,8 @@ def generate(
         typer.echo()
         return
     table = model.generate(
-        n, given=values, want=wanted, prompt=prompt, seed=seed, max_tokens=max_tokens,
+        n, given=values, want=wanted, prompt=prompt, suffix=suffix, seed=seed,
+        max_tokens=max_tokens,
         no_missing=no_missing or (), stop=stop or (), rerank=rerank, aims=aim or (),
         candidates=candidates, **sampling,
     )  # fmt: skip
@@ -299,6 +306,8 @@ def fill(
         "--out", help="The file to write (.csv .tsv .jsonl .parquet).")],
     draw: Annotated[bool, typer.Option(
         "--draw", help="Sample, instead of the mode or median.")] = False,
+    beams: Annotated[int, typer.Option(
+        help="Above 1: search for the likeliest texts, instead of token by token.")] = 1,
     encoding: EncodingOpt = None,
     seed: SeedOpt = 0,
     allow_code: CodeOpt = None,
@@ -308,7 +317,7 @@ def fill(
     from omnifill.data.inspect import count
 
     filled = api.fill_file(api.load(run, allow_code or ()), file, out, draw=draw, seed=seed,
-                           encoding=encoding)  # fmt: skip
+                           encoding=encoding, beams=beams)  # fmt: skip
     typer.echo(f"{out}: {count(filled, 'blank cell')} filled")
 
 

@@ -37,6 +37,9 @@ GivenOpt = Annotated[list[str] | None, typer.Option(
 )]  # fmt: skip
 WantOpt = Annotated[str | None, typer.Option(help="Fields to generate; default: all others.")]
 PromptOpt = Annotated[str | None, typer.Option(help="The beginning of the text.")]
+SuffixOpt = Annotated[str | None, typer.Option(
+    help="The end of the text, which a masked model writes towards."
+)]  # fmt: skip
 MaxTokensOpt = Annotated[int, typer.Option(help="Most tokens of one text.", min=1)]
 StreamOpt = Annotated[bool, typer.Option(
     "--stream", help="Show one text while it is made, without the prompt."
@@ -58,6 +61,16 @@ BeamsOpt = Annotated[int, typer.Option(
 )]  # fmt: skip
 LengthOpt = Annotated[float, typer.Option(
     help="With --beams: how far length is made up for; 0: short texts win."
+)]  # fmt: skip
+StepsOpt = Annotated[int | None, typer.Option(
+    help="Passes of a masked model over a record: 1 for everything at once; default: one for each "
+    "token."
+)]  # fmt: skip
+OrderOpt = Annotated[str, typer.Option(
+    help="What a masked model chooses next: random, or what it is surest of (confidence)."
+)]  # fmt: skip
+RemaskOpt = Annotated[float, typer.Option(
+    help="Share of its choices that a masked model takes back in each step."
 )]  # fmt: skip
 RerankOpt = Annotated[int, typer.Option(
     help="Draw so many candidates for each record and keep the one most like the others."

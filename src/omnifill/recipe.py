@@ -15,7 +15,8 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
-from omnifill.errors import RecipeError, unknown_name
+from omnifill.errors import RecipeError
+from omnifill.unfit import explain
 
 
 class Settings(BaseModel):
@@ -69,14 +70,30 @@ class DataSettings(Settings):
     """Names for the columns, by position, instead of the header's."""
     drop: list[str] = Field(default_factory=list)
     """Columns to leave out."""
+    where: dict[str, str] = Field(default_factory=dict)
+    """Column: regular expression; only rows in which all of them are found are read."""
     explode: str | None = None
     """A column of lists: one row for each element."""
     join: str = "\n"
     """The separator that joins a list of strings into one text."""
+    union: bool = False
+    """Several files are data sets of their own: a column that a file lacks is blank in its rows."""
     documents: Literal["stream", "paragraphs", "lines"] = "stream"
     """A plain text file is one stream, or one document per blank-line paragraph or per line."""
     clean: CleanSettings = Field(default_factory=CleanSettings)
     split: SplitSettings = Field(default_factory=SplitSettings)
+
+    @field_validator("where")
+    @classmethod
+    def _are_patterns(cls, value: dict[str, str]) -> dict[str, str]:
+        for column, pattern in value.items():
+            try:
+                re.compile(pattern)
+            except re.error as error:
+                raise ValueError(
+                    f"{pattern!r} of {column!r} is no regular expression ({error})"
+                ) from None
+        return value
 
 
 class FieldSettings(Settings):
@@ -173,7 +190,9 @@ class ModelSettings(Settings):
     dim: int | None = Field(None, gt=0)
     """Width."""
     layers: int | None = Field(None, gt=0)
-    """Blocks."""
+    """Blocks; of seq2seq, those of the decoder."""
+    encoder_layers: int | None = Field(None, gt=0)
+    """Blocks of the encoder of seq2seq; default: as many as the decoder has."""
     heads: int | None = Field(None, gt=0)
     """Attention heads; their widths need not add up to `dim`."""
     kv_heads: int | None = Field(None, gt=0)
@@ -207,7 +226,19 @@ class ObjectiveSettings(Settings):
     """What is learned."""
 
     name: str = "causal"
-    """An objective's name, or 'module:Class'."""
+    """causal: each slot from those before it. masked: any slots from any others, so that a record
+    comes about in as many steps as asked for. seq2seq: an encoder reads what is given in both
+    directions, a decoder tells what is wanted. Or 'module:Class'."""
+    schedule: Literal["linear", "cosine"] | None = None
+    """Of masked: how many slots are hidden as time goes on, in training and generation; default:
+    linear."""
+
+    @model_validator(mode="after")
+    def _has_an_effect(self) -> ObjectiveSettings:
+        if self.schedule is not None and self.name in ("causal", "seq2seq"):
+            raise ValueError("schedule is a setting of objective 'masked', and this is "
+                             f"{self.name!r}: leave it out")  # fmt: skip
+        return self
 
 
 class TrainSettings(Settings):
@@ -292,6 +323,15 @@ class Recipe(Settings):
     objective: ObjectiveSettings = Field(default_factory=ObjectiveSettings)
     train: TrainSettings = Field(default_factory=TrainSettings)
 
+    @model_validator(mode="after")
+    def _has_the_side(self) -> Recipe:
+        if self.model.encoder_layers and self.objective.name in ("causal", "masked"):
+            raise ValueError(
+                "model.encoder_layers is a setting of objective 'seq2seq', and this is "
+                f"{self.objective.name!r}: leave it out"
+            )
+        return self
+
     def with_values(self, **changes: Any) -> Recipe:
         """A copy with dotted paths set: `with_values(**{"train.steps": 100})`."""
         tree = to_dict(self)
@@ -331,7 +371,7 @@ def from_dict(tree: Mapping[str, Any]) -> Recipe:
     try:
         return Recipe.model_validate(tree)
     except ValidationError as error:
-        raise RecipeError(_explain(error)) from None
+        raise RecipeError(explain(error, Recipe)) from None
 
 
 def to_dict(recipe: Recipe) -> dict[str, Any]:
@@ -390,47 +430,3 @@ def _split_path(path: str) -> list[str]:
             return ["schema", "fields", name, "options", option]
         return ["schema", "fields", name, key]
     return path.split(".")
-
-
-PLAIN = {
-    "list_type": "must be a list, such as [a, b]",
-    "model_type": "must be a group of settings, key: value",
-    "dict_type": "must be a group of settings, key: value",
-    "bool_type": "must be true or false",
-    "string_type": "must be a text; put it in quotes",
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-}
-"""pydantic's words for what a person of no Python expects to read differently."""
-
-
-def _explain(error: ValidationError) -> str:
-    lines = []
-    for item in error.errors():
-        where = ".".join(str(p) for p in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _keys_at(item["loc"][:-1])
-            lines.append(f"{where}: {unknown_name('setting', str(item['loc'][-1]), known)}")
-        else:
-            what = PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
-            # A whole group of settings says less than its name.
-            value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
-            lines.append(f"{where or 'recipe'}{value}: {what}")
-    return "recipe: " + "; ".join(lines)
-
-
-def _keys_at(path: tuple[int | str, ...]) -> list[str]:
-    """Known keys of the group of settings at a path of the tree."""
-    node: Any = Recipe
-    for part in path:
-        if not (isinstance(node, type) and issubclass(node, BaseModel)):
-            break
-        names = {(f.alias or n): f.annotation for n, f in node.model_fields.items()}
-        node = names.get(str(part), node)
-        args = getattr(node, "__args__", ())
-        inner = [a for a in args if isinstance(a, type) and issubclass(a, BaseModel)]
-        if inner:  # list[Task] or dict[str, FieldSettings]: the element's keys
-            node = inner[-1]
-    if isinstance(node, type) and issubclass(node, BaseModel):
-        return [f.alias or n for n, f in node.model_fields.items()]
-    return []

@@ -27,14 +27,14 @@ from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.data.shards import Shard, open_shard
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.files import reason
+from omnifill.form.layout import check_served
 from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import head_size
 from omnifill.generate import requests
-from omnifill.generate.filters import Sampling
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
-from omnifill.objectives.table import load_objective
+from omnifill.objectives.table import build_objective, on_canvas
 from omnifill.recipe import Recipe, dump_recipe, flat, load_recipe, parse_duration, to_dict
 from omnifill.schema import Schema
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
@@ -192,7 +192,8 @@ class Session:
         shard = open_shard(self.folder.encoded / "train")
         if shard.sizes.sum() == 0:
             raise DataError("the training part is empty: nothing to learn from")
-        objective = load_objective(recipe.objective.name)(vocabulary)
+        check_served(shard, vocabulary, recipe.form)
+        objective = build_objective(recipe.objective, vocabulary)
         check_matrix(recipe, objective)
         numbers = DataNumbers(
             ids=int(shard.sizes.sum()),
@@ -214,8 +215,9 @@ class Session:
 
         left, deadline = self._time_left(recipe)
         decision = decide(
-            recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure
-        )
+            recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure,
+            needs=objective.needs,
+        )  # fmt: skip
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
         self.folder.write("config.json", decision.config.model_dump_json(indent=1))
@@ -250,8 +252,9 @@ class Session:
             return
         recipe = load_recipe(self.folder.path / "recipe.yaml")
         schema, config = self.folder.load_schema(), self.folder.load_config()
-        vocabulary = Vocabulary(schema, self.folder.load_codecs(schema))
-        objective = load_objective(recipe.objective.name)(vocabulary)
+        canvas = on_canvas(recipe.objective.name)
+        vocabulary = Vocabulary(schema, self.folder.load_codecs(schema), canvas)
+        objective = build_objective(recipe.objective, vocabulary)
         shard = open_shard(self.folder.encoded / "train")
         assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
@@ -290,7 +293,8 @@ class Session:
         def evaluate(model: nn.Module) -> float:
             tokens = recipe.train.batch_tokens or 2048
             return validation_loss(model, objective, eval_batches(
-                valid, vocabulary, context=config.context, batch_tokens=tokens, limit=EVAL_IDS
+                valid, vocabulary, recipe.form, context=config.context, batch_tokens=tokens,
+                limit=EVAL_IDS,
             ))  # fmt: skip
 
         try:
@@ -328,10 +332,7 @@ class Session:
             return
         self.sampled = time.monotonic()
         run.network.eval()
-        request = requests.build(
-            run, 1, {}, None, None, seed=report.step, max_tokens=40, no_missing=[], stop=[],
-            sampling=Sampling(),
-        )  # fmt: skip
+        request = requests.build(run, requests.Wish(seed=report.step, max_tokens=40))
         record = requests.run(run, request).iloc[0].to_dict()
         text = " · ".join(f"{k}: {v}" for k, v in record.items())
         self.live.say(f"sample at step {report.step}: {shorten(text, 160, placeholder=' …')}")

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from omnifill.data.source import Source, open_source
-from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.errors import DataError, RecipeError
+from omnifill.recipe import DataSettings, from_dict
 
 
 def cells(source: Source) -> dict[str, list[Any]]:
@@ -145,3 +145,57 @@ def test_columns_can_be_named_and_left_out(tmp_path: Path) -> None:
 def test_a_nested_column_that_is_dropped_is_no_fault(tmp_path: Path) -> None:
     path = jsonl(tmp_path / "t.jsonl", {"a": [1, 2], "b": 1}, {"a": [3], "b": 2})
     assert cells(open_source(path, DataSettings(drop=["a"]))) == {"b": [1, 2]}
+
+
+def test_data_sets_of_their_own_are_joined_with_blanks_where_one_has_no_such_column(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "a.csv").write_text("en,de\none,eins\n", encoding="utf-8")
+    (tmp_path / "b.tsv").write_text("fr\tde\ndeux\tzwei\n", encoding="utf-8")
+    rows = jsonl(tmp_path / "c.jsonl", {"fr": "trois", "tags": ["x", "y"]})
+    paths = [tmp_path / "a.csv", tmp_path / "b.tsv", rows]
+    with pytest.raises(DataError, match=r"different kinds.*data\.union=true"):
+        open_source(paths, DataSettings())
+    with pytest.raises(DataError, match=r"columns differ.*data\.union=true"):
+        open_source(paths[:2], DataSettings())
+    source = open_source(paths, DataSettings(union=True))
+    assert cells(source) == {
+        "en": ["one", None, None], "de": ["eins", "zwei", None], "fr": [None, "deux", "trois"],
+        "tags": [None, None, "x\ny"],
+    }  # fmt: skip
+    assert source.place("fr", 1) == f"{paths[1]}:2, column 'fr'"
+    dropped = open_source(paths, DataSettings(union=True, drop=["tags", "en"]))
+    assert cells(dropped) == {"de": ["eins", "zwei", None], "fr": [None, "deux", "trois"]}
+
+
+def test_a_text_kept_as_one_stream_is_no_data_set_beside_others(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("en,de\none,eins\n", encoding="utf-8")
+    (tmp_path / "b.txt").write_text("once\n\nupon\n", encoding="utf-8")
+    paths = [tmp_path / "a.csv", tmp_path / "b.txt"]
+    with pytest.raises(DataError, match=r"b\.txt.*documents=paragraphs"):
+        open_source(paths, DataSettings(union=True))
+    source = open_source(paths, DataSettings(union=True, documents="paragraphs"))
+    assert cells(source)["text"] == [None, "once", "upon"]
+
+
+def test_rows_are_chosen_by_what_stands_in_them(tmp_path: Path) -> None:
+    path = tmp_path / "tasks.csv"
+    path.write_text("ask,answer\nWrite an E-mail,x\nSing,e-mail\n,e-mail\nemail me,y\n",
+                    encoding="utf-8")  # fmt: skip
+    where = {"ask": "(?i)e-?mail"}
+    found = cells(open_source(path, DataSettings(where=where, drop=["ask"])))
+    assert found == {"answer": ["x", "y"]}
+    source = open_source(path, DataSettings(where=where))
+    assert source.place("ask", 1).endswith(":5, column 'ask'")
+    with pytest.raises(DataError, match="did you mean 'ask'"):
+        open_source(path, DataSettings(where={"aks": "x"}))
+    with pytest.raises(DataError, match=r"nothing that data\.where finds"):
+        list(open_source(path, DataSettings(where={"ask": "^never$"})).chunks())
+    with pytest.raises(RecipeError, match="no regular expression"):
+        from_dict({"data": {"where": {"ask": "("}}})
+
+
+def test_a_list_of_triples_is_one_text(tmp_path: Path) -> None:
+    rows = jsonl(tmp_path / "a.jsonl", {"facts": [["a", "is", "b"], ["b", "has", "c"]]},
+                 {"facts": []})  # fmt: skip
+    assert cells(open_source(rows, DataSettings()))["facts"] == ["a | is | b\nb | has | c", None]

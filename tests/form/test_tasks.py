@@ -12,6 +12,12 @@ import pytest
 from tests.conftest import mixed_table
 
 from omnifill import api
+from omnifill.data.shards import open_shard
+from omnifill.errors import DataError
+from omnifill.form.layout import draw_orders
+from omnifill.form.stream import eval_batches
+from omnifill.form.tasks import unread
+from omnifill.recipe import FormSettings, Task
 
 
 @pytest.fixture(scope="module")
@@ -82,3 +88,75 @@ def test_only_the_task_is_measured(task: api.Model, ways: api.Model) -> None:
     assert {group["field"] for group in found["groups"]} <= {"kind"}
     assert "copied" in found["rows"]
     assert set(ways.evaluate()["fields"]) == {"kind", "note"}
+
+
+def test_a_record_serves_only_tasks_of_which_it_has_both_sides(ways: api.Model) -> None:
+    vocabulary = ways.run.vocabulary
+    kind, note = (vocabulary[name].index for name in ("kind", "note"))
+    missing = np.zeros((600, len(vocabulary.fields)), bool)
+    missing[:200, kind] = True  # no task has both sides of these
+    form = FormSettings(drop_given=0.0, tasks=[
+        Task(given=["kind"], want=["note"], weight=3), Task(given=["note"], want=["kind"]),
+        Task(want=["day"]),
+    ])  # fmt: skip
+    orders = draw_orders(missing, vocabulary, form, np.random.default_rng(0))
+    day = vocabulary["day"].index
+    assert (orders.fields[:200, 0] == day).all() and orders.wanted[:200, 0].all()
+    first = orders.fields[200:, 0]
+    shares = [float((first == index).mean()) for index in (kind, note, day)]
+    np.testing.assert_allclose(shares, [0.6, 0.2, 0.2], atol=0.06)
+    none = draw_orders(missing, vocabulary, form.model_copy(update={"tasks": form.tasks[:2]}),
+                       np.random.default_rng(0))  # fmt: skip
+    assert (none.fields[:200] == -1).all() and not none.wanted[:200].any()
+
+
+def test_validation_asks_what_the_tasks_want_and_nothing_else(ways: api.Model) -> None:
+    shard = open_shard(ways.run.folder.encoded / "valid")
+    vocabulary, form = ways.run.vocabulary, ways.run.recipe.form
+    options = {"context": 512, "batch_tokens": 4096, "limit": 60_000}
+    batches = list(eval_batches(shard, vocabulary, form, **options))
+    asked = {int(f) for b in batches for f in b.field[b.weight > 0].unique()}
+    assert asked <= {vocabulary["kind"].index, vocabulary["note"].index}
+    given = sum(int(((b.weight == 0) & (b.target > 0)).sum()) for b in batches)
+    assert given > 0
+
+
+def test_a_task_that_no_row_serves_is_refused(tmp_path: Path) -> None:
+    table = mixed_table(60)[["kind", "note", "count"]]
+    half = np.arange(60) % 2 == 0
+    table.loc[half, "kind"] = None
+    table.loc[~half, "note"] = None
+    with pytest.raises(DataError, match=r"what it gives \(kind\).*what it wants \(note\)"):
+        api.train(table, tmp_path / "run", steps=2, given="kind", want="note")
+
+
+@pytest.mark.parametrize("objective", ["causal", "seq2seq"])
+def test_a_pair_that_was_never_seen_together_can_be_asked_for(
+    tmp_path: Path, objective: str
+) -> None:
+    one = dict(zip("one two three four five six".split(), "eins zwei drei vier fünf sechs".split(),
+                   strict=True))  # fmt: skip
+    two = dict(zip(one.values(), "un deux trois quatre cinq six".split(), strict=True))
+    rng = np.random.default_rng(0)
+    texts = [[str(w) for w in rng.choice(list(one), rng.integers(2, 6))] for _ in range(1200)]
+    rows = []
+    for number, words in enumerate(texts):
+        german = [one[w] for w in words]
+        record = {"en": " ".join(words), "de": " ".join(german)}
+        if number % 2:
+            record = {"de": " ".join(german), "fr": " ".join(two[w] for w in german)}
+        rows.append(record)
+    fields = {name: {"type": "text"} for name in ("en", "de", "fr")}
+    tasks = [{"given": [a], "want": [b]} for a, b in (("en", "de"), ("de", "fr"), ("de", "en"))]
+    model = api.train(pd.DataFrame(rows), tmp_path / "run", steps=250, recipe={
+        "model": {"size": "nano"}, "objective": {"name": objective},
+        "schema": {"fields": fields}, "form": {"tasks": tasks}, "train": {"batch_tokens": 768},
+    })  # fmt: skip
+    made = model.generate(4, given={"en": "two five one"}, want="fr", no_missing="fr")["fr"]
+    assert unread(model.run.vocabulary, model.run.recipe.form, "de", ["fr"]).tolist() == [False] * 3
+    fitting = unread(model.run.vocabulary, model.run.recipe.form, "de", ["en"])
+    assert fitting.tolist() == [False, False, True]
+    blank = pd.DataFrame({"en": ["two five one", "six"], "fr": None})
+    filled = model.fill(blank, beams=2)
+    assert filled["fr"].notna().all() and filled["fr"][0] != filled["fr"][1]
+    assert len(made) == 4 and all(made)

@@ -4,6 +4,7 @@ streamed equals whole, resumed equals uninterrupted."""
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -34,16 +35,17 @@ every = pytest.mark.parametrize("kind", KINDS)
 TEXT = "the quick brown fox jumps over the lazy dog, and again: " * 60
 
 
-def network(kind: str) -> Network:
+def network(kind: str, **more: Any) -> Network:
     torch.manual_seed(0)
     config = ModelConfig(
         vocabulary=40, fields=3, dim=32, layers=3, heads=4, kv_heads=2, head_dim=8, ffn=48,
-        context=16, standing=((7, 9), (30, 5)), **KINDS[kind],
+        context=16, standing=((7, 9), (30, 5)), **KINDS[kind], **more,
     )  # fmt: skip
     net = Network(config)
     with torch.no_grad():  # away from the zero initialisation, which would hide mistakes
         for parameter in net.parameters():
             parameter.add_(torch.randn_like(parameter) * 0.1)
+        net.standing.weight[0] = 0.0  # of values that do not stay in view, as it always is
     return net.eval()
 
 
@@ -105,6 +107,24 @@ def test_what_comes_later_changes_nothing_before(kind: str) -> None:
     changed = ids.clone()
     changed[:, 6:] = 7
     close(net(ids, field, None, Mask())[:, :6], net(changed, field, None, Mask())[:, :6])
+
+
+@every
+@torch.no_grad()
+def test_with_a_full_mask_all_slots_that_count_are_seen_and_padding_is_not(kind: str) -> None:
+    net = network(kind, full=True)
+    ids, field = random_ids(3, 10)
+    lengths = torch.tensor([4, 10, 7])
+    ids[torch.arange(10) >= lengths[:, None]] = 0
+    whole = net(ids, field, None, Mask("full", lengths))
+    for row, num in enumerate(lengths.tolist()):
+        inside = ids[row : row + 1, :num], field[row : row + 1, :num]
+        alone = net(*inside, None, Mask("full"))
+        changed = inside[0].clone()
+        changed[:, -1] = (changed[:, -1] + 1) % 7
+        other = net(changed, inside[1], None, Mask("full"))
+        assert not torch.allclose(alone[:, 0], other[:, 0])
+        close(whole[row : row + 1, :num], alone)
 
 
 @given(rows=st.integers(1, 3), num=st.integers(1, 40), first=st.booleans(), seed=st.integers(0, 99))

@@ -10,6 +10,8 @@ from omnifill.data.cells import Chunk
 from omnifill.errors import DataError, unknown_name
 from omnifill.recipe import DataSettings
 
+INNER = " | "
+"""Joins the strings of a list within a list."""
 PLAIN = (str, int, float, bool, datetime.date, datetime.datetime)
 
 
@@ -48,9 +50,10 @@ def _flat(
             for item in _flat(f"{name}.{key}", value, settings, chunk, row)
         ]  # fmt: skip
     if isinstance(cell, (list, tuple)):
-        if all(isinstance(item, str) for item in cell):
-            return [(name, settings.join.join(cell) if cell else None)]
-        kind = next(type(item).__name__ for item in cell if not isinstance(item, str))
+        items = [_inner(item) for item in cell]
+        if all(isinstance(item, str) for item in items):
+            return [(name, settings.join.join(items) if items else None)]
+        kind = next(type(item).__name__ for item in items if not isinstance(item, str))
         raise DataError(
             f"{chunk.where(row, name)}: a list that holds a {kind}; lists of strings are "
             f"joined, others need a decision: --set data.explode={name} makes a row of each "
@@ -66,6 +69,13 @@ def _flat(
             f"the column out: --set 'data.drop=[{name}]'"
         )
     return [(name, cell)]
+
+
+def _inner(item: Any) -> Any:
+    """An element of a list; a list of strings within it becomes one, as in a list of triples."""
+    if isinstance(item, (list, tuple)) and all(isinstance(part, str) for part in item):
+        return INNER.join(item)
+    return item
 
 
 def _scalar(cell: Any) -> Any:

@@ -6,8 +6,9 @@ A source can be read again and again, in bounded memory. A cell is None where it
 from __future__ import annotations
 
 import glob
+import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -74,7 +75,8 @@ class Source:
         except (EOFError, zlib.error) as error:
             raise DataError(f"{self.label}: cannot be read to its end ({error})") from None
         if empty:
-            raise DataError(f"{self.label}: there are no rows (nothing after the header?)")
+            raise DataError(f"{self.label}: there are no rows (nothing after the header, or "
+                            f"nothing that data.where finds?)")  # fmt: skip
 
     def place(self, name: str, row: int) -> str:
         """How a message calls a cell, by file and line; reads up to it. Rows count from 0."""
@@ -94,7 +96,10 @@ def open_source(
     if isinstance(data, (str, Path)) and str(data) in BUILTIN:
         return _shaped(_frame_source(unicode_records(), str(data)), settings)
     try:
-        return _shaped(_file_source(_expand(data), settings), settings)
+        paths = _expand(data)
+        if settings.union and len(paths) > 1:
+            return _shaped(_union(paths, settings), settings)
+        return _shaped(_file_source(paths, settings), settings)
     except OSError as error:
         raise DataError(f"{error.filename or data}: cannot be read ({reason(error)})") from None
     except (EOFError, zlib.error) as error:
@@ -103,8 +108,30 @@ def open_source(
 
 def later(settings: DataSettings, encoding: str | None = None) -> DataSettings:
     """How tables are read that come after training: a column left out then may be there or not."""
-    changes = {"drop": [], **({} if encoding is None else {"encoding": encoding})}
+    changes: dict[str, Any] = {"drop": [], "where": {}}
+    if encoding is not None:
+        changes["encoding"] = encoding
     return settings.model_copy(update=changes)
+
+
+def _union(paths: list[Path], settings: DataSettings) -> Source:
+    """Files of any kinds one after another; columns that one lacks are blank in its rows."""
+    alone = settings.model_copy(update={"drop": [], "where": {}})
+    parts = [_shaped(_file_source([path], alone), alone) for path in paths]
+    stream = next((part for part in parts if part.stream), None)
+    if stream is not None:
+        raise DataError(f"{stream.label}: is one text, read as a stream, and no set of records; "
+                        f"say --set data.documents=paragraphs or lines")  # fmt: skip
+    names = list(dict.fromkeys(name for part in parts for name in part.names))
+
+    def read(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for part in parts:
+            for chunk in part.chunks(problems):
+                columns = {n: chunk.columns.get(n, [None] * len(chunk)) for n in names}
+                yield Chunk(columns, chunk.file, chunk.lines)
+
+    label = f"{paths[0]} and {len(paths) - 1} more"
+    return Source(label, "union", names, read)
 
 
 def _file_source(paths: list[Path], settings: DataSettings) -> Source:
@@ -112,7 +139,7 @@ def _file_source(paths: list[Path], settings: DataSettings) -> Source:
     if len(kinds) > 1:
         raise DataError(
             f"files of different kinds cannot be one table: {', '.join(sorted(kinds))}; give "
-            f"files of one kind"
+            f"files of one kind, or say that each is a data set: --set data.union=true"
         )
     kind = kinds.pop()
     label = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
@@ -217,7 +244,8 @@ def _same_names(paths: list[Path], found: list[list[str]]) -> list[str]:
         if names != found[0]:
             odd = sorted(set(names) ^ set(found[0]))
             raise DataError(
-                f"{path}: its columns differ from those of {paths[0]} ({', '.join(odd) or 'order'})"
+                f"{path}: its columns differ from those of {paths[0]} "
+                f"({', '.join(odd) or 'order'}); if each file is a data set: --set data.union=true"
             )
     return found[0]
 
@@ -266,8 +294,13 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
         shaped = [flatten_chunk(chunk, settings) for chunk in first]
         names = list(dict.fromkeys(n for chunk in shaped for n in chunk.columns))
         read = _flattened(read, names, settings)
-    elif settings.explode is not None:
+    elif settings.explode is not None and source.kind != "union":
         raise DataError(f"data.explode: {source.kind} files hold no lists")
+    for name in settings.where:
+        if name not in names:
+            raise DataError(f"data.where: {unknown_name('column', name, names)}")
+    if settings.where:
+        read = _where(read, settings.where)
     for name in settings.drop:
         if name not in names:
             raise DataError(f"data.drop: {unknown_name('column', name, names)}")
@@ -327,6 +360,24 @@ def _flattened(read: Reader, names: list[str], settings: DataSettings) -> Reader
             yield Chunk(columns, flat.file, flat.lines)
 
     return flattened
+
+
+def _where(read: Reader, conditions: Mapping[str, str]) -> Reader:
+    """The rows in which every column's pattern is found; blanks hold nothing."""
+    patterns = {name: re.compile(pattern) for name, pattern in conditions.items()}
+
+    def kept(problems: list[Problem] | None) -> Iterator[Chunk]:
+        for chunk in read(problems):
+            rows = [
+                row for row in range(len(chunk))
+                if all(cell is not None and pattern.search(str(cell))
+                       for name, pattern in patterns.items()
+                       for cell in (chunk.columns[name][row],))
+            ]  # fmt: skip
+            columns = {n: [cells[i] for i in rows] for n, cells in chunk.columns.items()}
+            yield Chunk(columns, chunk.file, [chunk.lines[i] for i in rows])
+
+    return kept
 
 
 def _picked(read: Reader, names: list[str]) -> Reader:

@@ -14,7 +14,6 @@ from omnifill.evaluate.evaluation import Columns, size
 from omnifill.evaluate.ngram import Ngram
 from omnifill.evaluate.template import Template
 from omnifill.generate import requests
-from omnifill.generate.filters import Sampling
 
 
 class TextBaseline(Protocol):
@@ -39,10 +38,7 @@ def generate_baseline(
 ) -> pd.DataFrame:  # fmt: skip
     """`num` records whose texts are a baseline's, learned from the training rows where the given
     values stand; all other fields are drawn from those rows, each by itself."""
-    request = requests.build(
-        run, num, given, None, None, seed=seed, max_tokens=1, no_missing=(), stop=(),
-        sampling=Sampling(),
-    )  # fmt: skip
+    request = requests.build(run, requests.Wish(num, given, seed=seed))
     texts = [n for n in request.want if run.vocabulary[n].slots is None]
     if not texts:
         raise RequestError("--baseline makes texts, and this run has no text to make")

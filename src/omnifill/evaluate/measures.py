@@ -72,6 +72,12 @@ class Known:
         part[measure] = interval(samples[~np.isnan(samples)])
 
 
+BOUND = (
+    "bits per byte, perplexity and nats are upper bounds: a masked model knows its likelihood no "
+    "better"
+)
+
+
 def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = None) -> Known:
     """All measures on canonical columns; those of fields on at most `MOST_ROWS` rows.
 
@@ -84,6 +90,8 @@ def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = Non
             "that it has not seen: omnifill evaluate RUN DATA"
         )
     out = Known()
+    if run.vocabulary.canvas:
+        out.figures["bound"] = BOUND
     if is_text(run.vocabulary):
         name = run.schema.names[0]
         out.figures["fields"][name] = text_measures(run, encoded(run, columns), columns[name])

@@ -112,11 +112,8 @@ def _generated(
         known, _ = without_unknown(run.vocabulary, some)
         drawn = fill_columns(run, known, draw=True, seed=0, sampling=Sampling(), only=want)
         return some | {n: [drawn[n][i] for i in range(len(some[n]))] for n in names if n in want}
-    request = requests.build(
-        run, num, {}, None, None, seed=0, no_missing=(), stop=(), sampling=Sampling(),
-        max_tokens=STREAM_TOKENS if stream else 512,
-    )  # fmt: skip
-    made = requests.canonical(run, request)
+    wish = requests.Wish(num, max_tokens=STREAM_TOKENS if stream else 512)
+    made = requests.canonical(run, requests.build(run, wish))
     return {name: made[name] for name in names}
 
 
@@ -280,6 +277,8 @@ def render(result: Mapping[str, Any]) -> str:
                 f"{name[:20]:20} {kind:20} {m['value']:>9.4g} {span:>21} {m['n']:>8}  "
                 f"{' · '.join(beside)}".rstrip()
             )
+    if result.get("bound"):
+        lines.append(result["bound"])
     if result["rows"] and result["baselines"].get("resampled") and not extra_there():
         lines.append(
             "two_sample, logistic and iterative are not measured: pip install 'omnifill[evaluate]'"

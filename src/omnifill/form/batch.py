@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
+
+from omnifill.form.vocabulary import BOS, PAD
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,7 @@ class Batch:
 
     def to(self, device: torch.device) -> Batch:
         """The same on a device."""
-        return self._each(lambda tensor: tensor.to(device))
+        return self.each(lambda tensor: tensor.to(device))
 
     def split(self, micro_tokens: int | None) -> list[Batch]:
         """Parts of at most `micro_tokens` slots each (at least one row)."""
@@ -37,11 +39,38 @@ class Batch:
         if step >= rows:
             return [self]
         return [
-            self._each(lambda tensor, i=i: tensor[i : i + step])  # type: ignore[misc]
+            self.each(lambda tensor, i=i: tensor[i : i + step])  # type: ignore[misc]
             for i in range(0, rows, step)
         ]
 
-    def _each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+    def rows(self, which: Tensor) -> Batch:
+        """Some of the rows, (R,) indices."""
+        return self.each(lambda tensor: tensor[which])
+
+    def with_target(self, target: Tensor) -> Batch:
+        """The same with other targets."""
+        return replace(self, target=target)
+
+    def packed(self, stays: Tensor) -> tuple[Batch, Tensor]:
+        """Only the slots that stay (B, T) bool, moved to the left as if there were no others; and
+        where each stood, (B, T')."""
+        order = (~stays).to(torch.int8).argsort(dim=1, stable=True)
+        order = order[:, : max(1, int(stays.sum(dim=1).max()))]
+        left = stays.gather(1, order)
+        out = self.each(lambda part: _gathered(part, order))
+        target = torch.where(left, out.target, PAD)
+        ids = torch.cat([torch.full_like(target[:, :1], BOS), target[:, :-1]], dim=1)
+        return replace(out, ids=ids, target=target, weight=out.weight * left), order
+
+    def opened(self) -> Batch:
+        """The same with a slot more in front, whose target is `<bos>`."""
+        out = self.each(lambda part: torch.cat([torch.zeros_like(part[:, :1]), part], dim=1))
+        target = out.target.clone()
+        target[:, 0] = BOS
+        return replace(out, target=target)
+
+    def each(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        """The same with every tensor changed."""
         return Batch(
             ids=change(self.ids),
             target=change(self.target),
@@ -50,3 +79,9 @@ class Batch:
             weight=change(self.weight),
             coord=None if self.coord is None else change(self.coord),
         )
+
+
+def _gathered(part: Tensor, order: Tensor) -> Tensor:
+    if part.ndim == 3:
+        return part.gather(1, order[..., None].expand(-1, -1, part.shape[2]))
+    return part.gather(1, order)

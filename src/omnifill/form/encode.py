@@ -135,9 +135,9 @@ def first_refused(
 
 def _without_ends(shard: Shard, vocabulary: Vocabulary) -> tuple[Ints, Ints]:
     """Pieces of one text follow each other without <end>; the text is open at its end."""
-    ends = np.cumsum(shard.sizes) - 1
-    ids, rows = np.delete(shard.ids, ends), np.delete(shard.rows, ends)
     field = vocabulary.fields[0]
+    is_code = (shard.ids >= field.first) & (shard.ids < field.first + field.codec.size)
+    ids, rows = shard.ids[is_code], shard.rows[is_code].copy()
     rows[rows == field.start_row] = field.state_row
     return ids, rows
 

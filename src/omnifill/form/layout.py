@@ -15,12 +15,18 @@ import torch
 from numpy.random import Generator
 
 from omnifill.data.shards import Shard
+from omnifill.errors import DataError
 from omnifill.form.batch import Batch
 from omnifill.form.tasks import task_order
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
 from omnifill.form.windows import Windows
 from omnifill.recipe import FormSettings, MixSettings
 from omnifill.types import Bools, Ints
+
+CHECKED = 8192
+"""Records looked at together."""
+THIN = 0.25
+"""Share of the records of a canvas that are read without some of their fields."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,16 +45,21 @@ def draw_orders(
     """Orders for training: the mix of the recipe, or its named tasks.
 
     missing (n, F): which values are blanks. Where one known field is moved last, the blanks are
-    left out, as they are when that field is asked for.
+    left out, as they are when that field is asked for. A record serves the tasks of which it has
+    something given and something wanted; one that serves none is empty.
     """
     num, num_fields = missing.shape
     if form.tasks:
-        weights = np.array([t.weight for t in form.tasks])
-        picked = rng.choice(len(form.tasks), num, p=weights / weights.sum())
         laid = [task_order(vocabulary, task) for task in form.tasks]
-        fields, wanted = (np.stack(part)[picked] for part in zip(*laid, strict=True))
+        fields, wanted = (np.stack(part) for part in zip(*laid, strict=True))
+        serves = _served(missing, fields, wanted)
+        weights = np.cumsum(serves * np.array([t.weight for t in form.tasks]), axis=1)
+        picked = (weights <= rng.random((num, 1)) * weights[:, -1:]).sum(axis=1)
+        picked = np.minimum(picked, len(laid) - 1)
+        fields, wanted = fields[picked], wanted[picked]
         dropped = rng.random((num, 1)) < form.drop_given
-        return Orders(np.where(dropped & ~wanted, -1, fields), wanted)
+        empty = ~serves.any(axis=1, keepdims=True)
+        return Orders(np.where((dropped & ~wanted) | empty, -1, fields), wanted & ~empty)
     fields = np.tile(vocabulary.order, (num, 1))
     if num_fields > 1:
         mix = form.mix or MixSettings()
@@ -59,7 +70,47 @@ def draw_orders(
         moved = one_last(missing, last, vocabulary)
         fields = np.where((kind == 1)[:, None], shuffled, fields)
         fields = np.where((kind == 2)[:, None], moved, fields)
+    if vocabulary.canvas and num_fields > 1:
+        left_out = np.take_along_axis(_thinned(missing.shape, rng), np.maximum(fields, 0), axis=1)
+        fields = np.where(left_out, -1, fields)
     return Orders(fields, np.ones_like(fields, dtype=bool))
+
+
+def _served(missing: Bools, fields: Ints, wanted: Bools) -> Bools:
+    """(n, tasks): whether a record has any of what a task gives, if that is anything, and any of
+    what it wants. fields and wanted (tasks, F)."""
+    there = ~missing[:, np.maximum(fields, 0)] & (fields >= 0)  # (n, tasks, F)
+    given = ~wanted & (fields >= 0)
+    told = (there & given).any(axis=2) | ~given.any(axis=1)
+    return np.asarray(told & (there & wanted).any(axis=2))
+
+
+def check_served(shard: Shard, vocabulary: Vocabulary, form: FormSettings) -> None:
+    """DataError for a task that no record serves."""
+    laid = [task_order(vocabulary, task) for task in form.tasks]
+    if not laid:
+        return
+    fields, wanted = (np.stack(part) for part in zip(*laid, strict=True))
+    lacking = np.ones(len(laid), bool)
+    for first in range(0, len(shard), CHECKED):
+        which = np.arange(first, min(first + CHECKED, len(shard)))
+        lacking &= ~_served(missing_in(shard, which), fields, wanted).any(axis=0)
+        if not lacking.any():
+            return
+    task = form.tasks[int(lacking.argmax())]
+    raise DataError(
+        f"form.tasks: no training row has anything of what it gives ({', '.join(task.given)}) and "
+        f"of what it wants ({', '.join(task.want)}); leave the task out, or give such rows"
+    )
+
+
+def _thinned(shape: tuple[int, ...], rng: Generator) -> Bools:
+    """Values to leave out of records of a canvas: where slots are not read from left to right, no
+    beginning of a record shows how it looks when some fields are not known at all."""
+    share = rng.random((shape[0], 1))
+    out = (rng.random((shape[0], 1)) < THIN) & (rng.random(shape) < share)
+    out[np.arange(shape[0]), rng.integers(shape[1], size=shape[0])] = False
+    return np.asarray(out)
 
 
 class Former:

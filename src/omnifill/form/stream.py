@@ -110,9 +110,12 @@ def plan_batches(lens: Ints, batch_tokens: int, rng: Generator | None) -> list[I
     return batches
 
 
-def eval_batches(shard: Shard, vocabulary: Vocabulary, *, context: int, batch_tokens: int,
-                 limit: int) -> Iterator[Batch]:  # fmt: skip
-    """Every record once (or about `limit` ids of them), in schema order, unweighted.
+def eval_batches(
+    shard: Shard, vocabulary: Vocabulary, form: FormSettings, *, context: int, batch_tokens: int,
+    limit: int,
+) -> Iterator[Batch]:  # fmt: skip
+    """Every record once (or about `limit` ids of them), unweighted: in schema order, or as one of
+    the named tasks that it serves.
 
     Where that is little, each comes in some random orders too: few records say more about a
     model of any fields from any others when they are asked in many ways.
@@ -130,6 +133,12 @@ def eval_batches(shard: Shard, vocabulary: Vocabulary, *, context: int, batch_to
         part = windows[rows]
         return former.records(shard, part.record, orders, weighted=False, windows=part)
 
+    if form.tasks:
+        whole = form.model_copy(update={"drop_given": 0.0})
+        for number, rows in enumerate(batches):
+            missing = missing_in(shard, windows.record[rows])
+            yield read(rows, draw_orders(missing, vocabulary, whole, default_rng([1, number])))
+        return
     for rows in batches:
         yield read(rows, schema_order(len(rows), vocabulary))
     more = min(MOST_ORDERS, LITTLE // max(1, int(lens.sum()))) - 1 if not is_text(vocabulary) else 0

@@ -52,9 +52,21 @@ def wanted_from(vocabulary: Vocabulary, form: FormSettings, given: Collection[st
     return [n for n in vocabulary.schema.names if n not in given and (not named or n in named)]
 
 
-def unread(vocabulary: Vocabulary, form: FormSettings, name: str) -> Bools:
-    """(F,): fields that its task does not lay before `name`, and that so say nothing of it."""
+def unread(
+    vocabulary: Vocabulary, form: FormSettings, name: str, known: Collection[str] | None = None
+) -> Bools:
+    """(F,): fields that its task does not lay before `name`, and that so say nothing of it.
+
+    Of several tasks the first is meant, or, where it is said what is known of a record, the one
+    that gives most of that. If none gives any of it, all that is known is read: a pair that was
+    never learned together may be answered by way of others.
+    """
     task = task_of(form, name)
+    if task is not None and known is not None:
+        tasks = [t for t in form.tasks if name in t.want]
+        task = max(tasks, key=lambda t: len(set(t.given) & set(known)))
+        if task.given and not set(task.given) & set(known):
+            task = None
     if task is None:
         return np.zeros(len(vocabulary.fields), bool)
     want = vocabulary.in_order(task.want)

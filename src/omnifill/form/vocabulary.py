@@ -4,6 +4,10 @@ Ids 0-4 are the special ones; then comes one block of ids for each codec (fields
 codec share its block). The columns of a block are <end>, <missing> and its codes; a *row* of a
 block says which of its columns are allowed in one state of one field. Loss, score and sampling
 all take their softmax over exactly those.
+
+Where slots are not chosen from left to right (a *canvas*), a row says what a slot may hold whatever
+stands in the others, and a text opens with its length: one of a few sizes, the least that has room
+for it and an <end>. What is left over behind the text is <end>, too.
 """
 
 from __future__ import annotations
@@ -24,6 +28,8 @@ END_COLUMN, MISSING_COLUMN, CODE_COLUMN = 0, 1, 2
 """Columns of a block: <end>, <missing>, then the codes."""
 MOST_STANDING = 4
 """Values of up to so many slots stay in view of all that comes after them."""
+SIZES: Ints = np.unique(np.round(2 ** np.arange(0, 20.25, 0.25)).astype(np.int64))
+"""Slots of a text on a canvas: four sizes to a doubling."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,11 +59,13 @@ class FieldIds:
     first: int
     """Id of code 0."""
     start_row: int
-    """Row of the first slot, where <missing> may be allowed."""
+    """Row of the first slot, where <missing> may be allowed. On a canvas slot s of a value that
+    has its slots has row start_row + s; of a text this is the row of its size."""
     state_row: int
-    """Row of grammar state 0 (without <missing>); state q has row state_row + q."""
+    """Row of grammar state 0 (without <missing>); state q has row state_row + q. On a canvas the
+    row of every slot of a text."""
     rest_row: int
-    """Row of the further slots of a missing value: nothing but <missing>."""
+    """Row of the further slots of a missing value: nothing but <missing>. Not on a canvas."""
     weight: float
 
     @property
@@ -74,12 +82,13 @@ class FieldIds:
 class Vocabulary:
     """ids, blocks and rows for a schema and its codecs."""
 
-    def __init__(self, schema: Schema, codecs: Mapping[str, Codec]) -> None:
+    def __init__(self, schema: Schema, codecs: Mapping[str, Codec], canvas: bool = False) -> None:
         """`codecs` by field name; fields that share a codec hold the very same object."""
-        self.schema = schema
+        self.schema, self.canvas = schema, canvas
         self.fields: list[FieldIds] = []
         blocks: dict[int, tuple[int, int, int]] = {}  # codec object -> block, first, size
         rows: list[list[Bools]] = []
+        sizes: list[Bools] = []
         row_block: list[int] = []
         self.size = NUM_SPECIAL
         for index, spec in enumerate(schema.fields):
@@ -90,8 +99,14 @@ class Vocabulary:
                 self.size += codec.size
             block, first, _ = blocks[id(codec)]
             grammar = codec.grammar()
-            masks = _rows_of(grammar, codec.slots is None, spec.optional)
             start = len(row_block)
+            if canvas:
+                masks = _canvas_rows(grammar, codec.slots, spec.optional)
+                if codec.slots is None:  # its length comes first, in a block of its own
+                    sizes.append(_size_row(spec.optional))
+                    row_block.append(-1)
+            else:
+                masks = _rows_of(grammar, codec.slots is None, spec.optional)
             rows[block].extend(masks)
             row_block.extend([block] * len(masks))
             self.fields.append(
@@ -104,10 +119,16 @@ class Vocabulary:
                     first,
                     start,
                     start + 1,
-                    start + len(masks) - 1,
+                    len(row_block) - 1,
                     spec.weight,
                 )
             )
+        self.sizes_block, self.first_size = len(blocks), self.size
+        if sizes:
+            rows.append(sizes)
+            blocks[0] = (len(blocks), self.size, len(SIZES))
+            self.size += len(SIZES)
+            row_block = [self.sizes_block if block < 0 else block for block in row_block]
         self.row_block: Ints = np.array(row_block, np.int64)
         """(R,): the block of every row."""
         self.row_local: Ints = np.zeros(len(row_block), np.int64)
@@ -162,6 +183,8 @@ class Vocabulary:
         absent = np.array([v is ABSENT for v in values], bool)
         known = np.array([v is not None for v in values], bool) & ~absent
         codes, lens = field.codec.encode_many([v for v, k in zip(values, known, strict=True) if k])
+        if self.canvas:
+            return self._on_canvas(field, codes, lens, known, absent, max_tokens)
         states, last = grammar_states(field.grammar, codes, lens)
         ids, rows = field.first + codes, field.state_row + states
         if field.slots is None:
@@ -184,6 +207,29 @@ class Vocabulary:
             out, out_rows = out[within], out_rows[within]
             all_lens = np.minimum(all_lens, max_tokens)
         return Column(out, out_rows, all_lens, cut)
+
+    def _on_canvas(
+        self, field: FieldIds, codes: Ints, lens: Ints, known: Bools, absent: Bools,
+        max_tokens: int | None,
+    ) -> Column:  # fmt: skip
+        """Codes of the known values -> a column, each text behind its size and filled up to it."""
+        varying = field.slots is None
+        most = np.iinfo(np.int64).max if max_tokens is None or not varying else max_tokens
+        shown = np.minimum(lens, most)
+        size = np.searchsorted(SIZES, shown + (shown == lens)) if varying else np.zeros_like(lens)
+        all_lens = np.full(len(known), 1 if varying else field.slots, np.int64)
+        all_lens[known] = 1 + SIZES[size] if varying else lens
+        all_lens[absent] = 0
+        starts = np.cumsum(all_lens) - all_lens
+        slot = ragged(np.zeros_like(all_lens), all_lens)
+        out = np.full(all_lens.sum(), END if varying else MISSING, np.int64)
+        out[starts[~known & ~absent]] = MISSING
+        to, source = ragged(starts[known] + varying, shown), ragged(np.cumsum(lens) - lens, shown)
+        out[to] = field.first + codes[source]
+        if varying:
+            out[starts[known]] = self.first_size + size
+        rows = field.start_row + (np.minimum(slot, 1) if varying else slot)
+        return Column(out, rows, all_lens, int((lens > most).sum()))
 
     def decode(self, name: str, ids: Ints) -> Any:
         """The ids of one value, without <end> -> the value (None: missing)."""
@@ -215,6 +261,26 @@ def _rows_of(grammar: Grammar, varying: bool, optional: bool) -> list[Bools]:
     start[MISSING_COLUMN] = optional
     rest[MISSING_COLUMN] = True
     return [start, *states, rest]
+
+
+def _canvas_rows(grammar: Grammar, slots: int | None, optional: bool) -> list[Bools]:
+    """Rows over the columns for slots of which nothing else is known: one for each slot, or one for
+    all slots of a text."""
+    if slots is None:
+        return [np.concatenate([[True, False], grammar.allowed[:, :-1].any(axis=0)])]
+    out, states = [], np.zeros(len(grammar.allowed), bool)
+    states[0] = True
+    for _ in range(slots):
+        allowed = grammar.allowed[states][:, :-1]
+        out.append(np.concatenate([[False, optional], allowed.any(axis=0)]))
+        after = np.unique(grammar.step[states][allowed])
+        states = np.isin(np.arange(len(states)), after)
+    return out
+
+
+def _size_row(optional: bool) -> Bools:
+    """The row of a text's size, over <end>, <missing> and the sizes."""
+    return np.concatenate([[False, optional], np.ones(len(SIZES), bool)])
 
 
 def grammar_states(grammar: Grammar, codes: Ints, lens: Ints) -> tuple[Ints, Ints]:

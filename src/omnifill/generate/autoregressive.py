@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifill.chance import uniforms
 from omnifill.data.shards import Shard
 from omnifill.form.layout import Former, Orders
 from omnifill.form.vocabulary import (
@@ -22,6 +23,7 @@ from omnifill.form.vocabulary import (
     CODE_COLUMN,
     END_COLUMN,
     MISSING_COLUMN,
+    FieldIds,
     Vocabulary,
 )
 from omnifill.generate.filters import (
@@ -31,12 +33,12 @@ from omnifill.generate.filters import (
     filtered,
     guided,
     penalised,
-    uniforms,
 )
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.objectives.causal import Columns
+from omnifill.objectives.seq2seq import encode
 from omnifill.types import Bools, Ints
 
 Stopper = Callable[[Ints, Ints, Ints], Bools]
@@ -72,6 +74,8 @@ class Plan:
     """(F,): fields that must not come out as <missing>."""
     partial: bool = False
     """Whether the last given field is the beginning of the first wanted one (a prompt)."""
+    suffix: Ints | None = None
+    """Codes that the first wanted text ends with; for samplers that do not write forwards."""
     quantile: float | None = None
     """Answer with this quantile of ordered fields (0.5: the median) and the mode of the others,
     instead of a draw."""
@@ -105,6 +109,9 @@ class State:
         self.total = np.zeros(num, np.int64)  # slots chosen so far, over all fields
         self.id = np.zeros(num, np.int64)  # the last id chosen
         self.left = np.full(num, plan.quantile or 0.0)  # what is left of a quantile
+        # Columns of the current value so far, where something is asked of them: a stream may be
+        # endless.
+        self.remembers = plan.sampling.repetition_penalty != 1 or plan.sampling.no_repeat_ngram > 0
         self.seen: list[list[int]] = [[] for _ in range(num)]
 
     @property
@@ -151,7 +158,7 @@ class Autoregressive:
         state = State(self.vocabulary, plan)
         if plan.partial:
             self._continue_prompt(state)
-        return state, [self._read_given(plan, orders, state) for orders in _branches(plan)]
+        return state, [self._read_given(plan, orders, state) for orders in branches(plan)]
 
     def read_one(self, state: State, cache: StandingCache) -> Tensor:
         """Read the ids chosen last -> hidden (n, D) that predict the next slot."""
@@ -165,8 +172,19 @@ class Autoregressive:
     def _read_given(
         self, plan: Plan, orders: Orders, state: State
     ) -> tuple[Tensor, StandingCache]:  # fmt: skip
-        """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot."""
+        """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot.
+
+        Where there is an encoder, it reads them, and the decoder the beginning of the wanted text.
+        """
         given = Orders(np.where(orders.wanted, -1, orders.fields), orders.wanted)
+        memory = None
+        if self.network.encoder is not None:
+            begun = _begun(plan, orders)
+            source = Orders(np.where(begun, -1, given.fields), given.wanted)
+            memory = encode(
+                self.network, self.former.records(plan.shard, plan.which, source, weighted=False)
+            )
+            given = Orders(np.where(begun, given.fields, -1), given.wanted)
         batch = self.former.records(plan.shard, plan.which, given, weighted=False)
         num, width = batch.target.shape
         sizes = torch.zeros(num, dtype=torch.long)
@@ -188,7 +206,8 @@ class Autoregressive:
             coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        cache = self.network.new_cache(num, capacity, self._sinks(orders))
+        sinks = self._sinks(orders if memory is None else given)
+        cache = self.network.new_cache(num, capacity, sinks, memory)
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
@@ -259,7 +278,7 @@ class Autoregressive:
     ) -> Step:
         """Choose the next id of every row and move the rows on."""
         fields = state.field
-        chance = uniforms(plan.seed, plan.numbers[state.row], state.total)
+        chance = torch.from_numpy(uniforms(plan.seed, plan.numbers[state.row], state.total))
         column = np.zeros(len(fields), np.int64)
         for at, scores in self.scored(plan, state, hidden):
             if plan.leaning is not None:
@@ -325,15 +344,9 @@ class Autoregressive:
         if plan.quantile is not None:
             return self._pick_best(plan.quantile, state, at, scores)
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
-        scores = filtered(scores, self._sampling(plan, state, at))
+        field = self.vocabulary.fields[state.field[at[0]]]
+        scores = filtered(scores, for_field(plan.sampling, field))
         return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
-
-    def _sampling(self, plan: Plan, state: State, at: Ints) -> Sampling:
-        """The plan's sampling for rows of one block; texts have a default of their own."""
-        is_text = self.vocabulary.fields[state.field[at[0]]].slots is None
-        if plan.sampling.min_p is not None or not is_text:
-            return plan.sampling
-        return replace(plan.sampling, min_p=TEXT_MIN_P)
 
     def _pick_best(self, quantile: float, state: State, at: Ints, scores: Tensor) -> Ints:
         """The quantile of ordered fields, the mode of the others."""
@@ -361,7 +374,8 @@ class Autoregressive:
             if field.slots is None:
                 done[at] = ~is_code
                 for i, c in zip(at[is_code], chosen[is_code], strict=True):
-                    state.seen[i].append(int(c))
+                    if state.remembers:
+                        state.seen[i].append(int(c))
             else:
                 done[at] = state.slot[at] + 1 == field.slots
         state.slot[alive] += 1
@@ -388,14 +402,26 @@ class Autoregressive:
         return varying & (fields >= 0) & ~done & (used >= plan.max_tokens)
 
 
-def _branches(plan: Plan) -> list[Orders]:
+def for_field(sampling: Sampling, field: FieldIds) -> Sampling:
+    """How a field's slots are drawn; texts have a default of their own."""
+    if sampling.min_p is not None or field.slots is not None:
+        return sampling
+    return replace(sampling, min_p=TEXT_MIN_P)
+
+
+def branches(plan: Plan) -> list[Orders]:
     """What is read before the wanted fields: all that is given; and for guidance, beside it, no
     more than the beginning of the wanted text itself."""
     orders = plan.orders
     if plan.sampling.guidance == 1:
         return [orders]
-    keep = orders.wanted.copy()
-    if plan.partial:
-        first = orders.wanted.argmax(axis=1)
-        keep[np.arange(len(keep)), first - 1] = True
+    keep = orders.wanted | _begun(plan, orders)
     return [orders, Orders(np.where(keep, orders.fields, -1), orders.wanted)]
+
+
+def _begun(plan: Plan, orders: Orders) -> Bools:
+    """(n, F): the place of the beginning of a wanted text, if that is given."""
+    out = np.zeros_like(orders.wanted)
+    if plan.partial:
+        out[np.arange(len(out)), orders.wanted.argmax(axis=1) - 1] = True
+    return out

@@ -10,9 +10,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from omnifill.errors import RequestError, check_kind
@@ -20,6 +18,8 @@ from omnifill.errors import RequestError, check_kind
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
+ORDERS = ("random", "confidence")
+"""Which slots of a masked model come next."""
 MOST_BEAMS = 64
 """A beam's rows are read at once."""
 
@@ -45,12 +45,20 @@ class Sampling:
     """Above 1: search for the likeliest records instead of drawing (see `generate.beam`)."""
     length_penalty: float = 0.6
     """How far beam search makes up for length; 0: not at all, and short texts win."""
+    steps: int | None = None
+    """Of masked models: passes over a record, from 1 (everything at once) up; left open: as many as
+    it has slots to choose."""
+    order: str = "random"
+    """Of masked models: which slots come next, those drawn at `random` or the surest ones
+    (`confidence`)."""
+    remask: float = 0.0
+    """Of masked models: share of what was chosen that is taken back in every step but the last."""
 
     def __post_init__(self) -> None:
-        numbers, wholes = (int, float), ("top_k", "no_repeat_ngram", "beams")
+        numbers, wholes = (int, float), ("top_k", "no_repeat_ngram", "beams", "steps")
         for option in fields(self):
             value = getattr(self, option.name)
-            if value is not None or option.default is not None:
+            if option.name != "order" and (value is not None or option.default is not None):
                 kinds = int if option.name in wholes else numbers
                 allowed = "a whole number" if option.name in wholes else "a number"
                 check_kind(option.name, value, kinds, allowed)
@@ -64,6 +72,9 @@ class Sampling:
             ("guidance", 0 <= self.guidance < math.inf, "0 or more"),
             ("beams", 1 <= self.beams <= MOST_BEAMS, f"from 1 to {MOST_BEAMS}"),
             ("length_penalty", 0 <= self.length_penalty < math.inf, "0 or more"),
+            ("steps", self.steps is None or self.steps >= 1, "1 or more"),
+            ("order", self.order in ORDERS, " or ".join(ORDERS)),
+            ("remask", 0 <= self.remask < 1, "at least 0, below 1"),
         ]
         for name, good, allowed in checks:
             if not good:
@@ -158,18 +169,3 @@ def choose(scores: Tensor, chance: Tensor, greedy: bool) -> tuple[Tensor, Tensor
     mass = prob.gather(1, column)
     left = (point - (cdf.gather(1, column) - mass)) / mass.clamp(min=1e-300)
     return column[:, 0], left[:, 0].clamp(0, 1 - 1e-9)
-
-
-def uniforms(seed: int, rows: NDArray[np.int64], slot: NDArray[np.int64]) -> Tensor:
-    """Numbers in [0, 1) for (row, slot) pairs: SplitMix64 of the three (Steele et al. 2014)."""
-    with np.errstate(over="ignore"):
-        x = _mix(np.full(len(rows), seed, np.uint64) + np.uint64(0x9E3779B97F4A7C15))
-        x = _mix(x + rows.astype(np.uint64) * np.uint64(0xD1342543DE82EF95))
-        x = _mix(x + slot.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))
-    return torch.from_numpy((x >> np.uint64(11)).astype(np.float64) * 2.0**-53)
-
-
-def _mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return x ^ (x >> np.uint64(31))

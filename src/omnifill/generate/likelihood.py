@@ -142,9 +142,10 @@ def category_log_probs(
 
 def _bayes_share(run: LoadedRun, shard: Shard, records: Ints) -> Floats:
     """(n,): how much Bayes' rule counts beside the direct answer. Not at all where no record was
-    ever read in schema order: in named tasks, and in small tables that are read in any order."""
+    ever read in schema order: in named tasks, and in small tables that are read in any order; nor
+    where a whole record has a bound alone."""
     form = run.recipe.form
-    if form.tasks or not (form.mix or MixSettings()).schema_order:
+    if run.vocabulary.canvas or form.tasks or not (form.mix or MixSettings()).schema_order:
         return np.zeros(len(records))
     texts = [f.index for f in run.vocabulary.fields if f.slots is None]
     beside_text = (~missing_in(shard, records)[:, texts]).any(axis=1)
@@ -176,7 +177,7 @@ def _asked(run: LoadedRun, shard: Shard, where: FieldIds, which: Ints) -> Floats
     sizes = laid_lens(shard, which, orders).sum(axis=1)
     windows = last_ones(sizes, run.network.config.context, head_size(run.vocabulary))
     batch = _read(run, shard, orders, which, windows)
-    hidden = run.network(batch.ids, batch.field, batch.coord, run.objective.mask)
+    hidden = run.objective.read(run.network, batch)
     at = (batch.weight > 0).int().argmax(dim=1)
     rows = torch.full((len(which),), where.start_row)
     scores = run.objective.columns.scores(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -18,12 +18,13 @@ from omnifill.errors import RequestError, check_kind
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_from
-from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
+from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import parse_given
+from omnifill.generate.parallel import Parallel
 from omnifill.generate.rerank import agreed, check_rerank
 from omnifill.generate.steer import Steer, needs_steering
 from omnifill.progress import Progress
@@ -34,6 +35,30 @@ ROWS = 512
 """Rows of a batch."""
 CANDIDATES, MOST_CANDIDATES = 6, 256
 """Records drawn for each that is kept by its aims."""
+
+
+@dataclass(frozen=True, eq=False)
+class Wish:
+    """What somebody asks for, as it was said."""
+
+    num: int = 1
+    given: Mapping[str, Any] | None = None
+    want: Sequence[str] | None = None
+    """Fields to generate; None or none: all others."""
+    prompt: str | None = None
+    """What the first wanted text begins with."""
+    suffix: str | None = None
+    """What it ends with."""
+    seed: int = 0
+    max_tokens: int = 512
+    no_missing: Sequence[str] = ()
+    stop: Sequence[str] = ()
+    sampling: Sampling = dataclasses.field(default_factory=Sampling)
+    rerank: int = 1
+    """Candidates that are drawn for each record, of which the one most like the others is kept."""
+    aims: Sequence[Goal] = ()
+    candidates: int | None = None
+    """Records that are drawn for each one that is kept by its aims."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,21 +80,19 @@ class Request:
     aims: Sequence[Aim] = ()
     candidates: int = 1
     """Records that are drawn for each one that is kept by its aims."""
+    suffix: str | None = None
+    """What the first wanted text ends with."""
 
 
-def build(
-    run: LoadedRun, num: int, given: Mapping[str, Any] | None, want: Sequence[str] | None,
-    prompt: str | None, *, seed: int, max_tokens: int, no_missing: Sequence[str],
-    stop: Sequence[str], sampling: Sampling, rerank: int = 1,
-    aims: Sequence[Goal] = (), candidates: int | None = None,
-) -> Request:  # fmt: skip
-    """Check a request against the model's fields; RequestError or ValueRefused says what is off."""
-    schema = run.schema
-    given = {} if given is None else given
+def build(run: LoadedRun, wish: Wish) -> Request:
+    """Check a wish against the model's fields; RequestError or ValueRefused says what is off."""
+    schema, num, want, prompt = run.schema, wish.num, wish.want, wish.prompt
+    sampling, seed, max_tokens = wish.sampling, wish.seed, wish.max_tokens
+    given = {} if wish.given is None else wish.given
     check_kind("given", given, Mapping, "a dict from field to value")
     for name, value in (("n", num), ("max_tokens", max_tokens), ("seed", seed)):
         check_kind(name, value, (int, np.integer), "a whole number")
-    for name in [*given, *(want or []), *no_missing]:
+    for name in [*given, *(want or []), *wish.no_missing]:
         check_kind("given, want or no_missing", name, str, "names of fields")
         schema[name]
     for name, value in (("n", num), ("max_tokens", max_tokens)):
@@ -78,7 +101,7 @@ def build(
     check_kind("prompt", prompt, (str, type(None)), "text")
     if not 0 <= seed < 2**64:
         raise RequestError(f"seed = {seed}: must be from 0 to 2^64 - 1")
-    if "" in stop:
+    if "" in wish.stop:
         raise RequestError("stop: an empty string would end every text before it begins")
     if len(set(want or [])) < len(want or []):
         raise RequestError(f"want = {list(want or [])}: names a field twice")
@@ -91,33 +114,68 @@ def build(
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
     tell_untrained(form, parsed, wanted)
-    parsed_aims = parse_aims(run, aims, wanted)
-    check_candidates(parsed_aims, candidates, sampling, rerank)
+    parsed_aims = parse_aims(run, wish.aims, wanted)
+    check_candidates(parsed_aims, wish.candidates, sampling, wish.rerank)
     for aim in parsed_aims:
         if aim.value is not None and parsed.setdefault(aim.field, aim.value) != aim.value:
             raise RequestError(f"--aim {aim.name}: {aim.field!r} is given another value")
     wanted = run.vocabulary.in_order(name for name in wanted if name not in parsed)
     if not wanted:
         raise RequestError("what is aimed at is given, and nothing else is wanted")
-    if prompt is not None:
+    if prompt is not None or wish.suffix is not None:
         texts = [n for n in wanted if run.vocabulary[n].slots is None]
         if not texts:
-            raise RequestError("--prompt continues a text, and no text is wanted")
+            named = "--suffix" if prompt is None else "--prompt"
+            raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
-    if stop and not any(run.vocabulary[n].slots is None for n in wanted):
+    check_sampler(run, sampling, wish.suffix)
+    if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
     if sampling.guidance != 1:
         _check_guidance(run, parsed)
     if sampling.beams > 1 and num > sampling.beams:
         raise RequestError(f"n = {num}: {sampling.beams} beams find no more than that")
-    if rerank != 1:
-        check_rerank(run, wanted, rerank, sampling)
-    if sampling.beams > 1 and stop:
+    if wish.rerank != 1:
+        check_rerank(run, wanted, wish.rerank, sampling)
+    if sampling.beams > 1 and wish.stop:
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
-        num, parsed, wanted, prompt, seed, max_tokens, list(no_missing), list(stop), sampling,
-        rerank, parsed_aims, (candidates or CANDIDATES) if parsed_aims else 1,
+        num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
+        sampling, wish.rerank, parsed_aims,
+        (wish.candidates or CANDIDATES) if parsed_aims else 1, wish.suffix,
     )  # fmt: skip
+
+
+def build_sampler(run: LoadedRun) -> Any:
+    """What makes records of a plan: slot by slot, or all slots in a few steps."""
+    if run.vocabulary.canvas:
+        return Parallel(run.network, run.vocabulary, run.objective.columns, run.objective.schedule)
+    return Autoregressive(run.network, run.vocabulary, run.objective.columns)
+
+
+FORWARDS = ("beams", "length_penalty", "repetition_penalty", "no_repeat_ngram")
+"""Sampling options of models that write from left to right."""
+AT_ONCE = ("steps", "order", "remask")
+"""Those of masked models."""
+
+
+def check_sampler(run: LoadedRun, sampling: Sampling, suffix: str | None = None) -> None:
+    """RequestError for an option that this kind of model cannot heed."""
+    usual = Sampling()
+    canvas = run.vocabulary.canvas
+    for name in FORWARDS if canvas else AT_ONCE:
+        if getattr(sampling, name) != getattr(usual, name):
+            kind = "writes from left to right" if not canvas else "chooses slots in any order"
+            wanted = "masked" if not canvas else "causal"
+            raise RequestError(
+                f"{name}: this model {kind}; the option is for models trained with "
+                f"--set objective.name={wanted}"
+            )
+    if suffix is not None and not canvas:
+        raise RequestError(
+            "--suffix: this model writes from left to right and cannot aim at an end; train one "
+            "with --set objective.name=masked"
+        )
 
 
 def check_candidates(
@@ -151,7 +209,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     if request.prompt is not None:
         values[request.want[0]] = [request.prompt]
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
-    if request.prompt is not None:
+    if request.prompt is not None and not run.vocabulary.canvas:
         shard = _open_end(run, shard, request.want[0])
     if first == 0:
         _tell_far(run, shard, request)
@@ -162,7 +220,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     order = [run.vocabulary[n].index for n in [*given, *request.want]]
     row[: len(order)] = order
     wanted[len(given) : len(order)] = True
-    steered = needs_steering(request.aims)
+    steered = needs_steering(request.aims) and not run.vocabulary.canvas
     leaning = (
         Steer(run, request.aims, request.prompt or "", request.seed, first) if steered else None
     )
@@ -172,7 +230,12 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         shard, np.zeros(num, np.int64), Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))),
         np.arange(first, first + num), request.seed, request.sampling, request.max_tokens,
         forbid, partial=request.prompt is not None, leaning=leaning,
+        suffix=None if request.suffix is None else _codes(run, request.want[0], request.suffix),
     )  # fmt: skip
+
+
+def _codes(run: LoadedRun, name: str, text: str) -> Ints:
+    return run.vocabulary[name].codec.encode(text)
 
 
 def encode_given(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
@@ -305,9 +368,12 @@ def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:
 
 def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]]:
     """Run a plan -> canonical values by wanted field, one per row."""
-    sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-    stopper = Stopper(run, plan, request.stop) if request.stop else None
-    return _decoded(run, plan, request, list(sampler(plan, stopper)), len(plan.which))
+    sampler = build_sampler(run)
+    if isinstance(sampler, Parallel):
+        steps = list(sampler(plan))
+    else:
+        steps = list(sampler(plan, Stopper(run, plan, request.stop) if request.stop else None))
+    return _decoded(run, plan, request, steps, len(plan.which))
 
 
 def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
@@ -326,9 +392,9 @@ def _decoded(
 ) -> dict[str, list[Any]]:
     """What a sampler chose for `num` rows -> canonical values by wanted field."""
     out = {name: decode_field(run, steps, name, num) for name in request.want}
-    if request.prompt is not None:
+    if request.prompt is not None and not run.vocabulary.canvas:
         name = request.want[0]
-        out[name] = [_joined(run, plan, request, name, steps, i) for i in range(num)]
+        out[name] = [joined(run, plan, name, steps, i) for i in range(num)]
     for name in request.want if request.stop else []:
         if run.vocabulary[name].slots is None:
             given = len(request.prompt or "") if name == request.want[0] else 0
@@ -339,77 +405,15 @@ def _decoded(
     return out
 
 
-class Stopper:
-    """Ends a text as soon as it holds one of the stop strings."""
-
-    def __init__(self, run: LoadedRun, plan: Plan, stop: Sequence[str]) -> None:
-        self.run, self.plan, self.stop = run, plan, stop
-        self.keep = max(len(s) for s in stop) * 2
-        self.decoders: dict[tuple[int, int], Any] = {}
-        self.tails: dict[tuple[int, int], str] = {}
-
-    def __call__(self, row: Ints, field: Ints, ids: Ints) -> Bools:
-        """(n,) rows, their fields and new ids -> whether the text is over."""
-        over = np.zeros(len(row), bool)
-        for i, key in enumerate(zip(row.tolist(), field.tolist(), strict=True)):
-            at = self.run.vocabulary.fields[key[1]]
-            if at.slots is not None or ids[i] < at.first:
-                continue
-            if key not in self.decoders:
-                self.decoders[key] = at.codec.stream_decoder()
-            fresh = self.decoders[key].feed(int(ids[i]) - at.first)
-            tail = self.tails.get(key, "") + fresh
-            over[i] = any(s in tail for s in self.stop)
-            self.tails[key] = tail[-self.keep :]
-        return over
-
-
-def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> list[Any]:
-    """What the steps chose for one field -> canonical values by row."""
-    field = run.vocabulary[name]
-    rows = np.concatenate([s.row[s.field == field.index] for s in steps])
-    ids = np.concatenate([s.id[s.field == field.index] for s in steps])
-    order = np.argsort(rows, kind="stable")
-    rows, ids = rows[order], ids[order]
-    if field.slots is not None and len(ids) == num * field.slots:
-        grid = ids.reshape(num, field.slots)
-        known = grid[:, 0] != MISSING
-        decode_many = getattr(field.codec, "decode_many", None)
-        codes = grid[known] - field.first
-        values = decode_many(codes) if decode_many else [field.codec.decode(c) for c in codes]
-        out: list[Any] = [None] * num
-        for i, value in zip(np.flatnonzero(known), values, strict=True):
-            out[i] = value
-        return out
-    starts = np.searchsorted(rows, np.arange(num + 1))
-    return [run.vocabulary.decode(name, without_end(ids[a:b])) for a, b in pairwise(starts)]
-
-
-def without_end(ids: Ints) -> Ints:
-    return ids[:-1] if len(ids) and ids[-1] == END else ids
-
-
-def _joined(run: LoadedRun, plan: Plan, request: Request, name: str, steps: Any, i: int) -> str:
-    """A prompted text: the prompt's codes and the new ones, decoded together."""
-    field = run.vocabulary[name]
-    ids = [s.id[(s.row == i) & (s.field == field.index)] for s in steps]
-    start = int(plan.shard.starts[0] + plan.shard.lens[0, : field.index].sum())
-    given = np.asarray(plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])])
-    whole: str = run.vocabulary.decode(name, without_end(np.concatenate([given, *ids])))
-    return whole
-
-
-def cut_at(text: str, stop: Sequence[str]) -> str:
-    """The text before the first of the stop strings."""
-    found = [text.find(s) for s in stop if s in text]
-    return text[: min(found)] if found else text
-
-
 def stream(run: LoadedRun, request: Request) -> Iterator[str]:
     """Pieces of the first wanted text as they are chosen; a stop string is never shown in part."""
     texts = [n for n in request.want if run.vocabulary[n].slots is None]
     if request.sampling.beams > 1:
         raise RequestError("streaming shows a text while it is made, and beams end with it")
+    if run.vocabulary.canvas:
+        raise RequestError(
+            "streaming shows a text from left to right; a masked model makes it whole"
+        )
     if not texts:
         raise RequestError("streaming needs a wanted text field")
     field = run.vocabulary[texts[0]]

@@ -17,9 +17,9 @@ import numpy as np
 from torch import Tensor
 
 from omnifill.artifact import LoadedRun
+from omnifill.chance import uniforms
 from omnifill.form.vocabulary import CODE_COLUMN, END_COLUMN
 from omnifill.generate.aims import Aim
-from omnifill.generate.filters import uniforms
 from omnifill.types import Ints
 
 FINISH = 12.0

@@ -19,12 +19,19 @@ from omnifill.errors import DataError, RequestError, check_kind, unknown_name
 from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
-from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.autoregressive import Plan
+from omnifill.generate.beam import BeamSearch, as_steps
+from omnifill.generate.decoding import without_end
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded, encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, schema_nats
-from omnifill.generate.requests import ROWS, tell_moved, without_end
-from omnifill.types import ABSENT
+from omnifill.generate.requests import (
+    ROWS,
+    build_sampler,
+    check_sampler,
+    tell_moved,
+)
+from omnifill.types import ABSENT, Bools
 
 Where = Callable[[str, int], str]
 """(field, row from 0) -> how a message calls that cell."""
@@ -111,10 +118,7 @@ def fill(
     run: LoadedRun, table: pd.DataFrame, *, draw: bool, seed: int, sampling: Sampling
 ) -> pd.DataFrame:
     """Every blank cell filled from its row's known ones; other blanks are not conditioned on."""
-    if not draw and sampling != Sampling():
-        raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
-    if sampling.beams > 1:
-        raise RequestError("beams: fill answers with the most probable values as it is")
+    check_fill(run, draw, sampling)
     check_kind("table", table, pd.DataFrame, "a DataFrame")
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
@@ -135,6 +139,18 @@ def fill(
     return out.set_axis(labels, axis=1)
 
 
+def check_fill(run: LoadedRun, draw: bool, sampling: Sampling) -> None:
+    """RequestError for sampling options that filling would not heed."""
+    searched = Sampling(beams=sampling.beams, length_penalty=sampling.length_penalty)
+    if not draw and sampling != searched:
+        raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
+    if draw and sampling.beams > 1:
+        raise RequestError("beams search, and draw=True draws; leave one out")
+    if sampling.beams > 1 and all(f.slots is not None for f in run.vocabulary.fields):
+        raise RequestError("beams search for texts, and this model has none")
+    check_sampler(run, sampling)
+
+
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
     sampling: Sampling, only: Collection[str] | None = None, quantile: float = 0.5,
@@ -142,8 +158,9 @@ def fill_columns(
     """Blank cells of canonical columns (of the fields `only`) -> {field: {row: value}}.
 
     Each blank is asked for by itself, given all known cells of its row, and a category gets its
-    most probable value, a number or date its median (or another `quantile`); with `draw` the
-    blanks of a row are drawn one after another, so that they fit together.
+    most probable value, a number or date its median (or another `quantile`), a text its likeliest
+    tokens one after another, or with `sampling.beams` the likeliest whole; with `draw` the blanks
+    of a row are drawn one after another, so that they fit together.
     """
     shard = encoded_to_ask(run, columns)
     index = {name: run.schema.index(name) for name in columns}
@@ -158,39 +175,61 @@ def fill_columns(
         result[name] = {
             row: decode(np.array([code])) for row, code in zip(rows.tolist(), best, strict=True)
         }
-    asks: list[tuple[int, list[str]]] = []
-    for row in range(len(shard)):
-        open_fields = [n for n in asked if blanks[n][row] and n not in result]
-        if draw and open_fields:
-            asks.append((row, open_fields))
-        elif not draw:
-            asks.extend((row, [name]) for name in open_fields)
-    asks.sort(key=lambda ask: ask[1])
-    silent = {n: unread(run.vocabulary, run.recipe.form, n) for n in asked}
-    read = {n: {m for m in columns if not silent[n][index[m]]} for n in asked}
-    for first in range(0, len(asks), ROWS):
-        part = asks[first : first + ROWS]
+    asks = _asks(asked, blanks, result, draw)
+    first = 0
+    for part, search in _parts(run, asks, sampling.beams):
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
         wanted = np.zeros_like(fields, dtype=bool)
         for i, (row, names) in enumerate(part):
-            known = [index[n] for n in laid if n in read[names[-1]] and not blanks[n][row]]
+            there = [n for n in laid if n in blanks and not blanks[n][row]]
+            silent = unread(run.vocabulary, run.recipe.form, names[-1], there)
+            known = [index[n] for n in there if not silent[index[n]]]
             order = [*known, *(index[n] for n in names)]
             fields[i, : len(order)] = order
             wanted[i, len(known) : len(order)] = True
         plan = Plan(
             shard, np.array([row for row, _ in part]), Orders(fields, wanted),
             np.arange(first, first + len(part)), seed, sampling, 512,
-            np.ones(len(run.vocabulary.fields), bool), quantile=None if draw else quantile,
+            np.ones(len(run.vocabulary.fields), bool),
+            quantile=None if draw or search else quantile,
         )  # fmt: skip
-        sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-        steps = list(sampler(plan))
+        first += len(part)
+        sampler = build_sampler(run)
+        steps = list(as_steps(BeamSearch(sampler)(plan), 1) if search else sampler(plan))
         for i, name, value in _decoded(run, steps):
             result.setdefault(name, {})[part[i][0]] = value
     return result
 
 
+Ask = tuple[int, list[str]]
+"""(row, fields to answer there, one after another)."""
+
+
+def _asks(
+    asked: Sequence[str], blanks: Mapping[str, Bools], told: Collection[str], draw: bool
+) -> list[Ask]:
+    """The blank cells that are not told yet: each alone, or if drawn those of a row together."""
+    out: list[Ask] = []
+    for row in range(len(next(iter(blanks.values()), ()))):
+        names = [n for n in asked if blanks[n][row] and n not in told]
+        if draw and names:
+            out.append((row, names))
+        elif not draw:
+            out.extend((row, [name]) for name in names)
+    return sorted(out, key=lambda ask: ask[1])
+
+
+def _parts(run: LoadedRun, asks: list[Ask], beams: int) -> Iterator[tuple[list[Ask], bool]]:
+    """Asks to answer at once, and whether to search: for texts, if there is more than one beam."""
+    searched = [a for a in asks if beams > 1 and run.vocabulary[a[1][0]].slots is None]
+    others = [a for a in asks if beams == 1 or run.vocabulary[a[1][0]].slots is not None]
+    for some, search, size in ((searched, True, ROWS // beams), (others, False, ROWS)):
+        for at in range(0, len(some), size):
+            yield some[at : at + size], search
+
+
 def fill_source(
-    run: LoadedRun, source: Source, *, draw: bool, seed: int
+    run: LoadedRun, source: Source, *, draw: bool, seed: int, sampling: Sampling
 ) -> tuple[int, dict[str, list[Any]]]:
     """Raw cells of a source with the blank ones filled, and how many were."""
     raw: dict[str, list[Any]] = {name: [] for name in source.names}
@@ -201,9 +240,7 @@ def fill_source(
     tell_moved(run, columns)
     _tell_blanks(run, columns)
     filled = 0
-    for name, values in fill_columns(
-        run, columns, draw=draw, seed=seed, sampling=Sampling()
-    ).items():
+    for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
         spec = run.schema[name]
         as_text = source.kind in ("csv", "text", "aligned")
         for row, value in values.items():

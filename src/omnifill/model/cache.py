@@ -12,6 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from omnifill.model.memory import Memory
 from omnifill.model.rotary import rotary, rotate
 
 
@@ -115,9 +116,10 @@ class KVCache:
 class StandingCache:
     """A backbone's cache, and the sum of the values that stay in view (see `model.network`)."""
 
-    def __init__(self, inner: Cache, total: Tensor) -> None:
-        """total (B, D); (B, 0) where nothing stays in view."""
-        self.inner, self.total = inner, total
+    def __init__(self, inner: Cache, total: Tensor, memory: Memory | None = None) -> None:
+        """total (B, D); (B, 0) where nothing stays in view. `memory`: an encoder's states that all
+        slots look at."""
+        self.inner, self.total, self.memory = inner, total, memory
         self.fresh = total.new_zeros((len(total), 0, total.shape[1]))
 
     @property
@@ -133,7 +135,8 @@ class StandingCache:
 
     def select(self, rows: Tensor) -> StandingCache:
         """A cache of the given rows only, (R,) indices."""
-        cache = StandingCache(self.inner.select(rows), self.total[rows])
+        memory = None if self.memory is None else self.memory.select(rows)
+        cache = StandingCache(self.inner.select(rows), self.total[rows], memory)
         cache.fresh = self.fresh[rows]
         return cache
 

@@ -12,30 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
-from omnifill.model.mask import Mask
-from omnifill.model.streaming import LayerMemory, Stack, StreamingCache
+from omnifill.model.streaming import LayerMemory, Stack
 
 
-class Cnn(nn.Module):
+class Cnn(Stack):
     """A stack of convolutional blocks."""
 
-    can = frozenset({"causal"})
-
     def __init__(self, config: ModelConfig) -> None:
-        super().__init__()
         spread = dilations(config.layers, config.kernel, config.context)
-        self.stack = Stack(config, lambda config, layer: Convolution(config, spread[layer]))
-
-    def forward(
-        self, x: Tensor, pos: Tensor, mask: Mask, cache: StreamingCache | None = None
-    ) -> Tensor:
-        """x (B, T, D) -> (B, T, D). Order is all it knows of positions."""
-        out: Tensor = self.stack(x, mask, cache)
-        return out
-
-    def new_cache(self, rows: int, length: int, sinks: Tensor) -> StreamingCache:
-        """The last inputs of `rows` rows; there is no length to keep room for."""
-        return self.stack.new_cache(rows)
+        super().__init__(config, lambda config, layer: Convolution(config, spread[layer]))
 
 
 def dilations(layers: int, kernel: int, context: int) -> list[int]:

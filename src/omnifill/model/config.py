@@ -36,6 +36,10 @@ class ModelConfig(BaseModel):
     """(first, size) ranges of ids: values that stay in view (see `model.network`)."""
     ordered: tuple[tuple[int, int], ...] = ()
     """(first, size) ranges of ids that compare as their values do (see `model.network`)."""
+    encoder_layers: int = 0
+    """Blocks of an encoder, whose states the others look at; 0: there is none."""
+    memory: bool = False
+    """Whether a backbone's blocks look at an encoder's states."""
     dim: int
     layers: int
     heads: int
@@ -44,6 +48,8 @@ class ModelConfig(BaseModel):
     ffn: int
     cell: Literal["lstm", "gru", "mingru"] = "mingru"
     """Recurrence of an rnn."""
+    full: bool = False
+    """Whether slots see what comes later, too (of rnn and cnn, which are built for it)."""
     kernel: int = 4
     """Slots that each layer of a cnn sees."""
     context: int

@@ -14,9 +14,20 @@ class Mask:
     """`causal`: a slot sees itself and what is before it. `full`: every slot sees all."""
 
     kind: Literal["causal", "full"] = "causal"
+    lengths: Tensor | None = None
+    """(B,): slots of each row that count, where all are seen; None: all of them."""
+
+    def inside(self, num: int) -> Tensor | None:
+        """(B, T) bool: which slots count."""
+        if self.lengths is None:
+            return None
+        return torch.arange(num, device=self.lengths.device) < self.lengths[:, None]
 
     def dense(self, num: int, device: torch.device) -> Tensor:
-        """(T, T) bool, True where the row's slot may look at the column's."""
+        """(T, T) or (B, 1, 1, T) bool, True where the row's slot may look at the column's."""
+        inside = self.inside(num)
+        if inside is not None:
+            return inside[:, None, None]
         full = torch.ones(num, num, dtype=torch.bool, device=device)
         return full.tril() if self.kind == "causal" else full
 

@@ -24,6 +24,7 @@ from omnifill.model.cache import Cache, StandingCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
 from omnifill.model.mask import Mask
+from omnifill.model.memory import Memory
 from omnifill.named import load_class
 
 BACKBONES = {
@@ -42,10 +43,10 @@ class Backbone(Protocol):
     """(B, T, D) -> (B, T, D)."""
 
     can: frozenset[str]
-    """Of: causal, full."""
+    """Of: causal, full, memory. One that can do the last takes a `Memory` behind the cache."""
 
     def __call__(
-        self, x: Tensor, pos: Tensor, mask: Mask, cache: Cache | None = None
+        self, x: Tensor, pos: Tensor, mask: Mask, cache: Cache | None = None, *memory: Memory
     ) -> Tensor: ...
 
     def new_cache(self, rows: int, length: int, sinks: Tensor) -> Cache: ...
@@ -72,6 +73,10 @@ class Network(nn.Module):
             self.standing = nn.Embedding(num, config.dim, padding_idx=0)
             self.register_buffer("standing_row", _standing_rows(config), persistent=False)
         self.backbone = load_backbone(config.backbone)(config)
+        self.encoder = None
+        if config.encoder_layers:
+            sided = {"layers": config.encoder_layers, "memory": False, "full": True}
+            self.encoder = load_backbone(config.backbone)(config.model_copy(update=sided))
         self.head = nn.Linear(config.dim, config.vocabulary, bias=False)
         nn.init.normal_(self.embed.weight, std=1.0)
         for first, size in config.ordered:
@@ -86,11 +91,13 @@ class Network(nn.Module):
             self.head.weight = self.embed.weight
 
     def embedded(
-        self, ids: Tensor, field: Tensor, coord: Tensor | None, cache: StandingCache | None
-    ) -> Tensor:
+        self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
+        cache: StandingCache | None = None, memory: Memory | None = None,
+    ) -> Tensor:  # fmt: skip
         """ids and field (B, T), coord (B, T, 3) -> (B, T, D).
 
-        Field and coordinates are those of the slot that comes *next*, which is predicted here.
+        Field and coordinates are those of the slot that is predicted here: the *next* one, or,
+        where every slot sees all, this one.
         """
         x: Tensor = self.embed(ids)
         if self.fields is not None:
@@ -99,28 +106,53 @@ class Network(nn.Module):
             for axis, table in self.coords.items():
                 x = x + table(coord[..., int(axis)])
         if self.config.standing:
-            fresh = self.standing(self.get_buffer("standing_row")[ids])
-            x = x + (fresh.cumsum(dim=1) if cache is None else cache.stand(fresh))
+            fresh = self._standing(ids)
+            if mask.kind == "full":
+                x = x + fresh.sum(dim=1, keepdim=True)
+            else:
+                x = x + (fresh.cumsum(dim=1) if cache is None else cache.stand(fresh))
+            if memory is not None and memory.total is not None:
+                x = x + memory.total[:, None]
         return dropout(x, self.config.dropout, self.training)
+
+    def _standing(self, ids: Tensor) -> Tensor:
+        """(B, T, D): what each slot adds to the view of others."""
+        out: Tensor = self.standing(self.get_buffer("standing_row")[ids])
+        return out
 
     def forward(
         self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
-        cache: StandingCache | None = None,
+        cache: StandingCache | None = None, memory: Memory | None = None,
     ) -> Tensor:  # fmt: skip
-        """(B, T) -> hidden states (B, T, D)."""
+        """(B, T) -> hidden states (B, T, D). A cache brings the memory that it was made with."""
         pos = torch.arange(ids.shape[1], device=ids.device)[None]
-        x = self.embedded(ids, field, coord, cache)
-        hidden: Tensor = self.backbone(x, pos, mask, None if cache is None else cache.inner)
+        memory = memory if cache is None else cache.memory
+        x = self.embedded(ids, field, coord, mask, cache, memory)
+        look = () if memory is None else (memory,)
+        hidden: Tensor = self.backbone(x, pos, mask, None if cache is None else cache.inner, *look)
         return hidden
 
-    def new_cache(self, rows: int, length: int, sinks: Tensor | None = None) -> StandingCache:
+    def encode(self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask) -> Memory:
+        """What is given, (B, S), as the encoder sees it."""
+        assert self.encoder is not None, "this network has no encoder"
+        pos = torch.arange(ids.shape[1], device=ids.device)[None]
+        states = self.encoder(self.embedded(ids, field, coord, mask), pos, mask, None)
+        inside = mask.inside(ids.shape[1])
+        if inside is None:
+            inside = torch.ones_like(ids, dtype=torch.bool)
+        total = self._standing(ids).sum(dim=1) if self.config.standing else None
+        return Memory(states, inside, total)
+
+    def new_cache(
+        self, rows: int, length: int, sinks: Tensor | None = None, memory: Memory | None = None
+    ) -> StandingCache:
         """Room for `length` slots of `rows` rows; the first `sinks` (B,) slots are never dropped
-        (None: the first one alone)."""
+        (None: the first one alone). `memory`: what all that is read looks at."""
         if sinks is None:
             sinks = torch.ones(rows, dtype=torch.long)
         inner = self.backbone.new_cache(rows, length, sinks)
         width = self.config.dim if self.config.standing else 0
-        return StandingCache(inner, self.embed.weight.new_zeros(rows, width))
+        return StandingCache(inner, self.embed.weight.new_zeros(rows, width), memory)
 
     def scores(self, hidden: Tensor, columns: Tensor) -> Tensor:
         """hidden (N, D), columns (K,) ids -> unnormalised log-probabilities (N, K)."""

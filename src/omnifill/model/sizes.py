@@ -34,23 +34,33 @@ SIZES = {
 
 
 def build_config(
-    settings: ModelSettings, size: str, alphabet: Alphabet, *, context: int
+    settings: ModelSettings,
+    size: str,
+    alphabet: Alphabet,
+    *,
+    context: int,
+    needs: frozenset[str] = frozenset(),
 ) -> ModelConfig:
     """All numbers of a network: those of the recipe first, then those of `size`."""
     base = SIZES[size]
+    both = "memory" in needs  # an encoder and a decoder share what one would have
+    layers = settings.layers or max(1, base.layers // (2 if both else 1))
     dim = settings.dim or base.dim
     heads = settings.heads or max(1, dim // (settings.head_dim or base.dim // base.heads))
     return ModelConfig(
         backbone=settings.backbone,
         **vars(alphabet),
         dim=dim,
-        layers=settings.layers or base.layers,
+        layers=layers,
+        encoder_layers=(settings.encoder_layers or layers) if both else 0,
+        memory=both,
         heads=heads,
         kv_heads=settings.kv_heads or heads,
         head_dim=settings.head_dim or max(2, dim // heads // 2 * 2),
         ffn=settings.ffn or math.ceil(dim * 8 / 3 / 8) * 8,
         cell=settings.cell or "mingru",
         kernel=settings.kernel or 4,
+        full="full" in needs and not both,
         context=context,
         dropout=settings.dropout or 0.0,
         tied=settings.tied,

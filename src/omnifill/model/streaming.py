@@ -16,6 +16,7 @@ from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
+from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm
 
 
@@ -90,45 +91,83 @@ class Mixer(Protocol):
 
 
 class Block(nn.Module):
-    """A mixer and a feed-forward part, each normalised before and added to the stream."""
+    """A mixer and a feed-forward part, each normalised before and added to the stream. Where slots
+    see what comes later, too, a second mixer goes over them from their end."""
 
-    def __init__(self, config: ModelConfig, mixer: Mixer) -> None:
+    def __init__(self, config: ModelConfig, mixer: Mixer, back: Mixer | None) -> None:
         super().__init__()
         self.mix_norm = RMSNorm(config.dim, config.norm_eps)
-        self.mixer = mixer
+        self.mixer, self.back = mixer, back
+        if config.memory:
+            self.cross_norm = RMSNorm(config.dim, config.norm_eps)
+            self.cross = CrossAttention(config)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn = FeedForward(config)
         self.dropout = config.dropout
 
-    def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:
-        """(B, T, D) -> (B, T, D)."""
-        x = x + dropout(self.mixer(self.mix_norm(x), memory), self.dropout, self.training)
+    def forward(
+        self, x: Tensor, kept: LayerMemory | None, turn: Tensor | None, memory: Memory | None
+    ) -> Tensor:
+        """(B, T, D) -> (B, T, D). turn (B, T, 1): where each slot stands seen from the end."""
+        normed = self.mix_norm(x)
+        mixed = self.mixer(normed, kept)
+        if self.back is not None:
+            assert turn is not None, "what comes later was not shown"
+            mixed = mixed + _turned(self.back(_turned(normed, turn), None), turn)
+        x = x + dropout(mixed, self.dropout, self.training)
+        if memory is not None:
+            seen = self.cross(self.cross_norm(x), memory)
+            x = x + dropout(seen, self.dropout, self.training)
         return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
 
 
+def _turned(x: Tensor, turn: Tensor) -> Tensor:
+    return x.gather(1, turn.expand(-1, -1, x.shape[2]))
+
+
 class Stack(nn.Module):
-    """Blocks and a last norm: a whole backbone, for causal masks."""
+    """Blocks and a last norm: a whole backbone. Order is all it knows of positions."""
+
+    can = frozenset({"causal", "full", "memory"})
 
     def __init__(self, config: ModelConfig, mixer: Callable[[ModelConfig, int], Mixer]) -> None:
         """`mixer(config, layer)` makes each block's own."""
         super().__init__()
         mixers = [mixer(config, layer) for layer in range(config.layers)]
-        self.blocks = nn.ModuleList([Block(config, each) for each in mixers])
+        backs = [mixer(config, layer) if config.full else None for layer in range(config.layers)]
+        self.blocks = nn.ModuleList([
+            Block(config, each, back) for each, back in zip(mixers, backs, strict=True)
+        ])  # fmt: skip
         self.kept = [each.kept for each in mixers]
+        self.full = config.full
         self.norm = RMSNorm(config.dim, config.norm_eps)
         reset_parameters(self)
 
-    def forward(self, x: Tensor, mask: Mask, cache: StreamingCache | None) -> Tensor:
+    def forward(
+        self, x: Tensor, pos: Tensor, mask: Mask, cache: StreamingCache | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:  # fmt: skip
         """x (B, T, D) -> (B, T, D); with a cache, x continues what each row holds there."""
-        assert mask.kind == "causal", "what comes later is not known to a recurrence"
+        assert (mask.kind == "full") == self.full, "it was built for the other kind of mask"
+        turn = _turn(mask, x) if self.full else None
         for i, block in enumerate(self.blocks):
-            x = block(x, None if cache is None else cache.layers[i])
+            x = block(x, None if cache is None else cache.layers[i], turn, memory)
         if cache is not None:
             cache.lengths = cache.lengths + x.shape[1]
         out: Tensor = self.norm(x)
         return out
 
-    def new_cache(self, rows: int) -> StreamingCache:
-        """An empty memory for so many rows."""
+    def new_cache(self, rows: int, length: int, sinks: Tensor) -> StreamingCache:
+        """An empty memory for so many rows; there is no length to keep room for."""
         weight = self.norm.weight
         return StreamingCache([LayerMemory(weight.new_zeros(rows, *size)) for size in self.kept])
+
+
+def _turn(mask: Mask, x: Tensor) -> Tensor:
+    """(B, T, 1): each row's slots that count from the last to the first, and then the others."""
+    rows, num, _ = x.shape
+    slot = torch.arange(num, device=x.device).expand(rows, num)
+    if mask.lengths is None:
+        return (num - 1 - slot)[..., None]
+    back = mask.lengths[:, None] - 1 - slot
+    return torch.where(back >= 0, back, slot)[..., None]

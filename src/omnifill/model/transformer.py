@@ -18,6 +18,7 @@ from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
+from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm
 from omnifill.model.rotary import rotary, rotate
 
@@ -88,24 +89,30 @@ class Block(nn.Module):
         super().__init__()
         self.attn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attn = Attention(config)
+        if config.memory:
+            self.cross_norm = RMSNorm(config.dim, config.norm_eps)
+            self.cross = CrossAttention(config)
         self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
         self.ffn = FeedForward(config)
         self.dropout = config.dropout
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None,
-        start: Tensor | None,
+        start: Tensor | None, memory: Memory | None,
     ) -> Tensor:  # fmt: skip
         """(B, T, D) -> (B, T, D)."""
         out = self.attn(self.attn_norm(x), turn, mask, cache, start)
         x = x + dropout(out, self.dropout, self.training)
+        if memory is not None:
+            seen = self.cross(self.cross_norm(x), memory)
+            x = x + dropout(seen, self.dropout, self.training)
         return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
 
 
 class Transformer(nn.Module):
     """A stack of blocks and a last norm."""
 
-    can = frozenset({"causal", "full"})
+    can = frozenset({"causal", "full", "memory"})
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -114,7 +121,10 @@ class Transformer(nn.Module):
         self.norm = RMSNorm(config.dim, config.norm_eps)
         reset_parameters(self)
 
-    def forward(self, x: Tensor, pos: Tensor, mask: Mask, cache: KVCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, pos: Tensor, mask: Mask, cache: KVCache | None = None,
+        memory: Memory | None = None,
+    ) -> Tensor:  # fmt: skip
         """x (B, T, D), pos (B or 1, T) -> (B, T, D).
 
         With a cache, x continues what each row holds there (`pos` is then the cache's matter).
@@ -129,7 +139,8 @@ class Transformer(nn.Module):
         turn = rotary(pos, self.config.head_dim, self.config.rope_theta)
         turn = (turn[0].to(x.dtype), turn[1].to(x.dtype))
         for i, block in enumerate(self.blocks):
-            x = block(x, turn, look, None if cache is None else cache.layers[i], start)
+            layer = None if cache is None else cache.layers[i]
+            x = block(x, turn, look, layer, start, memory)
         if cache is not None:
             cache.advance(num)
         out: Tensor = self.norm(x)

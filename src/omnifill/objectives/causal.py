@@ -117,23 +117,38 @@ class CausalObjective:
         """(B * T,): negative log-likelihood of every target; 0 where its weight is 0."""
         return self._nats(network, batch, 1.0)
 
+    def read(self, network: Network, batch: Batch) -> Tensor:
+        """Hidden states (B, T, D) that predict the targets, from the slots before them."""
+        hidden: Tensor = network(batch.ids, batch.field, batch.coord, self.mask)
+        return hidden
+
     def _nats(self, network: Network, batch: Batch, presence: float) -> Tensor:
-        hidden = network(batch.ids, batch.field, batch.coord, self.mask).flatten(0, 1)
-        target, allow = batch.target.flatten(), batch.allow.flatten()
-        block_of = self.columns.get_buffer("row_block")[allow]
-        at = (batch.weight.flatten() > 0).nonzero().flatten()
-        if len(at) == 0:  # all is only looked at: nothing, but with a gradient
-            nothing: Tensor = hidden.float().sum(dim=1) * 0
-            return nothing
-        at = at[block_of[at].argsort(stable=True)]
-        target, allow = target[at], allow[at]
-        values, first = [], 0
-        for block, logits in enumerate(self.columns.all_scores(network, hidden[at], allow)):
-            column = self.columns.column_of(target[first : first + len(logits)], block)
-            values.append(weighed(logits, column, presence))
-            first += len(logits)
-        out = torch.zeros(hidden.shape[0], device=target.device)
-        return out.index_put((at,), torch.cat(values))
+        hidden = self.read(network, batch)
+        return target_nats(self.columns, network, hidden, batch, batch.weight > 0, presence)
+
+
+def target_nats(
+    columns: Columns, network: Network, hidden: Tensor, batch: Batch, asked: Tensor,
+    presence: float,
+) -> Tensor:  # fmt: skip
+    """hidden (B, T, D), asked (B, T) bool -> (B * T,): nats of every target that is asked for,
+    their presence counted `presence`-fold; 0 elsewhere."""
+    hidden = hidden.flatten(0, 1)
+    target, allow = batch.target.flatten(), batch.allow.flatten()
+    block_of = columns.get_buffer("row_block")[allow]
+    at = asked.flatten().nonzero().flatten()
+    if len(at) == 0:  # all is only looked at: nothing, but with a gradient
+        nothing: Tensor = hidden.float().sum(dim=1) * 0
+        return nothing
+    at = at[block_of[at].argsort(stable=True)]
+    target, allow = target[at], allow[at]
+    values, first = [], 0
+    for block, logits in enumerate(columns.all_scores(network, hidden[at], allow)):
+        column = columns.column_of(target[first : first + len(logits)], block)
+        values.append(weighed(logits, column, presence))
+        first += len(logits)
+    out = torch.zeros(hidden.shape[0], device=target.device)
+    return out.index_put((at,), torch.cat(values))
 
 
 def weighed(logits: Tensor, column: Tensor, presence: float) -> Tensor:

@@ -81,9 +81,10 @@ class Decision:
 
 def decide(
     recipe: Recipe, numbers: DataNumbers, alphabet: Alphabet, *, seconds: float | None,
-    deadline: float | None, measure: Measure,
+    deadline: float | None, measure: Measure, needs: frozenset[str] = frozenset(),
 ) -> Decision:  # fmt: skip
-    """`seconds`: what is left of the budget; RecipeError if nothing can be done in them."""
+    """`seconds`: what is left of the budget; RecipeError if nothing can be done in them. `needs`:
+    what the objective asks of a backbone."""
     settings = recipe.train
     if seconds is not None and seconds <= 0:
         raise too_small(settings, f"preparation alone took {-seconds:.1f} s more", -seconds + 20)
@@ -97,7 +98,7 @@ def decide(
     context = recipe.model.context or default_context(numbers, seconds)
     least = numbers.head + ROOM if numbers.windows else numbers.longest
     context = max(context, least, 2)
-    config = build_config(recipe.model, size, alphabet, context=context)
+    config = build_config(recipe.model, size, alphabet, context=context, needs=needs)
     wish = recipe.train.precision
     bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
     pace = None
@@ -251,6 +252,8 @@ def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens:
     backbone = recipe.model.backbone
     own = [k for k in named if ":" in backbone or ONLY_FOR.get(k, backbone) == backbone]
     model = {k: getattr(config, k) for k in own}
+    if config.encoder_layers:
+        model["encoder_layers"] = config.encoder_layers
     changes = {f"model.{k}": v for k, v in model.items()} | {
         "model.tied": config.tied,
         "train.budget": None,

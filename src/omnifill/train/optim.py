@@ -32,7 +32,7 @@ class OptimConfig:
 
 def is_matrix(name: str, parameter: Tensor) -> bool:
     """Whether Muon takes it: a matrix inside the network, not an embedding or the head."""
-    return parameter.ndim == 2 and name.startswith("backbone.")
+    return parameter.ndim == 2 and name.startswith(("backbone.", "encoder."))
 
 
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:

@@ -1,0 +1,63 @@
+"""One stream of a million tokens: does memory stay as it is?
+
+    python benchmarks/endless.py --data DIR [--tokens 1000000] [--quick]
+
+The recurrent and the convolutional network, trained for a minute on tinyshakespeare, stream a text;
+the memory of the process is read while it goes on.
+"""
+
+from __future__ import annotations
+
+import gzip
+import resource
+import time
+
+import harness
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--tokens", type=int, default=1_000_000)
+    parser.add_argument("--budget", default="1m")
+    args = parser.parse_args()
+    data = harness.need_data(args)
+    tokens, budget = (2000, "20s") if args.quick else (args.tokens, args.budget)
+    text = args.work / "shakespeare.txt"
+    text.write_bytes(gzip.open(data / "tinyshakespeare/input.txt.gz").read())
+    figures = {}
+    for backbone in ("rnn", "cnn"):
+        run = harness.fresh(args.work / "endless")
+        harness.omnifill("train", text, "--out", run, "--budget", budget,
+                         "--set", f"model.backbone={backbone}")  # fmt: skip
+        figures[backbone] = streamed(run, tokens, args.seed)
+    protocol = (
+        f"`omnifill train --budget {budget}`, then one stream of {tokens:,} tokens; the largest "
+        "resident memory after a tenth of them and at the end"
+    )
+    harness.keep("endless", protocol, figures, quick=args.quick)
+
+
+def streamed(run, tokens: int, seed: int) -> dict[str, float]:
+    import torch
+
+    from omnifill import api
+
+    torch.set_num_threads(harness.THREADS)
+    model = api.load(run)
+    started, characters, early = time.monotonic(), 0, 0.0
+    for number, piece in enumerate(model.stream(prompt="ROMEO:", max_tokens=tokens, seed=seed)):
+        characters += len(piece)
+        if number == tokens // 10:
+            early = most_memory()
+    spent = time.monotonic() - started
+    return {"tokens": number + 1, "characters": characters, "tokens_per_second": number / spent,
+            "megabytes_after_a_tenth": early, "megabytes_at_the_end": most_memory()}  # fmt: skip
+
+
+def most_memory() -> float:
+    """Megabytes: the most that this process has had."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    main()

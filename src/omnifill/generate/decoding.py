@@ -1,0 +1,80 @@
+"""What a sampler chose, as values; and where a text ends early."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+
+from omnifill.artifact import LoadedRun
+from omnifill.form.vocabulary import END, MISSING
+from omnifill.generate.autoregressive import Plan
+from omnifill.types import Bools, Ints
+
+
+class Stopper:
+    """Ends a text as soon as it holds one of the stop strings."""
+
+    def __init__(self, run: LoadedRun, plan: Plan, stop: Sequence[str]) -> None:
+        self.run, self.plan, self.stop = run, plan, stop
+        self.keep = max(len(s) for s in stop) * 2
+        self.decoders: dict[tuple[int, int], Any] = {}
+        self.tails: dict[tuple[int, int], str] = {}
+
+    def __call__(self, row: Ints, field: Ints, ids: Ints) -> Bools:
+        """(n,) rows, their fields and new ids -> whether the text is over."""
+        over = np.zeros(len(row), bool)
+        for i, key in enumerate(zip(row.tolist(), field.tolist(), strict=True)):
+            at = self.run.vocabulary.fields[key[1]]
+            if at.slots is not None or ids[i] < at.first:
+                continue
+            if key not in self.decoders:
+                self.decoders[key] = at.codec.stream_decoder()
+            fresh = self.decoders[key].feed(int(ids[i]) - at.first)
+            tail = self.tails.get(key, "") + fresh
+            over[i] = any(s in tail for s in self.stop)
+            self.tails[key] = tail[-self.keep :]
+        return over
+
+
+def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> list[Any]:
+    """What the steps chose for one field -> canonical values by row."""
+    field = run.vocabulary[name]
+    rows = np.concatenate([s.row[s.field == field.index] for s in steps])
+    ids = np.concatenate([s.id[s.field == field.index] for s in steps])
+    order = np.argsort(rows, kind="stable")
+    rows, ids = rows[order], ids[order]
+    if field.slots is not None and len(ids) == num * field.slots:
+        grid = ids.reshape(num, field.slots)
+        known = grid[:, 0] != MISSING
+        decode_many = getattr(field.codec, "decode_many", None)
+        codes = grid[known] - field.first
+        values = decode_many(codes) if decode_many else [field.codec.decode(c) for c in codes]
+        out: list[Any] = [None] * num
+        for i, value in zip(np.flatnonzero(known), values, strict=True):
+            out[i] = value
+        return out
+    starts = np.searchsorted(rows, np.arange(num + 1))
+    return [run.vocabulary.decode(name, without_end(ids[a:b])) for a, b in pairwise(starts)]
+
+
+def without_end(ids: Ints) -> Ints:
+    return ids[:-1] if len(ids) and ids[-1] == END else ids
+
+
+def cut_at(text: str, stop: Sequence[str]) -> str:
+    """The text before the first of the stop strings."""
+    found = [text.find(s) for s in stop if s in text]
+    return text[: min(found)] if found else text
+
+
+def joined(run: LoadedRun, plan: Plan, name: str, steps: Any, i: int) -> str:
+    """A prompted text: the prompt's codes and the new ones, decoded together."""
+    field = run.vocabulary[name]
+    ids = [s.id[(s.row == i) & (s.field == field.index)] for s in steps]
+    start = int(plan.shard.starts[0] + plan.shard.lens[0, : field.index].sum())
+    given = np.asarray(plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])])
+    whole: str = run.vocabulary.decode(name, without_end(np.concatenate([given, *ids])))
+    return whole
