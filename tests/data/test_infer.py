@@ -28,20 +28,25 @@ def field(values: list[str], asked: Mapping[str, Any] | None = None) -> FieldSpe
 
 
 def test_a_text_in_signs_is_spelt_in_characters_and_says_so() -> None:
-    spec = field(texts(0x4E00, 3000))
+    spec = field(texts(0x4E00, 600))
     assert (spec.type, spec.codec) == ("text", "characters")
     assert "kinds: spelt one by one" in spec.why
 
 
 @pytest.mark.parametrize(
     "values",
-    [texts(0x0905, 48), texts(0x0410, 64), [t + "你好 🍵" * 2 for t in texts(0x61, 26)]],
-    ids=["Hindi", "Russian", "English with a few signs"],
+    [
+        texts(0x0905, 48),
+        texts(0x0410, 64),
+        [t + "你好 🍵" * 2 for t in texts(0x61, 26)],
+        texts(0x4E00, 6000),
+    ],
+    ids=["Hindi", "Russian", "English with a few signs", "signs met once or twice"],
 )
-def test_a_text_in_letters_is_not(values: list[str]) -> None:
+def test_other_texts_are_not(values: list[str]) -> None:
     assert field(values).codec == "bpe"
 
 
 @pytest.mark.parametrize("asked", [{"codec": "bpe"}, {"options": {"vocabulary": 2000}}])
 def test_what_is_asked_for_goes_before(asked: dict[str, Any]) -> None:
-    assert field(texts(0x4E00, 3000), asked).codec == "bpe"
+    assert field(texts(0x4E00, 600), asked).codec == "bpe"

@@ -28,6 +28,8 @@ BESIDE_TEXT = 3.0
 """Weight of a field that is no text, where others are (docs/log.md)."""
 SIGNS = 500
 """Characters of a writing in signs: more than any alphabet or abugida has (docs/log.md)."""
+OFTEN = 5
+"""Times that such a character is met, on average."""
 MIN_ROWS = 2
 """Rows below which nothing can be learned."""
 CATEGORY_SHARE, CATEGORY_FEW, CATEGORY_MOST, CATEGORY_LENGTH = 0.2, 50, 2000, 60
@@ -138,8 +140,9 @@ class ColumnProfile:
     def in_signs(self) -> bool:
         """Whether it is written in signs (as Chinese is) more than in letters: characters of more
         than two bytes on average, and more kinds of them than a small vocabulary of BPE holds,
-        which would spell most of them in pieces."""
-        return self.beyond > self.characters and len(self.signs) > SIGNS
+        which would spell most of them in pieces; and each is met often enough to be learned."""
+        often = self.characters > OFTEN * len(self.signs)
+        return often and self.beyond > self.characters and len(self.signs) > SIGNS
 
     @property
     def values(self) -> int:
