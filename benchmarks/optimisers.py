@@ -1,6 +1,6 @@
 """Muon for matrices with AdamW for the rest, beside AdamW for everything: same data, same time.
 
-AdamW runs at its own best of three rates (0.001, 0.003, 0.006), chosen on the validation part.
+AdamW runs at three rates (0.001, 0.003, 0.006); Muon at the default alone.
 
     python benchmarks/optimisers.py --data DIR [--budget 80s] [--quick]
 """

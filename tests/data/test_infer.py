@@ -39,9 +39,10 @@ def test_a_text_in_signs_is_spelt_in_characters_and_says_so() -> None:
         texts(0x0905, 48),
         texts(0x0410, 64),
         [t + "你好 🍵" * 2 for t in texts(0x61, 26)],
+        [t + s[:20] for t, s in zip(texts(0x61, 26), texts(0x4E00, 600), strict=True)],
         texts(0x4E00, 6000),
     ],
-    ids=["Hindi", "Russian", "English with a few signs", "signs met once or twice"],
+    ids=["Hindi", "Russian", "a few signs", "many signs, more letters", "signs met once or twice"],
 )
 def test_other_texts_are_not(values: list[str]) -> None:
     assert field(values).codec == "bpe"

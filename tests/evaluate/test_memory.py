@@ -57,3 +57,17 @@ def test_distance_is_nought_for_a_copy_and_grows_with_what_differs() -> None:
     copy, off, blank, half = apart.tolist()
     assert copy == blank == 0 < off and half == 0.5
     assert which[0] == 1 and which[2] == 3
+
+
+def test_of_texts_that_all_differ_the_one_that_shares_most_is_closest() -> None:
+    train = {
+        "t": np.array(["oil prices rise", "the rain in Spain", None, "山高月小水落石出"], object),
+        "c": np.array([0, 0, 1, 1]),
+    }
+    rows = {
+        "t": np.array(["the rain in Rome", "oil prices rose", "山高月小", "zz", None], object),
+        "c": np.array([0, 0, 1, 0, 1]),
+    }
+    apart, which = nearest(rows, train)
+    assert which.tolist()[:3] == [1, 0, 3] and which[4] == 2 and apart[4] == 0
+    assert 0 < apart[0] < apart[3] == 0.5 and apart[2] == np.float32(0.4)

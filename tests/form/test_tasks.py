@@ -130,13 +130,15 @@ def test_a_task_that_no_row_serves_is_refused(tmp_path: Path) -> None:
         api.train(table, tmp_path / "run", steps=2, given="kind", want="note")
 
 
-@pytest.mark.parametrize("objective", ["causal", "seq2seq"])
-def test_a_pair_that_was_never_seen_together_can_be_asked_for(
-    tmp_path: Path, objective: str
-) -> None:
-    one = dict(zip("one two three four five six".split(), "eins zwei drei vier fünf sechs".split(),
-                   strict=True))  # fmt: skip
-    two = dict(zip(one.values(), "un deux trois quatre cinq six".split(), strict=True))
+GERMAN = dict(zip("one two three four five six".split(),
+                  "eins zwei drei vier fünf sechs".split(), strict=True))  # fmt: skip
+FRENCH = dict(zip(GERMAN.values(), "un deux trois quatre cinq six".split(), strict=True))
+
+
+@pytest.fixture(scope="module", params=["causal", "seq2seq"])
+def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    """Of (en, de) rows and (de, fr) rows; (en, fr) is never seen."""
+    one, two = GERMAN, FRENCH
     rng = np.random.default_rng(0)
     texts = [[str(w) for w in rng.choice(list(one), rng.integers(2, 6))] for _ in range(1200)]
     rows = []
@@ -148,15 +150,27 @@ def test_a_pair_that_was_never_seen_together_can_be_asked_for(
         rows.append(record)
     fields = {name: {"type": "text"} for name in ("en", "de", "fr")}
     tasks = [{"given": [a], "want": [b]} for a, b in (("en", "de"), ("de", "fr"), ("de", "en"))]
-    model = api.train(pd.DataFrame(rows), tmp_path / "run", steps=250, recipe={
-        "model": {"size": "nano"}, "objective": {"name": objective},
+    out = tmp_path_factory.mktemp("runs") / "pairs"
+    return api.train(pd.DataFrame(rows), out, steps=250, recipe={
+        "model": {"size": "nano"}, "objective": {"name": request.param},
         "schema": {"fields": fields}, "form": {"tasks": tasks}, "train": {"batch_tokens": 768},
     })  # fmt: skip
-    made = model.generate(4, given={"en": "two five one"}, want="fr", no_missing="fr")["fr"]
+
+
+def test_a_pair_that_was_never_seen_together_can_be_asked_for(pairs: api.Model) -> None:
+    model = pairs
     assert unread(model.run.vocabulary, model.run.recipe.form, "de", ["fr"]).tolist() == [False] * 3
     fitting = unread(model.run.vocabulary, model.run.recipe.form, "de", ["en"])
     assert fitting.tolist() == [False, False, True]
     blank = pd.DataFrame({"en": ["two five one", "six"], "fr": None})
     filled = model.fill(blank, beams=2)
     assert filled["fr"].notna().all() and filled["fr"][0] != filled["fr"][1]
-    assert len(made) == 4 and all(made)
+
+
+@pytest.mark.xfail(strict=True, reason="answers in the language that en always had (docs/log.md)")
+def test_a_pair_that_was_never_seen_together_is_answered_in_the_asked_language(
+    pairs: api.Model,
+) -> None:
+    made = pairs.generate(20, given={"en": "two five one"}, want="fr", no_missing="fr")["fr"]
+    words = [word for text in made for word in text.split()]
+    assert np.mean([word in set(FRENCH.values()) for word in words]) > 0.8

@@ -15,6 +15,8 @@ from omnifill.types import Bools, Floats, Ints
 
 LONGEST = 4096
 """Bytes: longer copied spans are reported as this long."""
+PIECE, BEGINNING = 4, 2000
+"""Characters of the pieces by which texts are compared, and of the texts that are looked at."""
 MOST_BYTES = 1 << 24
 """Training text beyond this is not searched."""
 
@@ -31,7 +33,8 @@ def nearest(rows: Mapping[str, Any], train: Mapping[str, Any]) -> tuple[Floats, 
     which one that is.
 
     Columns are arrays: codes of categories (int: 0 if equal, else 1), or numbers (float: their
-    difference in ranks of the training part, from 0 to 1; NaN, a blank, is 1 from any number).
+    difference in ranks of the training part, from 0 to 1; NaN, a blank, is 1 from any number), or
+    texts (object: see `texts_apart`).
     """
     num = len(next(iter(rows.values())))
     size = len(next(iter(train.values())))
@@ -45,11 +48,34 @@ def nearest(rows: Mapping[str, Any], train: Mapping[str, Any]) -> tuple[Floats, 
             if part.dtype.kind == "f":
                 total += np.nan_to_num(np.abs(part - theirs), nan=1.0)
                 total -= np.isnan(part) & np.isnan(theirs)
+            elif part.dtype == object:
+                total += texts_apart(part[:, 0].tolist(), theirs.tolist())
             else:
                 total += part != theirs
         apart[first : first + step] = total.min(axis=1) / len(scaled)
         which[first : first + step] = total.argmin(axis=1)
     return apart, which
+
+
+def texts_apart(ours: Sequence[Any], theirs: Sequence[Any]) -> Floats:
+    """(n, N): from 0, all pieces of `PIECE` characters in common, to 1, none (Jaccard distance)."""
+    mine = [_pieces(text) for text in ours]
+    out = np.zeros((len(mine), len(theirs)))
+    for column, text in enumerate(theirs):
+        pieces = _pieces(text)
+        for row, own in enumerate(mine):
+            shared = len(own & pieces)
+            either = len(own) + len(pieces) - shared
+            out[row, column] = 1 - shared / either if either else 0
+    return out
+
+
+def _pieces(text: Any) -> set[str]:
+    """Of the beginning of a text; a blank has none."""
+    if not isinstance(text, str):
+        return set()
+    text = text[:BEGINNING]
+    return {text[i : i + PIECE] for i in range(max(1, len(text) - PIECE + 1))}
 
 
 def _ranks(ours: Any, theirs: Any) -> tuple[Any, Any]:

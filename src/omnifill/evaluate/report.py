@@ -22,6 +22,7 @@ from omnifill.evaluate.rows import as_arrays, pair_trends
 from omnifill.files import write_atomic
 from omnifill.form.encode import encode_records
 from omnifill.generate.likelihood import schema_nats
+from omnifill.types import Floats, Ints
 
 MOST_FIELDS = 40
 """Columns that are drawn."""
@@ -206,9 +207,12 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
     middle = max(0, len(order) // 2 - EACH // 2)
     chosen = {RANKS[0]: order[:EACH], RANKS[1]: order[middle : middle + EACH],
               RANKS[2]: order[-EACH:]}  # fmt: skip
-    real, made = as_arrays(run.schema, found.train, some, texts=True)
+    shown = np.concatenate(list(chosen.values()))
+    apart, place = _closest(run, found.train, {n: [v[i] for i in shown] for n, v in some.items()})
+    at = iter(zip(apart.tolist(), place.tolist(), strict=True))
     for rank, rows in chosen.items():
         for row in rows.tolist():
+            distance, closest = next(at)
             sample = {
                 "rank": rank, "nats": f"{nats[row]:.1f}",
                 "cells": [
@@ -217,10 +221,23 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
                 ],
             }  # fmt: skip
             if not run.schema.stream:
-                apart, place = nearest({n: v[row : row + 1] for n, v in made.items()}, real)
-                sample["closest"] = _cells(run, {n: found.train[n] for n in some}, int(place[0]))
-                sample["distance"] = f"{apart[0]:.3f}"
+                sample["closest"] = _cells(run, {n: found.train[n] for n in some}, closest)
+                sample["distance"] = f"{distance:.3f}"
             yield sample
+
+
+def _closest(run: LoadedRun, train: Columns, made: Columns) -> tuple[Floats, Ints]:
+    """(n,) and (n,): how far the closest training record is, texts by what they share, and which
+    one it is; zeros where there are no records, but one stream."""
+    if run.schema.stream:
+        num = len(next(iter(made.values())))
+        return np.zeros(num), np.zeros(num, np.int64)
+    real, ours = as_arrays(run.schema, train, made)
+    for spec in run.schema.fields:
+        if spec.name in made and spec.name not in ours:
+            for arrays, table in ((real, train), (ours, made)):
+                arrays[spec.name] = np.array(table[spec.name], object)
+    return nearest(ours, real)
 
 
 def _different(made: Columns) -> Columns:

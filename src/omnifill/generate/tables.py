@@ -201,15 +201,15 @@ def fill_columns(
     return result
 
 
-Ask = tuple[int, list[str]]
+Blanks = tuple[int, list[str]]
 """(row, fields to answer there, one after another)."""
 
 
 def _asks(
     asked: Sequence[str], blanks: Mapping[str, Bools], told: Collection[str], draw: bool
-) -> list[Ask]:
+) -> list[Blanks]:
     """The blank cells that are not told yet: each alone, or if drawn those of a row together."""
-    out: list[Ask] = []
+    out: list[Blanks] = []
     for row in range(len(next(iter(blanks.values()), ()))):
         names = [n for n in asked if blanks[n][row] and n not in told]
         if draw and names:
@@ -219,7 +219,7 @@ def _asks(
     return sorted(out, key=lambda ask: ask[1])
 
 
-def _parts(run: LoadedRun, asks: list[Ask], beams: int) -> Iterator[tuple[list[Ask], bool]]:
+def _parts(run: LoadedRun, asks: list[Blanks], beams: int) -> Iterator[tuple[list[Blanks], bool]]:
     """Asks to answer at once, and whether to search: for texts, if there is more than one beam."""
     searched = [a for a in asks if beams > 1 and run.vocabulary[a[1][0]].slots is None]
     others = [a for a in asks if beams == 1 or run.vocabulary[a[1][0]].slots is not None]
