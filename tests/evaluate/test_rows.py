@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 from omnifill.evaluate.baselines import independent, resampled
 from omnifill.evaluate.rows import (
     Arrays,
+    as_arrays,
     auc,
     column_shapes,
     ks_distance,
@@ -21,6 +22,7 @@ from omnifill.evaluate.rows import (
     two_sample,
     variation,
 )
+from omnifill.schema import FieldSpec, Schema
 
 Floats = st.lists(st.integers(-3, 3).map(float), min_size=2, max_size=40)
 
@@ -75,6 +77,21 @@ def test_a_classifier_tells_other_rows_and_not_more_of_the_same() -> None:
     other = two_sample(rows(1500, 1), rows(1500, 3, slope=-1.0))
     assert same["value"] > 0.85 and same["n"] == 3000
     assert other["value"] < 0.5 and other["low"] <= other["value"] <= other["high"]
+
+
+@pytest.mark.parametrize("unit", [1e31, 1e96, 1e300])
+def test_numbers_beyond_single_precision_are_compared_like_others(unit: float) -> None:
+    kind = FieldSpec(name="kind", type="category", codec="category")
+    size = FieldSpec(name="size", type="number", codec="number")
+    schema = Schema(fields=(kind, size))
+    parts = [rows(400, seed) for seed in (1, 2)]
+    small, huge = (
+        as_arrays(schema, *({"kind": p["kind"].tolist(), "size": (p["size"] * by).tolist()}
+                            for p in parts))
+        for by in (1.0, unit)
+    )  # fmt: skip
+    assert two_sample(*huge)["value"] == pytest.approx(two_sample(*small)["value"], abs=0.02)
+    assert pair_trends(*huge) == pytest.approx(pair_trends(*small))
 
 
 def test_what_is_learnt_from_rows_shows_on_real_ones() -> None:

@@ -48,9 +48,10 @@ def as_arrays(
 
 
 def _scale(columns: Sequence[Floats]) -> None:
-    """Bring huge numbers within [-1, 1]: nothing here depends on the unit, and squares overflow."""
+    """Bring huge numbers within [-1, 1]: nothing here depends on the unit, squares overflow, and
+    trees see single precision, whose numbers end at 3e38."""
     most = max((float(np.nanmax(np.abs(c), initial=0)) for c in columns), default=0.0)
-    for column in columns if most > 1e100 else []:
+    for column in columns if most > 1e30 else []:
         column /= most
 
 
