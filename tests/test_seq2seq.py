@@ -16,7 +16,10 @@ from tests.test_skeleton import StopAt, weights
 
 from omnifill import api
 from omnifill.errors import Interrupted, RecipeError
+from omnifill.form.batch import Batch
+from omnifill.form.vocabulary import MASK, PAD
 from omnifill.model.mask import Mask
+from omnifill.objectives.seq2seq import HOLES, restored
 
 NANO: dict[str, Any] = {"size": "nano", "layers": 1}
 
@@ -143,3 +146,34 @@ def test_layers_of_an_encoder_are_for_models_that_have_one(table_csv: Path, tmp_
     recipe = {"model": {"size": "nano", "encoder_layers": 3}, "objective": {"name": "seq2seq"}}
     model = api.train(table_csv, tmp_path / "run", steps=2, recipe=recipe)
     assert len(model.run.network.encoder.blocks) == 3
+
+
+def test_what_is_restored_is_one_side_told_from_itself_with_holes() -> None:
+    """Rows of 3 given slots and 2 or 3 wanted ones, and one of which nothing is given."""
+    torch.manual_seed(0)
+    target = torch.tensor([[11, 12, 13, 21, 22, 23], [11, 12, 13, 21, 22, PAD],
+                           [21, 22, 23, PAD, PAD, PAD]]).repeat(400, 1)  # fmt: skip
+    weight = ((target > 20) * 0.5).float()
+    batch = Batch(target, target, target // 10, target, weight, None)
+    sides = restored(batch, weight == 0, 0.4)
+    asked = sides.wanted.target
+    again = (sides.source.field[:, 0] == sides.wanted.field[:, 0]) & (sides.source.target[:, 0] > 0)
+    assert 0.35 < again.float().mean() < 0.45
+    assert (asked[~again] // 10).unique().tolist() == [0, 2]
+    own = (asked // 10).amax(dim=1)[again]
+    assert own.unique().tolist() == [1, 2]
+    shown = sides.source.target
+    width = min(shown.shape[1], asked.shape[1])
+    holes = (shown == MASK)[again][:, :width]
+    assert not (shown == MASK)[~again].any()
+    assert torch.where(holes, asked[again][:, :width], shown[again][:, :width]).equal(
+        asked[again][:, :width]
+    )
+    assert abs(float(holes.sum() / (asked[again] > 0).sum()) - HOLES) < 0.05
+    told = sides.wanted.weight[again]
+    assert (told[asked[again] // 10 == 1] == 1).all() and (told[asked[again] > 20] == 0.5).all()
+
+
+def test_only_an_encoder_has_a_side_to_restore(table_csv: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecipeError, match=r"restore.*seq2seq.*causal"):
+        api.train(table_csv, tmp_path / "run", steps=2, recipe={"objective": {"restore": 0.5}})

@@ -232,12 +232,18 @@ class ObjectiveSettings(Settings):
     schedule: Literal["linear", "cosine"] | None = None
     """Of masked: how many slots are hidden as time goes on, in training and generation; default:
     linear."""
+    restore: float | None = Field(None, gt=0, lt=1)
+    """Of seq2seq: share of the training records of which what is given, or what is wanted, is told
+    from itself with holes, so that no field foretells which one is asked for."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> ObjectiveSettings:
-        if self.schedule is not None and self.name in ("causal", "seq2seq"):
-            raise ValueError("schedule is a setting of objective 'masked', and this is "
-                             f"{self.name!r}: leave it out")  # fmt: skip
+        for key, name in (("schedule", "masked"), ("restore", "seq2seq")):
+            if getattr(self, key) is not None and self.name in {"causal", "masked", "seq2seq"} - {
+                name
+            }:
+                raise ValueError(f"{key} is a setting of objective {name!r}, and this is "
+                                 f"{self.name!r}: leave it out")  # fmt: skip
         return self
 
 

@@ -135,7 +135,10 @@ GERMAN = dict(zip("one two three four five six".split(),
 FRENCH = dict(zip(GERMAN.values(), "un deux trois quatre cinq six".split(), strict=True))
 
 
-@pytest.fixture(scope="module", params=["causal", "seq2seq"])
+OBJECTIVES = {"causal": {"name": "causal"}, "seq2seq": {"name": "seq2seq", "restore": 0.4}}
+
+
+@pytest.fixture(scope="module", params=OBJECTIVES)
 def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
     """Of (en, de) rows and (de, fr) rows; (en, fr) is never seen."""
     one, two = GERMAN, FRENCH
@@ -151,8 +154,8 @@ def pairs(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     fields = {name: {"type": "text"} for name in ("en", "de", "fr")}
     tasks = [{"given": [a], "want": [b]} for a, b in (("en", "de"), ("de", "fr"), ("de", "en"))]
     out = tmp_path_factory.mktemp("runs") / "pairs"
-    return api.train(pd.DataFrame(rows), out, steps=250, recipe={
-        "model": {"size": "nano"}, "objective": {"name": request.param},
+    return api.train(pd.DataFrame(rows), out, steps=500, recipe={
+        "model": {"size": "nano"}, "objective": OBJECTIVES[request.param],
         "schema": {"fields": fields}, "form": {"tasks": tasks}, "train": {"batch_tokens": 768},
     })  # fmt: skip
 
@@ -167,7 +170,11 @@ def test_a_pair_that_was_never_seen_together_can_be_asked_for(pairs: api.Model) 
     assert filled["fr"].notna().all() and filled["fr"][0] != filled["fr"][1]
 
 
-@pytest.mark.xfail(strict=True, reason="answers in the language that en always had (docs/log.md)")
+@pytest.mark.parametrize("pairs", [
+    pytest.param("causal", marks=pytest.mark.xfail(
+        strict=True, reason="answers in the language that en always had (docs/log.md)",
+    )), "seq2seq",
+], indirect=True)  # fmt: skip
 def test_a_pair_that_was_never_seen_together_is_answered_in_the_asked_language(
     pairs: api.Model,
 ) -> None:

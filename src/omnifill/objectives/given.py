@@ -19,14 +19,14 @@ def some_given(batch: Batch) -> Tensor:
     starts[:, 1:] = batch.field[:, 1:] != batch.field[:, :-1]
     place = starts.cumsum(dim=1) - 1
     fields = place.masked_fill(batch.target == PAD, 0).amax(dim=1) + 1
-    num = (torch.rand(len(fields)) * fields).floor()
-    num = num * (torch.rand(len(fields)) < SHARE)
+    num = (torch.rand(len(fields), device=fields.device) * fields).floor()
+    num = num * (torch.rand(len(fields), device=fields.device) < SHARE)
     return place < num[:, None]
 
 
 def beginning_given(batch: Batch) -> Tensor:
     """(B, T) bool: of half of the rows a beginning, up to half of it."""
     lengths = (batch.target != PAD).sum(dim=1)
-    num = (torch.rand(len(lengths)) * (lengths / 2 + 1)).floor()
-    num = num * (torch.rand(len(lengths)) < SHARE)
-    return torch.arange(batch.target.shape[1]) < num[:, None]
+    num = (torch.rand(len(lengths), device=lengths.device) * (lengths / 2 + 1)).floor()
+    num = num * (torch.rand(len(lengths), device=lengths.device) < SHARE)
+    return torch.arange(batch.target.shape[1], device=num.device) < num[:, None]

@@ -9,16 +9,21 @@ alone its beginning.
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
 import torch
 from torch import Tensor
 
 from omnifill.form.batch import Batch
-from omnifill.form.vocabulary import PAD, Vocabulary
+from omnifill.form.vocabulary import MASK, PAD, Vocabulary
 from omnifill.model.mask import Mask
 from omnifill.model.memory import Memory
 from omnifill.model.network import Network
 from omnifill.objectives.causal import PRESENCE, Columns, LossSum, target_nats
 from omnifill.objectives.given import beginning_given, some_given
+
+HOLES = 0.3
+"""Share of the slots that are hidden of what is to be restored."""
 
 
 class Seq2SeqObjective:
@@ -26,49 +31,82 @@ class Seq2SeqObjective:
 
     needs = frozenset({"causal", "full", "memory"})
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, restore: float = 0.0) -> None:
+        """`restore`: share of the training records of which one side is told from itself, with
+        holes. A field that is always answered in one other foretells that one, whatever is asked
+        for; one that is answered in itself, too, does not (zero-shot translation with a denoising
+        autoencoder: Siddhant et al. 2020, arXiv 2005.04816)."""
         self.columns = Columns(vocabulary)
         self.alone = len(vocabulary.fields) == 1
+        self.restore = restore
 
     def loss(self, network: Network, batch: Batch) -> LossSum:
         """Weighted sum of the nats of every target, its presence counted `PRESENCE`-fold."""
-        given = torch.zeros_like(batch.weight, dtype=torch.bool)
-        if torch.is_grad_enabled():
-            given = beginning_given(batch) if self.alone else some_given(batch)
-        nats, weight = self._told(network, batch, given, PRESENCE)
-        return LossSum((nats * weight).sum(), weight.sum())
+        given = batch.weight == 0
+        if not torch.is_grad_enabled():
+            sides = _sides(batch, given)
+        else:
+            given = given | (beginning_given(batch) if self.alone else some_given(batch))
+            sides = restored(batch, given, self.restore) if self.restore else _sides(batch, given)
+        wanted = sides.wanted
+        nats = self._told(network, sides, PRESENCE) * wanted.weight
+        return LossSum(nats.sum(), wanted.weight.sum())
 
     def nats(self, network: Network, batch: Batch) -> Tensor:
         """(B * T,): negative log-likelihood of every target; 0 where its weight is 0."""
-        given = torch.zeros_like(batch.weight, dtype=torch.bool)
-        return self._told(network, batch, given, 1.0)[0].flatten()
+        sides = _sides(batch, batch.weight == 0)
+        nats = self._told(network, sides, 1.0)
+        return nats.new_zeros(batch.target.shape).scatter(1, sides.order, nats).flatten()
 
     def read(self, network: Network, batch: Batch) -> Tensor:
         """Hidden states (B, T, D) that predict the targets of weight."""
-        hidden, _, order = _decoded(network, batch, batch.weight == 0)
+        sides = _sides(batch, batch.weight == 0)
+        hidden = _decoded(network, sides)
         out = hidden.new_zeros(*batch.target.shape, hidden.shape[2])
-        return out.scatter(1, order[..., None].expand(-1, -1, hidden.shape[2]), hidden)
+        return out.scatter(1, sides.order[..., None].expand(-1, -1, hidden.shape[2]), hidden)
 
-    def _told(
-        self, network: Network, batch: Batch, given: Tensor, presence: float
-    ) -> tuple[Tensor, Tensor]:
-        """(B, T) nats of the targets that are told, and their weights."""
-        hidden, wanted, order = _decoded(network, batch, given | (batch.weight == 0))
-        asked = wanted.weight > 0
-        nats = target_nats(self.columns, network, hidden, wanted, asked, presence)
-        out = nats.new_zeros(batch.target.shape)
-        weight = torch.where(given, 0.0, batch.weight)
-        return out.scatter(1, order, nats.view(asked.shape)), weight
+    def _told(self, network: Network, sides: Sides, presence: float) -> Tensor:
+        """(B, T') nats of the targets that are told."""
+        hidden, asked = _decoded(network, sides), sides.wanted.weight > 0
+        nats = target_nats(self.columns, network, hidden, sides.wanted, asked, presence)
+        return nats.view(asked.shape)
 
 
-def _decoded(network: Network, batch: Batch, given: Tensor) -> tuple[Tensor, Batch, Tensor]:
-    """Hidden states of the slots that are not given, packed to the left; those slots as a batch;
-    and where each stood, (B, T')."""
+@dataclass(frozen=True, eq=False)
+class Sides:
+    """A batch in two: what the encoder reads, and what the decoder tells; packed to the left."""
+
+    source: Batch
+    wanted: Batch
+    order: Tensor
+    """(B, T'): where each wanted slot stood."""
+
+
+def _sides(batch: Batch, given: Tensor) -> Sides:
     inside = batch.target != PAD
-    wanted, order = batch.packed(inside & ~given)
-    memory = encode(network, batch.packed(inside & given)[0])
+    return Sides(batch.packed(inside & given)[0], *batch.packed(inside & ~given))
+
+
+def restored(batch: Batch, given: Tensor, share: float) -> Sides:
+    """What is given (B, T) bool to the encoder, the rest to the decoder; but a share of the rows
+    shows and asks for one and the same side, with holes where it is shown."""
+    inside, device = batch.target != PAD, given.device
+    known, asked = inside & given, inside & ~given
+    again, first = torch.rand(2, len(given), 1, device=device)
+    again = again < share
+    side = torch.where((first < 0.5) & known.any(dim=1, keepdim=True), known, asked)
+    holes = again & (torch.rand(given.shape, device=device) < HOLES)
+    shown = batch.with_target(torch.where(holes, MASK, batch.target))
+    weight = torch.where(again & side & (batch.weight == 0), 1.0, batch.weight)
+    wanted = replace(batch, weight=weight).packed(torch.where(again, side, asked))
+    return Sides(shown.packed(torch.where(again, side, known))[0], *wanted)
+
+
+def _decoded(network: Network, sides: Sides) -> Tensor:
+    """Hidden states (B, T', D) of the wanted slots."""
+    wanted, memory = sides.wanted, encode(network, sides.source)
     hidden: Tensor = network(wanted.ids, wanted.field, wanted.coord, Mask(), memory=memory)
-    return hidden, wanted, order
+    return hidden
 
 
 def encode(network: Network, source: Batch) -> Memory:

@@ -22,7 +22,7 @@ def load_objective(name: str) -> Any:
 
 def build_objective(settings: ObjectiveSettings, vocabulary: Vocabulary) -> Any:
     """The objective that a recipe names, with its settings."""
-    options = {} if settings.schedule is None else {"schedule": settings.schedule}
+    options = settings.model_dump(exclude={"name"}, exclude_none=True)
     return load_objective(settings.name)(vocabulary, **options)
 
 
