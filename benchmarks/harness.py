@@ -108,13 +108,7 @@ def keep(
     print(json.dumps(figures, indent=1))
     if quick:
         return
-    versions = {"python": platform.python_version()}
-    for package in ("omnifill", "torch", "numpy", *packages):
-        versions[package] = importlib.metadata.version(package)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
-    ).stdout.strip()
-    date = datetime.date.today().isoformat()
+    date, commit, versions = made_with(packages)
     whole = {"date": date, "commit": commit, "protocol": protocol, "threads": THREADS,
              "versions": versions, "figures": figures}  # fmt: skip
     folder = HERE / "results"
@@ -125,6 +119,17 @@ def keep(
     lines += ["| figure | value |", "|---|---|"]
     lines += [f"| {key} | {_shown(value)} |" for key, value in flat(figures)]
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def made_with(packages: Sequence[str] = ()) -> tuple[str, str, dict[str, str]]:
+    """Date, commit and versions that a result names."""
+    versions = {"python": platform.python_version()}
+    for package in ("omnifill", "torch", "numpy", *packages):
+        versions[package] = importlib.metadata.version(package)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, cwd=HERE
+    ).stdout.strip()
+    return datetime.date.today().isoformat(), commit, versions
 
 
 def flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
