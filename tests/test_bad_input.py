@@ -228,7 +228,7 @@ SETTINGS: list[tuple[list[str], str]] = [
     (["--given", "age"], "--given needs --want"),
     (["--want", "agee"], "no field called 'agee'"),
     (["--want", "age,age"], "names age twice"),
-    (["--want", " "], "names no field"),
+    (["--want", " "], "names nothing"),
     (["--given", "age", "--want", "age"], "given and wanted at once"),
     (["--budget", "5s"], "train: budget and steps both set the length"),
     (["--recipe", "gone.yaml"], "recipe gone.yaml: cannot be read"),

@@ -48,6 +48,7 @@ CELLS: dict[str, st.SearchStrategy[str]] = {
     "whole": st.integers(-(2**53), 2**53).map(str),
     "huge": st.integers(-(10**30), 10**30).map(str),
     "decimal": st.decimals(-1000, 1000, places=2).map(str),
+    "decimal comma": st.decimals(-1000, 1000, places=2).map(lambda d: str(d).replace(".", ",")),
     "float": st.floats(allow_nan=False, allow_infinity=False).map(repr),
     "not finite": st.sampled_from(["inf", "-inf", "nan", "1", "2.5"]),
     "code": st.integers(0, 99999).map(lambda n: f"{n:05d}"),

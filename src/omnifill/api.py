@@ -18,8 +18,9 @@ from typing import Any
 import pandas as pd
 
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
-from omnifill.data.infer import infer_schema, profile
+from omnifill.data.infer import infer_schema
 from omnifill.data.inspect import Inspection, inspect_data
+from omnifill.data.profile import profile
 from omnifill.data.sink import check_target, format_of, write_cells
 from omnifill.data.source import later, open_source
 from omnifill.data.stage import stage
@@ -131,7 +132,8 @@ class Model:
         want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
         max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
         stop: Sequence[str] = (), rerank: int = 1, aims: Sequence[Goal] | Goal = (),
-        candidates: int | None = None, suffix: str | None = None, **sampling: Any,
+        candidates: int | None = None, suffix: str | None = None,
+        choices: Sequence[str] | None = None, **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
@@ -141,7 +143,8 @@ class Model:
         record, of which the one most like the others is kept; `aims`: what records are to be
         like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record
         that gives 0 to 1 (see `generate.aims`), the best of `candidates` (6) draws is kept, with a
-        warning where one falls short; `sampling`: temperature, top_k, top_p, min_p,
+        warning where one falls short; `choices`: texts among which the wanted one is drawn by how
+        likely each is, seen in training or not; `sampling`: temperature, top_k, top_p, min_p,
         repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty; of masked models
         steps, order, remask. With beams the records are the likeliest ones, the best first. Raises
         RequestError or ValueRefused.
@@ -150,6 +153,7 @@ class Model:
             n, given, _listed(want), prompt, suffix, seed=seed, max_tokens=max_tokens,
             no_missing=_listed(no_missing) if missing else self.fields, stop=stop,
             sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims), candidates=candidates,
+            choices=choices,
         )  # fmt: skip
         return requests.run(self.run, requests.build(self.run, wish))
 
@@ -205,9 +209,12 @@ class Model:
         """
         return tables.score(self.run, table)
 
-    def probabilities(self, table: pd.DataFrame, field: str) -> pd.DataFrame:
-        """For a category: the probability of each value in each row, given the row's others."""
-        return tables.probabilities(self.run, table, field)
+    def probabilities(
+        self, table: pd.DataFrame, field: str, *, choices: Sequence[str] | None = None
+    ) -> pd.DataFrame:
+        """For a category: the probability of each value in each row, given the row's others. For a
+        text: that of each of the `choices`, which need not have been seen in training."""
+        return tables.probabilities(self.run, table, field, choices)
 
     def evaluate(
         self, data: Data | None = None, *, report: str | Path | None = None

@@ -25,6 +25,7 @@ from omnifill.options import (
     BaselineOpt,
     BeamsOpt,
     CandidatesOpt,
+    ChoicesOpt,
     CodeOpt,
     DataArg,
     EncodingOpt,
@@ -160,7 +161,7 @@ def _names(option: str, text: str | None) -> list[str]:
     cells = next(csv.reader([text or ""], skipinitialspace=True), [])
     names = [name.strip() for name in cells if name.strip()]
     if text is not None and not names:
-        raise RequestError(f"{option} {text!r}: names no field; write it as a,b")
+        raise RequestError(f"{option} {text!r}: names nothing; write it as a,b")
     twice = {name for name in names if names.count(name) > 1}
     if twice:
         raise RequestError(f"{option} {text!r}: names {', '.join(sorted(twice))} twice")
@@ -179,7 +180,7 @@ def generate(
     steps: StepsOpt = None, order: OrderOpt = "random", remask: RemaskOpt = 0.0,
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
     pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,
-    no_missing: NoMissingOpt = None, baseline: BaselineOpt = None,
+    no_missing: NoMissingOpt = None, choices: ChoicesOpt = None, baseline: BaselineOpt = None,
     seed: SeedOpt = 0, allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Generate records: any fields from any others."""
@@ -199,7 +200,7 @@ def generate(
     }  # fmt: skip
     if baseline is not None:
         more = [wanted, prompt, suffix, stream, stop, no_missing, max_tokens != 512, rerank != 1,
-                aim, candidates, pareto, plot]  # fmt: skip
+                aim, candidates, pareto, plot, choices]  # fmt: skip
         if any(more) or Sampling(**sampling) != Sampling():
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
@@ -207,7 +208,16 @@ def generate(
         _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
         return
     if pareto or plot is not None:
-        if not pareto or suffix or stream or stop or no_missing or candidates or rerank != 1:
+        if (
+            not pareto
+            or suffix
+            or stream
+            or stop
+            or no_missing
+            or candidates
+            or choices
+            or rerank != 1
+        ):
             raise RequestError(
                 "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
                 "and sampling options; --plot belongs to it"
@@ -217,11 +227,11 @@ def generate(
         _print_table(model, table, format_, out)
         return
     if stream:
-        more = [n != 1, aim, candidates, rerank != 1, out, suffix, len(wanted or []) > 1]
+        more = [n != 1, aim, candidates, choices, rerank != 1, out, suffix, len(wanted or []) > 1]
         if any(more) or format_ != "table":
             raise RequestError(
-                "--stream shows one text as it is: leave out -n, --rerank, --aim, --format, --out, "
-                "--suffix and further fields"
+                "--stream shows one text as it is: leave out -n, --rerank, --aim, --choices, "
+                "--format, --out, --suffix and further fields"
             )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
@@ -236,7 +246,8 @@ def generate(
         n, given=values, want=wanted, prompt=prompt, suffix=suffix, seed=seed,
         max_tokens=max_tokens,
         no_missing=no_missing or (), stop=stop or (), rerank=rerank, aims=aim or (),
-        candidates=candidates, **sampling,
+        candidates=candidates,
+        choices=None if choices is None else _names("--choices", choices), **sampling,
     )  # fmt: skip
     _print_table(model, table, format_, out)
 

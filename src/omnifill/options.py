@@ -75,6 +75,10 @@ RemaskOpt = Annotated[float, typer.Option(
 RerankOpt = Annotated[int, typer.Option(
     help="Draw so many candidates for each record and keep the one most like the others."
 )]  # fmt: skip
+ChoicesOpt = Annotated[str | None, typer.Option(
+    help="Texts among which the wanted one is chosen by likelihood: sports,'art, old and new'; "
+    "with --temperature 0 the likeliest."
+)]  # fmt: skip
 AimOpt = Annotated[list[str] | None, typer.Option(
     help="What records are to be like, and how much it counts: domain=sports:2, 'length<=80', "
     "'words>=9', 'readability>60', contains=rain, pattern=REGEX. Repeat for more."

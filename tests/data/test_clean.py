@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from omnifill.data.clean import Repeats, build_cleaner, fold_white_space, strip_html
-from omnifill.data.infer import infer_schema, profile
+from omnifill.data.infer import infer_schema
+from omnifill.data.profile import profile
 from omnifill.data.source import open_source
 from omnifill.data.stage import stage
 from omnifill.recipe import CleanSettings, from_dict

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from omnifill.data.infer import infer_schema, profile
+from omnifill.data.infer import infer_schema
+from omnifill.data.profile import profile
 from omnifill.data.source import open_source
 from omnifill.data.split import part_of, stream_parts
 from omnifill.data.stage import Staged, stage

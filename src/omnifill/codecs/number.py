@@ -57,7 +57,7 @@ class NumberCodec:
     def fit(cls, chunks: Iterable[Sequence[Any]], options: Mapping[str, Any]) -> Self:
         """Options: `decimals` (None: floats as they are), `cells`, `levels` (each at most 4096;
         by default chosen from the number of values)."""
-        check_options(options, ("decimals", "cells", "levels", "digits"))
+        check_options(options, ("decimals", "cells", "levels", "digits", "decimal_comma"))
         decimals = int_option(options, "decimals", None, 0, MAX_DECIMALS)
         num_cells = int_option(options, "cells", None, 1, 4096)
         num_levels = int_option(options, "levels", None, 2, 4096)

@@ -8,7 +8,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from omnifill.data.cells import Problem
-from omnifill.data.infer import ColumnProfile, Profile, infer_schema, profile
+from omnifill.data.infer import infer_schema
+from omnifill.data.profile import ColumnProfile, Profile, profile
 from omnifill.data.source import open_source
 from omnifill.data.stage import split_sizes
 from omnifill.errors import DataError

@@ -19,6 +19,8 @@ from omnifill.errors import DataError, ValueRefused
 from omnifill.schema import FieldSpec
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
+COMMA = re.compile(r"([+-]?\d+),(\d+)")
+"""A number whose decimals stand behind a comma, if it is not one of thousands."""
 IDENTIFIER = re.compile(r"[+-]?0\d+")
 """Digits with a leading zero, such as a postcode: no number, or the zero would be lost."""
 EXACT = 2**53
@@ -59,6 +61,12 @@ def parse_number(text: str) -> int | float | None:
         value = float(text)
         return value if math.isfinite(value) else None
     return whole if abs(whole) <= EXACT else None
+
+
+def with_point(text: str) -> str:
+    """'1,5' -> '1.5'; anything else as it is."""
+    text = text.strip()
+    return text.replace(",", ".") if COMMA.fullmatch(text) else text
 
 
 def parse_datetime(text: str, format_: str) -> int | None:
@@ -141,6 +149,8 @@ def unfit_text(text: str) -> str:
 
 
 def _parser(field: FieldSpec) -> Callable[[Any], Any]:
+    if field.type == "number" and field.options.get("decimal_comma"):
+        return lambda cell: _number(with_point(cell) if isinstance(cell, str) else cell)
     if field.type == "number":
         return _number
     if field.type == "datetime":
@@ -246,11 +256,12 @@ def to_text(field: FieldSpec, value: Any) -> str:
         return ""
     if field.type == "number":
         decimals = field.options.get("decimals")
-        return (
+        shown = (
             f"{value:.{decimals}f}"
             if decimals
             else (str(int(value)) if field.native == "int" else repr(float(value)))
         )
+        return shown.replace(".", ",") if field.options.get("decimal_comma") else shown
     if isinstance(value, (datetime.datetime, datetime.date)):
         return value.isoformat()
     return str(value)

@@ -9,7 +9,7 @@ calibrated, than either (a product of experts, Hinton 2002; figures in docs/log.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,9 +19,10 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
 from omnifill.form.layout import Former, Orders, ask_one, laid_lens, missing_in, schema_order
-from omnifill.form.tasks import task_order, unread
+from omnifill.form.tasks import task_order, unread, wanted_fields
 from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
 from omnifill.form.windows import Windows, head_size, last_ones, overlapping
+from omnifill.generate.given import encoded
 from omnifill.progress import Progress
 from omnifill.recipe import MixSettings
 from omnifill.types import Bools, Floats, Ints
@@ -138,6 +139,45 @@ def category_log_probs(
         both = share[row] * joint[row, some] + (1 - share[row]) * direct[row, some]
         direct[row, some] = _log_sum(direct[row, some]) + both - _log_sum(both)
     return _normalised(direct)
+
+
+def choice_log_probs(
+    run: LoadedRun, columns: Mapping[str, Sequence[Any]], field: str, choices: Sequence[str]
+) -> Floats:
+    """(N, K): log-probability of each of some texts of a field, given the known others, as if there
+    were no other texts. columns: canonical values of N records; what they say of the field itself
+    makes no difference.
+
+    Where no task ever told the field, but some task others from it, by how likely those others are
+    beside each text (a noisy channel, as Min et al. 2022, arXiv 2108.04106, classify).
+    """
+    num = len(next(iter(columns.values())))
+    known = {n: v for n, v in columns.items() if n != field and any(x is not None for x in v)}
+    learned = wanted_fields(run.vocabulary, run.recipe.form)
+    tell = _told_directly if field in learned else _told_by_others
+    out = np.zeros((num, len(choices)))
+    for place, choice in enumerate(choices):
+        out[:, place] = -tell(run, {**known, field: [choice] * num}, field)
+    return _normalised(out)
+
+
+def _told_directly(run: LoadedRun, columns: Mapping[str, Sequence[Any]], field: str) -> Floats:
+    """(N,): nats of a field given the others."""
+    shard = encoded(run, columns)
+    index, silent = run.schema.index(field), unread(run.vocabulary, run.recipe.form, field, columns)
+    out = np.zeros(len(shard))
+    with Progress(f"asking for {field}", len(shard), "readings") as progress:
+        for which in _batches(np.argsort(shard.sizes, kind="stable")):
+            orders = ask_one(missing_in(shard, which) | silent, index, run.vocabulary)
+            out[which] = field_nats(run, shard, orders, which)[:, index]
+            progress.advance(len(which))
+    return out
+
+
+def _told_by_others(run: LoadedRun, columns: Mapping[str, Sequence[Any]], field: str) -> Floats:
+    """(N,): nats of the others given the field, as far as tasks tell them."""
+    nats: Floats = schema_nats(run, encoded(run, columns), columns).sum(axis=1)
+    return nats
 
 
 def _bayes_share(run: LoadedRun, shard: Shard, records: Ints) -> Floats:

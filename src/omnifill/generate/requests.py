@@ -17,10 +17,12 @@ from omnifill.data.values import to_native
 from omnifill.errors import RequestError, check_kind
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
-from omnifill.form.tasks import tell_untrained, wanted_from
+from omnifill.form.tasks import tell_untrained, wanted_fields, wanted_from
 from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
+from omnifill.generate.checks import check_candidates, check_guidance, check_sampler
+from omnifill.generate.choices import choose, parse_choices
 from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import parse_given
@@ -33,7 +35,7 @@ from omnifill.types import Bools, Floats, Ints
 
 ROWS = 512
 """Rows of a batch."""
-CANDIDATES, MOST_CANDIDATES = 6, 256
+CANDIDATES = 6
 """Records drawn for each that is kept by its aims."""
 
 
@@ -59,6 +61,8 @@ class Wish:
     aims: Sequence[Goal] = ()
     candidates: int | None = None
     """Records that are drawn for each one that is kept by its aims."""
+    choices: Sequence[str] | None = None
+    """Texts among which the wanted one is chosen by likelihood."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +86,8 @@ class Request:
     """Records that are drawn for each one that is kept by its aims."""
     suffix: str | None = None
     """What the first wanted text ends with."""
+    choices: Sequence[str] | None = None
+    """Texts among which the wanted one is chosen by likelihood."""
 
 
 def build(run: LoadedRun, wish: Wish) -> Request:
@@ -113,7 +119,10 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     wanted = list(want) if want else wanted_from(run.vocabulary, form, parsed)
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
-    tell_untrained(form, parsed, wanted)
+    if wish.choices is not None and not set(wanted) & set(wanted_fields(run.vocabulary, form)):
+        tell_untrained(form, wanted, parsed)  # weighed by how likely the others are beside each
+    else:
+        tell_untrained(form, parsed, wanted)
     parsed_aims = parse_aims(run, wish.aims, wanted)
     check_candidates(parsed_aims, wish.candidates, sampling, wish.rerank)
     for aim in parsed_aims:
@@ -132,18 +141,35 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
     if sampling.guidance != 1:
-        _check_guidance(run, parsed)
+        check_guidance(run, parsed)
     if sampling.beams > 1 and num > sampling.beams:
         raise RequestError(f"n = {num}: {sampling.beams} beams find no more than that")
     if wish.rerank != 1:
         check_rerank(run, wanted, wish.rerank, sampling)
+    choices = None if wish.choices is None else _check_choices(run, wish, wanted)
     if sampling.beams > 1 and wish.stop:
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
         sampling, wish.rerank, parsed_aims,
-        (wish.candidates or CANDIDATES) if parsed_aims else 1, wish.suffix,
+        (wish.candidates or CANDIDATES) if parsed_aims else 1, wish.suffix, choices,
     )  # fmt: skip
+
+
+def _check_choices(run: LoadedRun, wish: Wish, wanted: Sequence[str]) -> list[str]:
+    """The texts among which to choose; RequestError for whatever else would have no effect."""
+    if len(wanted) != 1:
+        raise RequestError(
+            f"choices are values of one field, and {len(wanted)} are wanted; name it"
+        )
+    more = [wish.prompt, wish.suffix, wish.stop, wish.aims, wish.rerank != 1, wish.no_missing]
+    plain = Sampling(temperature=wish.sampling.temperature)
+    if any(more) or wish.sampling != plain or wish.max_tokens != Wish.max_tokens:
+        raise RequestError(
+            "choices are weighed as they are: beside given, want, n, seed and temperature leave "
+            "out the rest"
+        )
+    return parse_choices(run, wanted[0], wish.choices or ())
 
 
 def build_sampler(run: LoadedRun) -> Any:
@@ -151,56 +177,6 @@ def build_sampler(run: LoadedRun) -> Any:
     if run.vocabulary.canvas:
         return Parallel(run.network, run.vocabulary, run.objective.columns, run.objective.schedule)
     return Autoregressive(run.network, run.vocabulary, run.objective.columns)
-
-
-FORWARDS = ("beams", "length_penalty", "repetition_penalty", "no_repeat_ngram")
-"""Sampling options of models that write from left to right."""
-AT_ONCE = ("steps", "order", "remask")
-"""Those of masked models."""
-
-
-def check_sampler(run: LoadedRun, sampling: Sampling, suffix: str | None = None) -> None:
-    """RequestError for an option that this kind of model cannot heed."""
-    usual = Sampling()
-    canvas = run.vocabulary.canvas
-    for name in FORWARDS if canvas else AT_ONCE:
-        if getattr(sampling, name) != getattr(usual, name):
-            kind = "writes from left to right" if not canvas else "chooses slots in any order"
-            wanted = "masked" if not canvas else "causal"
-            raise RequestError(
-                f"{name}: this model {kind}; the option is for models trained with "
-                f"--set objective.name={wanted}"
-            )
-    if suffix is not None and not canvas:
-        raise RequestError(
-            "--suffix: this model writes from left to right and cannot aim at an end; train one "
-            "with --set objective.name=masked"
-        )
-
-
-def check_candidates(
-    aims: Sequence[Aim], candidates: int | None, sampling: Sampling, rerank: int
-) -> None:
-    """RequestError where candidates have no aims, or all would be one."""
-    if candidates is not None and not aims:
-        raise RequestError("candidates are compared by aims; name some")
-    if candidates is not None and not 1 <= candidates <= MOST_CANDIDATES:
-        raise RequestError(f"candidates = {candidates}: must be from 1 to {MOST_CANDIDATES}")
-    if aims and (sampling.beams > 1 or sampling.temperature == 0 or rerank > 1):
-        raise RequestError(
-            "aims choose among drawn candidates: leave out beams, rerank and temperature 0"
-        )
-
-
-def _check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
-    """RequestError where there is nothing to lean towards, or nothing to compare it with."""
-    if not given:
-        raise RequestError("guidance strengthens what is given, and nothing is given")
-    if run.recipe.form.tasks and not run.recipe.form.drop_given:
-        raise RequestError(
-            "guidance compares with records read without what is given, and this run never saw "
-            "any: train with form.drop_given above 0"
-        )
 
 
 def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
@@ -285,6 +261,11 @@ def _open_end(run: LoadedRun, shard: Shard, name: str) -> Shard:
 
 def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The wanted fields of all records of a request, as canonical values."""
+    if request.choices is not None:
+        tell_moved(run, _given(request, 1))
+        texts = choose(run, request.want[0], request.choices, request.given, request.num,
+                       request.seed, request.sampling.temperature)  # fmt: skip
+        return {request.want[0]: texts}
     if request.sampling.beams > 1:
         return _searched(run, request)
     columns = _drawn(run, request, request.num * request.rerank * request.candidates)

@@ -21,14 +21,15 @@ from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, unread, wanted_fields
 from omnifill.generate.autoregressive import Plan
 from omnifill.generate.beam import BeamSearch, as_steps
+from omnifill.generate.checks import check_sampler
+from omnifill.generate.choices import parse_choices
 from omnifill.generate.decoding import without_end
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded, encoded_to_ask
-from omnifill.generate.likelihood import category_log_probs, schema_nats
+from omnifill.generate.likelihood import category_log_probs, choice_log_probs, schema_nats
 from omnifill.generate.requests import (
     ROWS,
     build_sampler,
-    check_sampler,
     tell_moved,
 )
 from omnifill.types import ABSENT, Bools
@@ -285,20 +286,29 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     return out
 
 
-def probabilities(run: LoadedRun, table: pd.DataFrame, field: str) -> pd.DataFrame:
-    """Probability of each value of a category in each row, given the row's other cells.
+def probabilities(
+    run: LoadedRun, table: pd.DataFrame, field: str, choices: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Probability of each value of a category, or of each of some texts, in each row, given the
+    row's other cells.
 
-    Each row sums to 1; `fill` answers with the greatest.
+    Each row sums to 1; of a category, `fill` answers with the greatest.
     """
     check_kind("table", table, pd.DataFrame, "a DataFrame")
-    check_kind("field", field, str, "the name of a category")
+    check_kind("field", field, str, "the name of a field")
     spec = run.schema[field]
-    if spec.type != "category":
-        raise RequestError(f"field {field!r} is a {spec.type}; probabilities are for categories")
+    if choices is None and spec.type != "category":
+        raise RequestError(
+            f"field {field!r} is a {spec.type}; probabilities are for categories, or for texts "
+            f"among which to choose (choices)"
+        )
+    texts = None if choices is None else parse_choices(run, field, choices)
     given = frame_columns(run, named(table).drop(columns=[field], errors="ignore"))
-    columns = without_unseen(run, given, _frame_cell)
-    shard = encoded_to_ask(run, {**columns, field: [None] * len(table)})
+    columns = {**without_unseen(run, given, _frame_cell), field: [None] * len(table)}
+    if texts is not None:
+        prob = np.exp(choice_log_probs(run, columns, field, texts))
+        return pd.DataFrame(prob, columns=list(choices or ()), index=table.index)
     codec = run.vocabulary[field].codec
     names = [to_native(spec, codec.decode(np.array([code]))) for code in range(codec.size)]
-    prob = np.exp(category_log_probs(run, shard, field))
+    prob = np.exp(category_log_probs(run, encoded_to_ask(run, columns), field))
     return pd.DataFrame(prob, columns=names, index=table.index)
