@@ -127,8 +127,8 @@ def odd_csv(draw: st.DrawFn, columns: dict[str, list[str]], num: int) -> OddTabl
     defect = draw(st.sampled_from([""] * 6 + ["ragged", "nul", "cut", "quote", "latin"]))
     encoding = draw(st.sampled_from(["utf-8", "utf-8", "utf-8-sig", "utf-16"]))
     if defect == "ragged":
-        # Of one column nothing tells the delimiter: "||" is a cell there, and ",," is three.
-        between = delimiter if len(columns) > 1 else ","
+        # Of one column only the ending .tsv tells the delimiter: else "||" is a cell, ",," three.
+        between = delimiter if len(columns) > 1 or delimiter == "\t" else ","
         text += between * (len(columns) + 1) + end
     if defect == "nul":
         text += "\x00" + end
