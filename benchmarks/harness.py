@@ -121,6 +121,17 @@ def keep(
     (folder / f"{name}.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def kept(name: str, protocol: str) -> dict[str, Any]:
+    """The figures that a stopped run of this commit and protocol has left; else none."""
+    path = HERE / "results" / f"{name}.json"
+    if not path.exists():
+        return {}
+    found = json.loads(path.read_text(encoding="utf-8"))
+    same = (found["commit"], found["protocol"]) == (made_with()[1], protocol)
+    figures: dict[str, Any] = found["figures"] if same else {}
+    return figures
+
+
 def made_with(packages: Sequence[str] = ()) -> tuple[str, str, dict[str, str]]:
     """Date, commit and versions that a result names."""
     versions = {"python": platform.python_version()}

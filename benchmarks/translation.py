@@ -1,11 +1,12 @@
 """English to German on multi30k, and a pair of languages that was never seen together.
 
-    python benchmarks/translation.py --data DIR [--budget 60m] [--zero-shot] [--quick]
+    python benchmarks/translation.py --data DIR [--budget 60m] [--zero-shot | --run RUN] [--quick]
 
 BLEU of the published protocol (lower-cased, tokenised), and sacreBLEU (13a, cased) and chrF beside
-it. With `--zero-shot`, a model learns (en, de) rows of one half of the training part and (de, fr)
-rows of the other, and translates en -> fr at once; beside it go the way over German with the same
-model, and a model that was trained on (en, fr) rows of as many sentences.
+it. `--run` judges a run that the recipe was trained to before. With `--zero-shot`, a model learns
+(en, de) rows of one half of the training part and (de, fr) rows of the other, and translates
+en -> fr at once; beside it go the way over German with the same model, and a model that was trained
+on (en, fr) rows of as many sentences.
 """
 
 from __future__ import annotations
@@ -25,7 +26,9 @@ RECIPES = harness.HERE.parent / "recipes"
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--budget", default="60m")
-    parser.add_argument("--zero-shot", action="store_true")
+    way = parser.add_mutually_exclusive_group()
+    way.add_argument("--zero-shot", action="store_true")
+    way.add_argument("--run", type=Path)
     args = parser.parse_args()
     folder = harness.need_data(args) / "multi30k"
     budget = "30s" if args.quick else args.budget
@@ -46,12 +49,12 @@ def lines(folder: Path, part: str, language: str) -> list[str]:
 
 
 def direct(args, folder: Path, budget: str) -> dict[str, Any]:
-    run = harness.fresh(args.work / "translation")
-    seconds = harness.omnifill("train", folder / "train.en.gz", folder / "train.de.gz", "--recipe",
-                               RECIPES / "translation.yaml", "--budget", budget, "--out", run,
-                               "--seed", args.seed)  # fmt: skip
-    return {"train_seconds": seconds, "weights": weights(run),
-            **translated(args, run, folder, "en", "de")}  # fmt: skip
+    run = args.run or harness.fresh(args.work / "translation")
+    if args.run is None:
+        harness.omnifill("train", folder / "train.en.gz", folder / "train.de.gz", "--recipe",
+                         RECIPES / "translation.yaml", "--budget", budget, "--out", run,
+                         "--seed", args.seed)  # fmt: skip
+    return {"weights": weights(run), **translated(args, run, folder, "en", "de")}
 
 
 def weights(run: Path) -> int:
@@ -71,7 +74,10 @@ def translated(args, run: Path, folder: Path, given: str, want: str,
     answers = pd.read_csv(filled, keep_default_na=False)[want].tolist()
     made.write_text("\n".join(a.replace("\n", " ") for a in answers) + "\n", encoding="utf-8")
     real.write_text("\n".join(lines(folder, "test_2016_flickr", want)) + "\n", encoding="utf-8")
-    return {"fill_seconds": seconds, **harness.judge(args, "translation.py", made, real)}
+    return {
+        "fill_seconds": seconds,
+        **harness.judge(args, "translation.py", made, real, "--language", want),
+    }
 
 
 def zero_shot(args, folder: Path, budget: str) -> dict[str, Any]:

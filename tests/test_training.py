@@ -9,6 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -20,9 +21,10 @@ from omnifill import api
 from omnifill.errors import RunError, TrainingStopped
 from omnifill.form.batch import Batch
 from omnifill.form.encode import encode_records
+from omnifill.form.layout import Former, schema_order
 from omnifill.form.stream import eval_batches
 from omnifill.generate.tables import frame_columns
-from omnifill.objectives.causal import LossSum, weighed
+from omnifill.objectives.causal import CausalObjective, LossSum, weighed
 from omnifill.recipe import FormSettings, MixSettings, Recipe
 from omnifill.train import checkpoint
 from omnifill.train.checkpoint import load_newest, save_checkpoint
@@ -425,6 +427,37 @@ def test_presence_counts_its_weight_and_the_value_counts_whole() -> None:
     value = -of_value.gather(1, (column - 1).clamp(min=0)[:, None])[:, 0]
     expected = torch.where(missing, -0.3 * (1 - there).log(), value - 0.3 * there.log())
     torch.testing.assert_close(weighed(logits, column, 0.3), expected)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_nats_and_their_gradient_are_those_of_the_definition(smoothing: float) -> None:
+    torch.manual_seed(0)
+    logits = torch.randn(6, 5, dtype=torch.float64)
+    logits[::2, 0] = float("-inf")  # barred: it takes no part
+    logits.requires_grad_()
+    column, weight = torch.tensor([1, 1, 2, 3, 4, 2]), torch.rand(6, dtype=torch.float64)
+    one_hot = torch.nn.functional.one_hot(column, 5).double()
+    allowed = (logits > float("-inf")).double()
+    target = (1 - smoothing) * one_hot + smoothing * allowed / allowed.sum(1, keepdim=True)
+    log_probs = logits.log_softmax(1).masked_fill(allowed == 0, 0.0)
+    expected = -(target * log_probs).sum(1)
+    nats = weighed(logits, column, 1.0, smoothing)
+    torch.testing.assert_close(nats, expected)
+    slopes = [torch.autograd.grad((x * weight).sum(), logits)[0] for x in (nats, expected)]
+    torch.testing.assert_close(*slopes)
+
+
+def test_smoothing_is_for_learning_and_not_for_validation(tmp_path: Path) -> None:
+    """What is measured stays the likelihood."""
+    recipe = {"objective": {"smoothing": 0.5}}
+    run = api.train(mixed_table(60, seed=1), tmp_path / "run", steps=2, recipe=recipe).run
+    shard = encode_records(run.vocabulary, frame_columns(run, mixed_table(60, seed=1)))[0]
+    orders = schema_order(len(shard), run.vocabulary)
+    batch = Former(run.vocabulary).records(shard, np.arange(len(shard)), orders)
+    plain = CausalObjective(run.vocabulary).loss(run.network, batch).total.detach()
+    assert not torch.isclose(run.objective.loss(run.network, batch).total, plain)
+    with torch.no_grad():
+        torch.testing.assert_close(run.objective.loss(run.network, batch).total, plain)
 
 
 def test_a_column_where_nothing_but_missing_is_allowed_has_no_gradient_of_nan() -> None:

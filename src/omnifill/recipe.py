@@ -235,6 +235,9 @@ class ObjectiveSettings(Settings):
     restore: float | None = Field(None, gt=0, lt=1)
     """Of seq2seq: share of the training records of which what is given, or what is wanted, is told
     from itself with holes, so that no field foretells which one is asked for."""
+    smoothing: float | None = Field(None, gt=0, lt=1)
+    """Share of every target that all codes allowed there have in equal parts in training: label
+    smoothing, for beam search over texts."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> ObjectiveSettings:

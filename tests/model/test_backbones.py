@@ -22,7 +22,7 @@ from omnifill.model.cnn import dilations
 from omnifill.model.config import ModelConfig
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
-from omnifill.model.rnn import scan
+from omnifill.model.rnn import by_doubling, scan
 
 KINDS = {
     "transformer": {"backbone": "transformer"},
@@ -127,19 +127,25 @@ def test_with_a_full_mask_all_slots_that_count_are_seen_and_padding_is_not(kind:
         close(whole[row : row + 1, :num], alone)
 
 
-@given(rows=st.integers(1, 3), num=st.integers(1, 40), first=st.booleans(), seed=st.integers(0, 99))
-def test_a_parallel_scan_is_the_recurrence_slot_by_slot(
+@given(rows=st.integers(1, 3), num=st.integers(2, 40), first=st.booleans(), seed=st.integers(0, 99))
+def test_a_scan_is_the_recurrence_and_both_ways_have_its_gradient(
     rows: int, num: int, first: bool, seed: int
 ) -> None:
     torch.manual_seed(seed)
     keep, new = torch.rand(rows, num, 4), torch.randn(rows, num, 4)
+    inputs = [keep.requires_grad_(), new.requires_grad_()]
     state = torch.randn(rows, 4) if first else None
     h, expected = torch.zeros(rows, 4) if state is None else state, []
     for t in range(num):
         h = keep[:, t] * h + new[:, t]
         expected.append(h)
-    torch.testing.assert_close(scan(keep, new, state), torch.stack(expected, 1), rtol=1e-4,
-                               atol=1e-5)  # fmt: skip
+    truth, wish = torch.stack(expected, 1), torch.randn(rows, num, 4)
+    ways = [scan(keep, new, state)] + ([] if first else [by_doubling(keep, new)])
+    slopes = torch.autograd.grad((truth * wish).sum(), inputs)
+    for out in ways:
+        torch.testing.assert_close(out, truth, rtol=1e-4, atol=1e-5)
+        for one, other in zip(torch.autograd.grad((out * wish).sum(), inputs), slopes, strict=True):
+            torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
 @settings(max_examples=50)

@@ -8,6 +8,8 @@ alone, so that a whole sequence is one parallel scan. Around each: RMSNorm, resi
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
@@ -92,10 +94,19 @@ class MinGru(nn.Module):
 def scan(keep: Tensor, new: Tensor, first: Tensor | None = None) -> Tensor:
     """h[t] = keep[t] h[t - 1] + new[t] for (B, T, D) tensors, h[-1] = first (B, D) or 0.
 
-    By doubling (Hillis and Steele 1986): log T rounds of products over the whole sequence.
+    On a CPU slot by slot, each value read once; elsewhere by doubling (Hillis and Steele 1986), log
+    T rounds of products over the whole sequence (docs/log.md).
     """
     if first is not None:
         new = torch.cat([new[:, :1] + keep[:, :1] * first[:, None], new[:, 1:]], dim=1)
+    if new.device.type == "cpu":
+        out: Tensor = _OneByOne.apply(keep, new)  # type: ignore[no-untyped-call]
+        return out
+    return by_doubling(keep, new)
+
+
+def by_doubling(keep: Tensor, new: Tensor) -> Tensor:
+    """`scan` from zero."""
     step = 1
     while step < new.shape[1]:
         later = new[:, step:] + keep[:, step:] * new[:, :-step]
@@ -103,3 +114,28 @@ def scan(keep: Tensor, new: Tensor, first: Tensor | None = None) -> Tensor:
         keep = torch.cat([keep[:, :step], keep[:, step:] * keep[:, :-step]], dim=1)
         step *= 2
     return new
+
+
+class _OneByOne(torch.autograd.Function):
+    """`scan` from zero, with the gradient as a second scan from the end."""
+
+    @staticmethod
+    def forward(ctx: Any, keep: Tensor, new: Tensor) -> Tensor:
+        keep = keep.transpose(0, 1).contiguous()  # (T, B, D): a slot is one piece of memory
+        states = new.transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        slots = states.unbind()
+        for before, now, share in zip(slots, slots[1:], keep.unbind()[1:], strict=False):
+            now.addcmul_(before, share)
+        ctx.save_for_backward(keep, states)
+        return states.transpose(0, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, Tensor]:
+        keep, states = ctx.saved_tensors
+        grad = grads[0].transpose(0, 1).clone(memory_format=torch.contiguous_format)
+        slots, shares = grad.unbind()[::-1], keep.unbind()[::-1]
+        for after, now, share in zip(slots, slots[1:], shares, strict=False):
+            now.addcmul_(after, share)
+        of_keep = torch.zeros_like(grad)
+        torch.mul(grad[1:], states[:-1], out=of_keep[1:])
+        return of_keep.transpose(0, 1), grad.transpose(0, 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -103,13 +104,15 @@ class CausalObjective:
 
     needs = frozenset({"causal"})
 
-    def __init__(self, vocabulary: Vocabulary) -> None:
+    def __init__(self, vocabulary: Vocabulary, smoothing: float = 0.0) -> None:
+        """`smoothing`: see `weighed`; in training alone."""
         self.columns = Columns(vocabulary)
         self.mask = Mask("causal")
+        self.smoothing = smoothing
 
     def loss(self, network: Network, batch: Batch) -> LossSum:
         """Weighted sum of the nats of every target, its presence counted `PRESENCE`-fold."""
-        nll = self._nats(network, batch, PRESENCE)
+        nll = self._nats(network, batch, PRESENCE, in_training(self.smoothing))
         weight = batch.weight.flatten()
         return LossSum((nll * weight).sum(), weight.sum())
 
@@ -122,17 +125,24 @@ class CausalObjective:
         hidden: Tensor = network(batch.ids, batch.field, batch.coord, self.mask)
         return hidden
 
-    def _nats(self, network: Network, batch: Batch, presence: float) -> Tensor:
-        hidden = self.read(network, batch)
-        return target_nats(self.columns, network, hidden, batch, batch.weight > 0, presence)
+    def _nats(
+        self, network: Network, batch: Batch, presence: float, smoothing: float = 0.0
+    ) -> Tensor:
+        hidden, asked = self.read(network, batch), batch.weight > 0
+        return target_nats(self.columns, network, hidden, batch, asked, presence, smoothing)
+
+
+def in_training(smoothing: float) -> float:
+    """What is smoothed is learned from, and not measured."""
+    return smoothing if torch.is_grad_enabled() else 0.0
 
 
 def target_nats(
     columns: Columns, network: Network, hidden: Tensor, batch: Batch, asked: Tensor,
-    presence: float,
+    presence: float, smoothing: float = 0.0,
 ) -> Tensor:  # fmt: skip
     """hidden (B, T, D), asked (B, T) bool -> (B * T,): nats of every target that is asked for,
-    their presence counted `presence`-fold; 0 elsewhere."""
+    their presence counted `presence`-fold, their value smoothed; 0 elsewhere."""
     hidden = hidden.flatten(0, 1)
     target, allow = batch.target.flatten(), batch.allow.flatten()
     block_of = columns.get_buffer("row_block")[allow]
@@ -145,21 +155,57 @@ def target_nats(
     values, first = [], 0
     for block, logits in enumerate(columns.all_scores(network, hidden[at], allow)):
         column = columns.column_of(target[first : first + len(logits)], block)
-        values.append(weighed(logits, column, presence))
+        values.append(weighed(logits, column, presence, smoothing))
         first += len(logits)
     out = torch.zeros(hidden.shape[0], device=target.device)
     return out.index_put((at,), torch.cat(values))
 
 
-def weighed(logits: Tensor, column: Tensor, presence: float) -> Tensor:
+def weighed(logits: Tensor, column: Tensor, presence: float, smoothing: float = 0.0) -> Tensor:
     """logits (n, 2 + K), column (n,) of the targets -> (n,) nats.
 
     A target's likelihood is that of being there (or missing) times, if it is there, that of its
-    value; the first counts `presence`-fold.
+    value; the first counts `presence`-fold. `smoothing`: a share of the target that all columns
+    that are allowed have in equal parts (label smoothing: Szegedy et al. 2015, arXiv 1512.00567).
     """
-    nll = F.cross_entropy(logits, column, reduction="none")
-    if presence == 1:
-        return nll
+    nll: Tensor = _Nats.apply(logits, column, smoothing)  # type: ignore[no-untyped-call]
+    if presence < 1:
+        nll = nll - (1 - presence) * _of_presence(logits, column, nll)
+    return nll
+
+
+class _Nats(torch.autograd.Function):
+    """Cross-entropy with a gradient that passes over the logits half as often as torch's; and
+    columns of -inf take no part in smoothing."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, column: Tensor, smoothing: float) -> Tensor:
+        whole = logits.logsumexp(dim=1)
+        nats = whole - logits.gather(1, column[:, None])[:, 0]
+        ctx.smoothing = smoothing
+        ctx.save_for_backward(logits, column, whole)
+        if not smoothing:
+            return nats
+        allowed = logits > float("-inf")
+        mean = torch.where(allowed, logits, 0.0).sum(dim=1) / allowed.sum(dim=1)
+        return nats.mul_(1 - smoothing).add_(whole - mean, alpha=smoothing)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        (grad,) = grads
+        logits, column, whole = ctx.saved_tensors
+        out = (logits - whole[:, None]).exp_()
+        if ctx.smoothing:
+            barred = logits == float("-inf")
+            share = ctx.smoothing / (logits.shape[1] - barred.sum(dim=1, keepdim=True))
+            out.sub_(share).masked_fill_(barred, 0.0)
+        out.mul_(grad[:, None])
+        hit = (grad * (ctx.smoothing - 1))[:, None]
+        return out.scatter_add_(1, column[:, None], hit), None, None
+
+
+def _of_presence(logits: Tensor, column: Tensor, nll: Tensor) -> Tensor:
+    """(n,): nats of being there, or of missing."""
     missing = column == MISSING_COLUMN
     # Only where a value could have been missing is there anything to take apart.
     at = (~missing & (logits[:, MISSING_COLUMN] > float("-inf"))).nonzero().flatten()
@@ -167,5 +213,4 @@ def weighed(logits: Tensor, column: Tensor, presence: float) -> Tensor:
     there = some.logsumexp(1) - torch.cat(
         [some[:, :MISSING_COLUMN], some[:, MISSING_COLUMN + 1 :]], dim=1
     ).logsumexp(1)
-    known = torch.where(missing, nll, 0.0).index_put((at,), there)
-    return nll - (1 - presence) * known
+    return torch.where(missing, nll, 0.0).index_put((at,), there)

@@ -21,7 +21,7 @@ from omnifill.form.batch import Batch
 from omnifill.form.vocabulary import MASK, PAD, Vocabulary
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
-from omnifill.objectives.causal import PRESENCE, Columns, LossSum, target_nats
+from omnifill.objectives.causal import PRESENCE, Columns, LossSum, in_training, target_nats
 from omnifill.objectives.corruption import Schedule
 from omnifill.objectives.given import some_given
 
@@ -51,11 +51,13 @@ class MaskedObjective:
     canvas: ClassVar[bool] = True
 
     def __init__(
-        self, vocabulary: Vocabulary, schedule: Literal["linear", "cosine"] = "linear"
-    ) -> None:
+        self, vocabulary: Vocabulary, schedule: Literal["linear", "cosine"] = "linear",
+        smoothing: float = 0.0,
+    ) -> None:  # fmt: skip
+        """`smoothing`: as of causal."""
         self.columns = Columns(vocabulary)
         self.schedule = Schedule(schedule)
-        self.sizes_block = vocabulary.sizes_block
+        self.sizes_block, self.smoothing = vocabulary.sizes_block, smoothing
 
     def loss(self, network: Network, batch: Batch) -> LossSum:
         """One way of hiding for each record; where nothing is learned, always the same one."""
@@ -67,7 +69,7 @@ class MaskedObjective:
                 rows = torch.arange(0, len(view.wanted), SIZES_EVERY)
                 view = _rows_of(view, rows)
             time, chance = self._drawn(view) if learning else _fixed(view, 0, 1)
-            nats = self._told(network, view, time, chance, PRESENCE)
+            nats = self._told(network, view, time, chance, PRESENCE, in_training(self.smoothing))
             total = total + (nats * view.batch.weight).sum()
             count = count + (view.batch.weight * view.wanted).sum()
         return LossSum(total, count)
@@ -119,12 +121,13 @@ class MaskedObjective:
         return time, torch.rand(view.wanted.shape)
 
     def _told(
-        self, network: Network, view: View, time: Tensor, chance: Tensor, presence: float
-    ) -> Tensor:
+        self, network: Network, view: View, time: Tensor, chance: Tensor, presence: float,
+        smoothing: float = 0.0,
+    ) -> Tensor:  # fmt: skip
         """(B, T): weighted nats of the slots that are hidden."""
         hidden, weight = self.schedule.corrupt(view.wanted, time, chance)
         states = _read(network, view.batch, hidden | view.always)
-        nats = target_nats(self.columns, network, states, view.batch, hidden, presence)
+        nats = target_nats(self.columns, network, states, view.batch, hidden, presence, smoothing)
         return nats.view(hidden.shape) * weight
 
 

@@ -19,7 +19,7 @@ from omnifill.form.vocabulary import MASK, PAD, Vocabulary
 from omnifill.model.mask import Mask
 from omnifill.model.memory import Memory
 from omnifill.model.network import Network
-from omnifill.objectives.causal import PRESENCE, Columns, LossSum, target_nats
+from omnifill.objectives.causal import PRESENCE, Columns, LossSum, in_training, target_nats
 from omnifill.objectives.given import beginning_given, some_given
 
 HOLES = 0.3
@@ -31,14 +31,16 @@ class Seq2SeqObjective:
 
     needs = frozenset({"causal", "full", "memory"})
 
-    def __init__(self, vocabulary: Vocabulary, restore: float = 0.0) -> None:
+    def __init__(
+        self, vocabulary: Vocabulary, restore: float = 0.0, smoothing: float = 0.0
+    ) -> None:
         """`restore`: share of the training records of which one side is told from itself, with
         holes. A field that is always answered in one other foretells that one, whatever is asked
         for; one that is answered in itself, too, does not (zero-shot translation with a denoising
-        autoencoder: Siddhant et al. 2020, arXiv 2005.04816)."""
+        autoencoder: Siddhant et al. 2020, arXiv 2005.04816). `smoothing`: as of causal."""
         self.columns = Columns(vocabulary)
         self.alone = len(vocabulary.fields) == 1
-        self.restore = restore
+        self.restore, self.smoothing = restore, smoothing
 
     def loss(self, network: Network, batch: Batch) -> LossSum:
         """Weighted sum of the nats of every target, its presence counted `PRESENCE`-fold."""
@@ -49,7 +51,7 @@ class Seq2SeqObjective:
             given = given | (beginning_given(batch) if self.alone else some_given(batch))
             sides = restored(batch, given, self.restore) if self.restore else _sides(batch, given)
         wanted = sides.wanted
-        nats = self._told(network, sides, PRESENCE) * wanted.weight
+        nats = self._told(network, sides, PRESENCE, in_training(self.smoothing)) * wanted.weight
         return LossSum(nats.sum(), wanted.weight.sum())
 
     def nats(self, network: Network, batch: Batch) -> Tensor:
@@ -65,10 +67,12 @@ class Seq2SeqObjective:
         out = hidden.new_zeros(*batch.target.shape, hidden.shape[2])
         return out.scatter(1, sides.order[..., None].expand(-1, -1, hidden.shape[2]), hidden)
 
-    def _told(self, network: Network, sides: Sides, presence: float) -> Tensor:
+    def _told(
+        self, network: Network, sides: Sides, presence: float, smoothing: float = 0.0
+    ) -> Tensor:
         """(B, T') nats of the targets that are told."""
         hidden, asked = _decoded(network, sides), sides.wanted.weight > 0
-        nats = target_nats(self.columns, network, hidden, sides.wanted, asked, presence)
+        nats = target_nats(self.columns, network, hidden, sides.wanted, asked, presence, smoothing)
         return nats.view(asked.shape)
 
 

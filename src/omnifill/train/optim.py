@@ -43,9 +43,10 @@ def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     if tall:
         x = x.mT
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
-    for _ in range(steps):
-        gram = x @ x.mT
-        x = a * x + (b * gram + c * (gram @ gram)) @ x
+    for _ in range(steps):  # sums within the products: fewer passes over memory
+        gram = torch.bmm(x, x.mT)
+        slope = torch.baddbmm(gram, gram, gram, beta=b, alpha=c)
+        x = torch.baddbmm(x, slope, x, beta=a)
     out: Tensor = (x.mT if tall else x).float()
     return out
 
