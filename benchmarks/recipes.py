@@ -23,6 +23,7 @@ from pathlib import Path
 import pandas as pd
 
 import harness
+import translation
 
 ROOT = harness.HERE.parent
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
@@ -76,7 +77,7 @@ def with_evaluation(commands: list[str]) -> list[str]:
 
 def prepared(folder: Path, data: Path) -> Path:
     """A folder where the commands of the heads work: the data sets, the recipes, and two files that
-    a person would bring along."""
+    a person would bring along, and pairs of two languages each."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in [*data.resolve().iterdir(), ROOT / "recipes"]:
         if not (folder / source.name).exists():
@@ -87,6 +88,7 @@ def prepared(folder: Path, data: Path) -> Path:
     rows = pd.read_csv(data / "adult" / "test.csv.gz", dtype=str, keep_default_na=False).head(200)
     rows.loc[::3, "occupation"] = ""
     rows.to_csv(folder / "blanks.csv", index=False)
+    translation.written_halves(data / "multi30k", folder)
     return folder
 
 

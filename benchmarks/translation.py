@@ -1,12 +1,12 @@
 """English to German on multi30k, and a pair of languages that was never seen together.
 
-    python benchmarks/translation.py --data DIR [--budget 60m] [--zero-shot | --run RUN] [--quick]
+    python benchmarks/translation.py --data DIR [--zero-shot] [--budget 60m] [--trained DIR]
 
 BLEU of the published protocol (lower-cased, tokenised), and sacreBLEU (13a, cased) and chrF beside
-it. `--run` judges a run that the recipe was trained to before. With `--zero-shot`, a model learns
-(en, de) rows of one half of the training part and (de, fr) rows of the other, and translates
-en -> fr at once; beside it go the way over German with the same model, and a model that was trained
-on (en, fr) rows of as many sentences.
+it. With `--zero-shot`, a model learns (en, de) rows of one half of the training part and (de, fr)
+rows of the other, and translates en -> fr at once; beside it go the way over German with the same
+model, and a model that was trained on (en, fr) rows of as many sentences. `--trained` judges runs
+that the same commands left in a folder: translation, or zero-shot and direct.
 """
 
 from __future__ import annotations
@@ -25,22 +25,30 @@ RECIPES = harness.HERE.parent / "recipes"
 
 def main() -> None:
     parser = harness.parser(__doc__)
-    parser.add_argument("--budget", default="60m")
-    way = parser.add_mutually_exclusive_group()
-    way.add_argument("--zero-shot", action="store_true")
-    way.add_argument("--run", type=Path)
+    parser.add_argument("--budget", help="of each training; default: the recipe's")
+    parser.add_argument("--zero-shot", action="store_true")
+    parser.add_argument("--trained", type=Path)
     args = parser.parse_args()
     folder = harness.need_data(args) / "multi30k"
-    budget = "30s" if args.quick else args.budget
-    if args.zero_shot:
-        figures, name = zero_shot(args, folder, budget), "zero-shot-translation"
-    else:
-        figures, name = direct(args, folder, budget), "translation"
+    args.budget = "30s" if args.quick else args.budget or ("20m" if args.zero_shot else "60m")
+    figures = zero_shot(args, folder) if args.zero_shot else direct(args, folder)
+    name = "zero-shot-translation" if args.zero_shot else "translation"
     protocol = (
-        f"`omnifill train --recipe recipes/… --budget {budget}`, then `omnifill fill --beams 5` of "
-        "test_2016_flickr; BLEU lower-cased, tokenised by Moses' rules; sacreBLEU 13a cased; chrF2"
+        f"`omnifill train --recipe recipes/… --budget {args.budget}`, then `omnifill fill --beams "
+        "5` of test_2016_flickr; BLEU lower-cased, tokenised by Moses' rules; sacreBLEU 13a cased; "
+        "chrF2"
     )
     harness.keep(name, protocol, figures, quick=args.quick)
+
+
+def trained(args, name: str, recipe: str, *words: object) -> Path:
+    """A run of a recipe."""
+    if args.trained is not None:
+        return args.trained / name
+    run = harness.fresh(args.work / name)
+    harness.omnifill("train", *words, "--recipe", RECIPES / recipe, "--budget", args.budget,
+                     "--out", run, "--seed", args.seed)  # fmt: skip
+    return run
 
 
 def lines(folder: Path, part: str, language: str) -> list[str]:
@@ -48,12 +56,9 @@ def lines(folder: Path, part: str, language: str) -> list[str]:
     return text.rstrip("\n").split("\n")
 
 
-def direct(args, folder: Path, budget: str) -> dict[str, Any]:
-    run = args.run or harness.fresh(args.work / "translation")
-    if args.run is None:
-        harness.omnifill("train", folder / "train.en.gz", folder / "train.de.gz", "--recipe",
-                         RECIPES / "translation.yaml", "--budget", budget, "--out", run,
-                         "--seed", args.seed)  # fmt: skip
+def direct(args, folder: Path) -> dict[str, Any]:
+    files = [folder / f"train.{language}.gz" for language in ("en", "de")]
+    run = trained(args, "translation", "translation.yaml", *files)
     return {"weights": weights(run), **translated(args, run, folder, "en", "de")}
 
 
@@ -80,7 +85,23 @@ def translated(args, run: Path, folder: Path, given: str, want: str,
     }
 
 
-def zero_shot(args, folder: Path, budget: str) -> dict[str, Any]:
+def zero_shot(args, folder: Path) -> dict[str, Any]:
+    paths = written_halves(folder, args.work)
+    run = trained(args, "zero-shot", "zero_shot_translation.yaml", paths["en_de"], paths["de_fr"])
+    same = trained(args, "direct", "translation.yaml", paths["en_fr"], "--given", "en", "--want",
+                   "fr", "--field", "en:text", "--field", "fr:text")  # fmt: skip
+    at_once = translated(args, run, folder, "en", "fr")
+    over = translated(args, run, folder, "en", "de")
+    german = pd.read_csv(args.work / "filled.csv", keep_default_na=False)["de"].tolist()
+    pivot = translated(args, run, folder, "de", "fr", german)
+    best = translated(args, same, folder, "en", "fr")
+    share = at_once["bleu_lower_tokenised"] / best["bleu_lower_tokenised"]
+    return {"zero_shot": at_once, "share_of_direct": share, "pivot": pivot, "en_de": over,
+            "direct": best}  # fmt: skip
+
+
+def written_halves(folder: Path, out: Path) -> dict[str, Path]:
+    """Pairs of the first half of the training part, and other pairs of the second."""
     en, de, fr = (lines(folder, "train", language) for language in ("en", "de", "fr"))
     half = len(en) // 2
     pairs = {
@@ -88,25 +109,10 @@ def zero_shot(args, folder: Path, budget: str) -> dict[str, Any]:
         "de_fr": [{"de": a, "fr": b} for a, b in zip(de[half:], fr[half:], strict=True)],
         "en_fr": [{"en": a, "fr": b} for a, b in zip(en[half:], fr[half:], strict=True)],
     }
-    paths = {}
+    paths = {name: out / f"{name}.jsonl" for name in pairs}
     for name, rows in pairs.items():
-        paths[name] = args.work / f"{name}.jsonl"
         paths[name].write_text("".join(json.dumps(r) + "\n" for r in rows), encoding="utf-8")
-    run = harness.fresh(args.work / "zero-shot")
-    harness.omnifill("train", paths["en_de"], paths["de_fr"], "--recipe",
-                     harness.HERE / "zero_shot_translation.yaml", "--budget", budget, "--out", run,
-                     "--seed", args.seed)  # fmt: skip
-    at_once = translated(args, run, folder, "en", "fr")
-    over = translated(args, run, folder, "en", "de")
-    german = pd.read_csv(args.work / "filled.csv", keep_default_na=False)["de"].tolist()
-    pivot = translated(args, run, folder, "de", "fr", german)
-    same = harness.fresh(args.work / "direct")
-    harness.omnifill("train", paths["en_fr"], "--given", "en", "--want", "fr", "--budget", budget,
-                     "--set", "objective.name=seq2seq", "--set", "model.dropout=0.2", "--set",
-                     "form.drop_given=0", "--field", "en:text", "--field", "fr:text", "--out", same,
-                     "--seed", args.seed)  # fmt: skip
-    return {"zero_shot": at_once, "en_de": over, "pivot": pivot,
-            "direct": translated(args, same, folder, "en", "fr")}  # fmt: skip
+    return paths
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 from omnifill import api
 from omnifill.cli import app
 from omnifill.errors import RequestError, UserError
-from omnifill.generate.aims import best_of, parse_aims, reading_ease, scored, unbeaten
+from omnifill.generate.aims import best_of, fluency, parse_aims, reading_ease, scored, unbeaten
 
 WORDS = {"sports": ["goal", "match", "team", "coach"], "news": ["vote", "court", "tax", "minister"]}
 AIMS = ["domain=news:2", "length<=40", "contains=rain"]
@@ -197,3 +197,61 @@ def test_the_most_fluent_of_those_that_meet_all_is_kept(writer: api.Model) -> No
     nats = writer.score(drawn)["text"] / drawn["text"].str.len()
     best = [drawn["text"][int(nats[i : i + 6].to_numpy().argmax()) + i] for i in (0, 6, 12)]
     assert kept == best
+
+
+def test_the_texts_of_a_stream_are_each_as_fluent_as_alone(tmp_path: Path) -> None:
+    """And not, all of them, as the one text that they would be together."""
+    (tmp_path / "book.txt").write_text("the rain in the sun and the wind. " * 80, encoding="utf-8")
+    recipe = {"model": {"size": "nano"}}
+    book = api.train(tmp_path / "book.txt", tmp_path / "book", steps=60, recipe=recipe)
+    texts = ["the rain in", "xq zzj kk qqqq wwww vv", "the sun and the"]
+    found = fluency(book.run, {"text": texts}, np.ones((3, 1), bool))
+    alone = [fluency(book.run, {"text": [t]}, np.ones((1, 1), bool))[0] for t in texts]
+    np.testing.assert_allclose(found, alone, rtol=1e-5)
+    assert found.argmin() == 1
+    score = book.score(pd.DataFrame({"text": texts}))["text"]
+    np.testing.assert_allclose(score, found * [len(t) for t in texts], rtol=1e-5)
+    made = book.generate(1, aims=["contains=rain"], max_tokens=40)["text"][0]
+    assert "rain" in made
+
+
+def test_a_run_over_one_text_has_no_cells_to_fill(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("the rain in the sun and the wind. " * 80, encoding="utf-8")
+    recipe = {"model": {"size": "nano"}}
+    book = api.train(tmp_path / "book.txt", tmp_path / "book", steps=2, recipe=recipe)
+    with pytest.raises(RequestError, match="no cells to fill"):
+        book.fill(pd.DataFrame({"text": ["a", None]}))
+
+
+def test_a_category_that_no_task_told_cannot_be_judged(tmp_path: Path) -> None:
+    table = pd.DataFrame({"domain": ["a", "b"] * 60, "text": [f"t {i}" for i in range(120)]})
+    told = api.train(table, tmp_path / "run", steps=2, given=["domain"], want=["text"],
+                     recipe={"model": {"size": "nano"}})  # fmt: skip
+    with pytest.raises(RequestError, match=r"no task of this run tells 'domain'.*--given domain=a"):
+        told.generate(1, aims=["domain=a"])
+
+
+def test_a_number_behind_what_is_looked_for_is_said_to_be_a_weight(writer: api.Model) -> None:
+    with pytest.warns(UserWarning, match="30 is read as its weight.*contains=12:30:1"):
+        (aim,) = parse_aims(writer.run, ["contains=12:30"], ["text"])
+    assert (aim.contains, aim.weight) == ("12", 30)
+    with pytest.warns(UserWarning, match="is read as its weight"):
+        (aim,) = parse_aims(writer.run, ["contains=12:30:1"], ["text"])
+    assert (aim.contains, aim.weight) == ("12:30", 1)
+
+
+def test_the_shortest_lengths_are_aims_like_others(writer: api.Model) -> None:
+    for goal in ("length<=0", "length<1", "length<=1"):
+        with warnings.catch_warnings(action="ignore"):  # not all are met
+            assert len(writer.generate(2, aims=[goal], want=["text"])) == 2
+
+
+def test_prompt_and_aims_are_about_the_same_text(tmp_path: Path) -> None:
+    """The first that is wanted, as it is said."""
+    table = pd.DataFrame({"a": [f"one {i} two" for i in range(120)],
+                          "b": [f"a sun {i} of rain" for i in range(120)]})  # fmt: skip
+    recipe = {"model": {"size": "nano"}, "schema": {"fields": {n: {"type": "text"} for n in "ab"}}}
+    both = api.train(table, tmp_path / "run", steps=2, recipe=recipe)
+    made = both.generate(2, want=["b", "a"], prompt="It was", aims=["length<=40"])
+    assert made["b"].str.startswith("It was").all()
+    assert not made["a"].astype(str).str.startswith("It was").any()

@@ -241,3 +241,11 @@ def test_what_is_given_later_is_cleaned_as_the_training_rows_were(model: api.Mod
     holes = loose.assign(size=None)
     filled = model.fill(holes)
     assert filled[["kind", "note"]].equals(loose) and filled["size"].notna().all()
+
+
+def test_a_prompt_is_cleaned_as_training_was_and_keeps_its_white_space(tmp_path: Path) -> None:
+    (tmp_path / "book.txt").write_text("The Rain in the Sun. É. " * 90, encoding="utf-8")
+    recipe = {"model": {"size": "nano"}, "data": {"clean": {"lower": True}}}
+    book = api.train(tmp_path / "book.txt", tmp_path / "book", steps=2, recipe=recipe)
+    request = build(book.run, Wish(prompt="  The E\u0301 "))
+    assert request.prompt == "  the é "

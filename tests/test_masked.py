@@ -339,3 +339,27 @@ def test_combinations_without_sense_are_refused_with_the_reason(
 ) -> None:
     with pytest.raises(RecipeError, match=r"schedule|full"):
         api.train(table_csv, tmp_path / "run", steps=2, recipe=recipe)
+
+
+def test_a_text_is_filled_the_same_alone_and_whatever_the_seed(masked: api.Model) -> None:
+    """Its length, too: the likeliest one."""
+    rows = mixed_table(6, seed=4).assign(note=None)
+    whole = masked.fill(rows)["note"].tolist()
+    assert masked.fill(rows.iloc[[4]])["note"].tolist() == [whole[4]]
+    assert masked.fill(rows, seed=3)["note"].tolist() == whole
+
+
+def test_a_long_text_is_cut_to_what_a_canvas_shows(tmp_path: Path) -> None:
+    """With room for what is asked for beside it; it is said."""
+    rng = np.random.default_rng(0)
+    words = ["alpha", "beta", "gamma", "delta"]
+    texts = [" ".join(rng.choice(words, 300)) for _ in range(60)]
+    table = pd.DataFrame({"n": rng.integers(0, 1000, 60), "text": texts})
+    recipe = {**MASKED, "model": {"size": "nano", "context": 128},
+              "schema": {"fields": {"text": {"type": "text"}}}}  # fmt: skip
+    run = api.train(table, tmp_path / "run", steps=3, recipe=recipe)
+    with pytest.warns(UserWarning, match="cut to fit"):
+        filled = run.fill(table.head(3).assign(n=None))
+    assert filled["n"].notna().all()
+    with pytest.warns(UserWarning, match="cut to fit"):
+        run.evaluate(table.head(20))

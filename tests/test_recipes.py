@@ -62,6 +62,8 @@ DATA: dict[str, dict[str, Any]] = {
     "poetry": {"tang.jsonl.gz": rows(title=said, author=kind, paragraphs=lines)},
     "translation": {name: "\n".join(r["x"] for r in rows(x=said)) + "\n"
                     for name in ("train.en.gz", "train.de.gz")},
+    "zero_shot_translation": {"en_de.jsonl": rows(en=said, de=said),
+                              "de_fr.jsonl": rows(de=said, fr=said)},
     "summarization": {"train.jsonl.gz": DIALOGUES},
     "dialogue": {"train.jsonl.gz": rows(topic=lambda rng, _: str(rng.integers(1, 4)), acts=lines,
                                         emotions=lines, en=lines, it=lines, zh=lines)},

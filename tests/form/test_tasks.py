@@ -181,3 +181,42 @@ def test_a_pair_that_was_never_seen_together_is_answered_in_the_asked_language(
     made = pairs.generate(20, given={"en": "two five one"}, want="fr", no_missing="fr")["fr"]
     words = [word for text in made for word in text.split()]
     assert np.mean([word in set(FRENCH.values()) for word in words]) > 0.8
+
+
+@pytest.fixture(scope="module")
+def forks(tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    """Two tasks tell c, each from a field of its own, and a third tells d."""
+    rng = np.random.default_rng(0)
+    first = rng.integers(0, 2, 400)
+    table = pd.DataFrame({
+        "a": np.array(["x", "y"])[first], "b": np.array(["p", "q"])[first],
+        "c": np.array(["u", "v"])[first], "e": rng.integers(0, 10**4, 400),
+        "d": np.array(["m", "n"])[1 - first],
+    })  # fmt: skip
+    tasks = [{"given": ["a"], "want": ["c"]}, {"given": ["b"], "want": ["c"]},
+             {"given": ["a"], "want": ["d"]}]  # fmt: skip
+    recipe = {"model": {"size": "nano"}, "form": {"tasks": tasks}}
+    return api.train(table, tmp_path_factory.mktemp("runs") / "forks", steps=120, recipe=recipe)
+
+
+def test_a_category_is_told_by_the_task_whose_fields_its_row_knows(forks: api.Model) -> None:
+    """Each row by its own, and so as it would be alone."""
+    rows = pd.DataFrame({"a": ["x", None, None, "y"], "b": [None, "p", "q", None]})
+    prob = forks.probabilities(rows, "c")
+    assert prob.idxmax(axis=1).tolist() == ["u", "u", "v", "v"] and bool(
+        (prob.max(axis=1) > 0.8).all()
+    )
+    for row in range(4):
+        np.testing.assert_allclose(
+            forks.probabilities(rows.iloc[[row]], "c"), prob.iloc[[row]], rtol=1e-5
+        )
+    with pytest.warns(UserWarning, match="is wanted by none of the tasks"):  # the other blanks
+        filled = forks.fill(rows.assign(c=None))
+    assert filled["c"].tolist() == ["u", "u", "v", "v"]
+
+
+def test_blanks_of_one_row_are_drawn_each_from_what_its_task_gives(forks: api.Model) -> None:
+    rows = pd.DataFrame({"a": ["x", "y"] * 20, "b": ["p", "q"] * 20, "c": None, "d": None})
+    drawn = forks.fill(rows, draw=True)
+    assert (drawn["d"] == np.where(rows["a"] == "x", "n", "m")).mean() > 0.9
+    assert (drawn["c"] == np.where(rows["a"] == "x", "u", "v")).mean() > 0.9

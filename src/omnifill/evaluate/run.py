@@ -95,7 +95,7 @@ def evaluate_run(
 
 def _read_for(run: LoadedRun, name: str, part: Columns) -> Columns:
     """The columns that a field is told from, and the field itself."""
-    silent = unread(run.vocabulary, run.recipe.form, name)
+    silent = unread(run.vocabulary, run.recipe.form, name, [n for n in part if n != name])
     return {n: v for n, v in part.items() if not silent[run.schema.index(n)]}
 
 

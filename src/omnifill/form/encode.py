@@ -29,11 +29,12 @@ class Cuts:
 
 
 def encode_records(
-    vocabulary: Vocabulary, columns: Mapping[str, Sequence[Any]], longest: int | None = None
-) -> tuple[Shard, Cuts]:
+    vocabulary: Vocabulary, columns: Mapping[str, Sequence[Any]], longest: int | None = None,
+    room: int = 0,
+) -> tuple[Shard, Cuts]:  # fmt: skip
     """Columns of canonical values -> a shard in memory. Columns that are not there are empty.
 
-    `longest`: most ids of one record; the longest texts of a longer one are cut.
+    `longest`: most ids of one record; the longest texts of a longer one are cut, and leave `room`.
     """
     num = len(next(iter(columns.values()))) if columns else 0
     encoded, cuts = [], {}
@@ -46,7 +47,7 @@ def encode_records(
             empty = np.zeros(0, np.int64)
             encoded.append((empty, empty, np.zeros(num, np.int64)))
     lens = np.stack([e[2] for e in encoded], axis=1)  # (N, F)
-    keep = _fit(vocabulary, lens, longest, cuts) if longest is not None else lens
+    keep = _fit(vocabulary, lens, longest, room, cuts) if longest is not None else lens
     starts = np.cumsum(keep.ravel()) - keep.ravel()
     starts = starts.reshape(keep.shape)
     ids, rows = np.zeros(keep.sum(), np.int64), np.zeros(keep.sum(), np.int64)
@@ -57,12 +58,12 @@ def encode_records(
     return Shard(ids, rows, keep), Cuts(cuts)
 
 
-def _fit(vocabulary: Vocabulary, lens: Ints, longest: int, cuts: dict[str, int]) -> Ints:
-    """Shorten the longest texts of records of more than `longest` ids."""
+def _fit(vocabulary: Vocabulary, lens: Ints, longest: int, room: int, cuts: dict[str, int]) -> Ints:
+    """Shorten the longest texts of records of more than `longest` ids to leave some room."""
     keep = lens.copy()
     texts = np.array([f.slots is None for f in vocabulary.fields])
     for record in np.flatnonzero(lens.sum(axis=1) > longest):
-        over = int(keep[record].sum()) - longest
+        over = int(keep[record].sum()) - longest + room
         while over > 0:
             index = int(np.argmax(np.where(texts, keep[record], -1)))
             second = np.partition(np.append(np.where(texts, keep[record], 1), [1, 1]), -2)[-2]

@@ -52,26 +52,45 @@ def wanted_from(vocabulary: Vocabulary, form: FormSettings, given: Collection[st
     return [n for n in vocabulary.schema.names if n not in given and (not named or n in named)]
 
 
+def best_task(form: FormSettings, name: str, known: Collection[str]) -> Task | None:
+    """Of the tasks that want a field, the one that gives most of what is known; None, if none gives
+    any of it, or there are no tasks."""
+    tasks = [t for t in form.tasks if name in t.want]
+    task = max(tasks, key=lambda t: len(set(t.given) & set(known)), default=None)
+    if task is not None and task.given and not set(task.given) & set(known):
+        return None
+    return task
+
+
 def unread(
     vocabulary: Vocabulary, form: FormSettings, name: str, known: Collection[str] | None = None
 ) -> Bools:
     """(F,): fields that its task does not lay before `name`, and that so say nothing of it.
 
-    Of several tasks the first is meant, or, where it is said what is known of a record, the one
-    that gives most of that. If none gives any of it, all that is known is read: a pair that was
-    never learned together may be answered by way of others.
+    Of several tasks the first is meant, or, where it is said what is known of a record, its
+    `best_task`. If there is none, all that is known is read: a pair that was never learned together
+    may be answered by way of others.
     """
-    task = task_of(form, name)
-    if task is not None and known is not None:
-        tasks = [t for t in form.tasks if name in t.want]
-        task = max(tasks, key=lambda t: len(set(t.given) & set(known)))
-        if task.given and not set(task.given) & set(known):
-            task = None
+    task = task_of(form, name) if known is None else best_task(form, name, known)
     if task is None:
         return np.zeros(len(vocabulary.fields), bool)
     want = vocabulary.in_order(task.want)
     read = {*task.given, *want[: want.index(name) + 1]}
     return np.array([field not in read for field in vocabulary.schema.names])
+
+
+def silent_in(vocabulary: Vocabulary, form: FormSettings, name: str, missing: Bools) -> Bools:
+    """missing (n, F): what is not known of each record -> (n, F): what says nothing of `name`, as
+    `unread` has it."""
+    out = missing.copy()
+    if not form.tasks:
+        return out
+    patterns, which = np.unique(missing, axis=0, return_inverse=True)
+    for i, pattern in enumerate(patterns):
+        names = zip(vocabulary.schema.names, pattern.tolist(), strict=True)
+        known = [n for n, gone in names if not gone and n != name]
+        out[which.ravel() == i] |= unread(vocabulary, form, name, known)
+    return out
 
 
 def tell_untrained(form: FormSettings, given: Iterable[str], want: Iterable[str]) -> None:

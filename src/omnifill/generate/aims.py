@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 import operator
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -21,8 +22,9 @@ import numpy as np
 from omnifill.artifact import LoadedRun
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError, ValueRefused
-from omnifill.generate.given import encoded, encoded_to_ask, parse_given
-from omnifill.generate.likelihood import category_log_probs, schema_nats
+from omnifill.form.tasks import wanted_fields
+from omnifill.generate.given import encoded_to_ask, parse_given
+from omnifill.generate.likelihood import category_log_probs, record_nats
 from omnifill.types import Bools, Floats
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -82,6 +84,12 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
     if weight <= 0:
         raise RequestError(f"--aim {goal}: a weight is above 0")
     name, equals, value = body.partition("=")
+    if weighted and name in ("contains", "pattern"):
+        warnings.warn(
+            f"--aim {goal}: {weighted[2]} is read as its weight; if it is part of what is looked "
+            f"for, write {goal}:1",
+            stacklevel=3,
+        )
     if equals and name in run.schema.names and not MEASURED.fullmatch(body):
         return _category(run, body, weight, name, value)
     if not texts:
@@ -124,6 +132,11 @@ def _category(run: LoadedRun, body: str, weight: float, name: str, value: str) -
     spec = run.schema[name]
     if spec.type != "category":
         raise RequestError(f"--aim {body}: {name!r} is a {spec.type}; give it with --given instead")
+    if name not in wanted_fields(run.vocabulary, run.recipe.form):
+        raise RequestError(
+            f"--aim {body}: no task of this run tells {name!r}, so that the model cannot judge it; "
+            f"give it with --given {name}={value}"
+        )
     wanted = parse_given(run, spec, value)
     code = int(run.vocabulary[name].codec.encode(wanted)[0])
 
@@ -206,7 +219,7 @@ def fluency(run: LoadedRun, columns: Mapping[str, Sequence[Any]], met: Bools) ->
     texts = [n for n in columns if run.vocabulary[n].slots is None]
     if not texts or not met.all(axis=1).any():
         return np.zeros(len(next(iter(columns.values()))))
-    nats = schema_nats(run, encoded(run, columns), columns)
+    nats = record_nats(run, columns)
     size = sum(np.array([len(text or "") for text in columns[name]]) for name in texts)
     told = nats[:, [run.schema.index(name) for name in texts]].sum(axis=1)
     return np.asarray(-told / np.maximum(size, 1))

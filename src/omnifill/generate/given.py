@@ -14,6 +14,9 @@ from omnifill.errors import ValueRefused
 from omnifill.form.encode import encode_records, whole_stream
 from omnifill.schema import FieldSpec
 
+ROOM = 16
+"""Slots of a canvas that a text that is cut leaves to what is asked for beside it."""
+
 
 def parse_given(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:
     """A user's value -> canonical; a category's value must be one that was seen."""
@@ -30,6 +33,12 @@ def parse_given(run: LoadedRun, spec: FieldSpec, value: Any) -> Any:
     return parsed
 
 
+def as_learned(run: LoadedRun, spec: FieldSpec, part: str | None) -> str | None:
+    """A part of a text, cleaned as training texts were; its white space stays, since it joins."""
+    cleaner = build_cleaner(spec, run.recipe.data.clean, stream=True)
+    return part if part is None or cleaner is None else cleaner(part)
+
+
 def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     """Canonical columns -> a shard in memory. ValueRefused for what a field cannot hold."""
     if run.schema.stream:
@@ -39,12 +48,12 @@ def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
 
 def encoded_to_ask(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     """The same for what other fields are told from: long texts as training read them."""
-    if run.schema.stream or run.recipe.form.windows:
+    canvas = run.vocabulary.canvas  # which has no windows to read a long record in
+    if run.schema.stream or (run.recipe.form.windows and not canvas):
         return encoded(run, columns)
-    shard, cuts = encode_records(run.vocabulary, columns, run.network.config.context)
+    context = run.network.config.context
+    shard, cuts = encode_records(run.vocabulary, columns, context, ROOM if canvas else 0)
     if str(cuts):
-        warnings.warn(
-            f"cut to fit {run.network.config.context} tokens a record, as in training: {cuts}",
-            stacklevel=2,
-        )
+        said = f"cut to fit {context} tokens a record, as in training: {cuts}"
+        warnings.warn(said, stacklevel=2)
     return shard

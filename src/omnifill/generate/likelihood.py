@@ -19,13 +19,13 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
 from omnifill.form.layout import Former, Orders, ask_one, laid_lens, missing_in, schema_order
-from omnifill.form.tasks import task_order, unread, wanted_fields
+from omnifill.form.tasks import silent_in, task_order, wanted_fields
 from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
 from omnifill.form.windows import Windows, head_size, last_ones, overlapping
 from omnifill.generate.given import encoded
 from omnifill.progress import Progress
 from omnifill.recipe import MixSettings
-from omnifill.types import Bools, Floats, Ints
+from omnifill.types import ABSENT, Bools, Floats, Ints
 
 BATCH = 64
 """Records, or windows of them, read at once; they are sorted by length first, so that little is
@@ -75,6 +75,15 @@ def present_order(run: LoadedRun, columns: Mapping[str, Any], num: int) -> Order
 def _only_present(run: LoadedRun, columns: Mapping[str, Any], orders: Orders) -> Orders:
     there = np.array([n in columns for n in run.schema.names])[orders.fields] & (orders.fields >= 0)
     return Orders(np.where(there, orders.fields, -1), orders.wanted & there)
+
+
+def record_nats(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Floats:
+    """(N, F): `schema_nats` of every record; in a run over one text each of N texts is one."""
+    if not run.schema.stream:
+        return schema_nats(run, encoded(run, columns), columns)
+    ((name, texts),) = columns.items()
+    alone = [{name: [text or ""]} for text in texts]
+    return np.concatenate([schema_nats(run, encoded(run, one), one) for one in alone])
 
 
 def schema_nats(run: LoadedRun, shard: Shard, columns: Mapping[str, Any]) -> Floats:
@@ -152,7 +161,7 @@ def choice_log_probs(
     beside each text (a noisy channel, as Min et al. 2022, arXiv 2108.04106, classify).
     """
     num = len(next(iter(columns.values())))
-    known = {n: v for n, v in columns.items() if n != field and any(x is not None for x in v)}
+    known = {n: [ABSENT if x is None else x for x in v] for n, v in columns.items() if n != field}
     learned = wanted_fields(run.vocabulary, run.recipe.form)
     tell = _told_directly if field in learned else _told_by_others
     out = np.zeros((num, len(choices)))
@@ -164,11 +173,12 @@ def choice_log_probs(
 def _told_directly(run: LoadedRun, columns: Mapping[str, Sequence[Any]], field: str) -> Floats:
     """(N,): nats of a field given the others."""
     shard = encoded(run, columns)
-    index, silent = run.schema.index(field), unread(run.vocabulary, run.recipe.form, field, columns)
+    index, form = run.schema.index(field), run.recipe.form
     out = np.zeros(len(shard))
     with Progress(f"asking for {field}", len(shard), "readings") as progress:
         for which in _batches(np.argsort(shard.sizes, kind="stable")):
-            orders = ask_one(missing_in(shard, which) | silent, index, run.vocabulary)
+            silent = silent_in(run.vocabulary, form, field, missing_in(shard, which))
+            orders = ask_one(silent, index, run.vocabulary)
             out[which] = field_nats(run, shard, orders, which)[:, index]
             progress.advance(len(which))
     return out
@@ -212,7 +222,8 @@ def _batches(order: Ints) -> list[Ints]:
 @torch.no_grad()
 def _asked(run: LoadedRun, shard: Shard, where: FieldIds, which: Ints) -> Floats:
     """(n, K): log-probability of every code, asked for behind everything that is known."""
-    silent = missing_in(shard, which) | unread(run.vocabulary, run.recipe.form, where.name)
+    missing = missing_in(shard, which)
+    silent = silent_in(run.vocabulary, run.recipe.form, where.name, missing)
     orders = ask_one(silent, where.index, run.vocabulary)
     sizes = laid_lens(shard, which, orders).sum(axis=1)
     windows = last_ones(sizes, run.network.config.context, head_size(run.vocabulary))

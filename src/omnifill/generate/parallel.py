@@ -234,7 +234,7 @@ class Parallel:
             chance = uniforms(plan.seed, plan.numbers[rows[at]], column)
             chosen = choose(
                 filtered(scores, plan.sampling), torch.from_numpy(chance),
-                plan.sampling.temperature == 0,
+                plan.sampling.temperature == 0 or plan.quantile is not None,
             )[0].numpy()  # fmt: skip
             is_size = chosen >= CODE_COLUMN
             code = np.where(is_size, chosen - CODE_COLUMN, 0)

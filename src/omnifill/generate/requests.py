@@ -25,7 +25,7 @@ from omnifill.generate.checks import check_candidates, check_guidance, check_sam
 from omnifill.generate.choices import choose, parse_choices
 from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.filters import Sampling
-from omnifill.generate.given import parse_given
+from omnifill.generate.given import as_learned, parse_given
 from omnifill.generate.parallel import Parallel
 from omnifill.generate.rerank import agreed, check_rerank
 from omnifill.generate.steer import Steer, needs_steering
@@ -92,7 +92,8 @@ class Request:
 
 def build(run: LoadedRun, wish: Wish) -> Request:
     """Check a wish against the model's fields; RequestError or ValueRefused says what is off."""
-    schema, num, want, prompt = run.schema, wish.num, wish.want, wish.prompt
+    schema, num, want = run.schema, wish.num, wish.want
+    prompt, suffix = wish.prompt, wish.suffix
     sampling, seed, max_tokens = wish.sampling, wish.seed, wish.max_tokens
     given = {} if wish.given is None else wish.given
     check_kind("given", given, Mapping, "a dict from field to value")
@@ -132,11 +133,13 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     if not wanted:
         raise RequestError("what is aimed at is given, and nothing else is wanted")
     if prompt is not None or wish.suffix is not None:
-        texts = [n for n in wanted if run.vocabulary[n].slots is None]
+        said = want or wanted  # aims are about the first that is said, too
+        texts = [n for n in said if n in wanted and run.vocabulary[n].slots is None]
         if not texts:
             named = "--suffix" if prompt is None else "--prompt"
             raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
+        prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
     check_sampler(run, sampling, wish.suffix)
     if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
@@ -152,7 +155,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
         sampling, wish.rerank, parsed_aims,
-        (wish.candidates or CANDIDATES) if parsed_aims else 1, wish.suffix, choices,
+        (wish.candidates or CANDIDATES) if parsed_aims else 1, suffix, choices,
     )  # fmt: skip
 
 

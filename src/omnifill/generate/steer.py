@@ -102,7 +102,7 @@ class Steer:
             if size < self.least or (lacking and size < self.most):
                 scores[i, END_COLUMN] -= HOLD
             elif size > LATE * self.most and float(logs[i, END_COLUMN]) > UNLIKELY:
-                late = (size / self.most - LATE) / (1 - LATE)
+                late = (size / max(self.most, 1.0) - LATE) / (1 - LATE)
                 scores[i, END_COLUMN] += FINISH * late**2
         return scores
 

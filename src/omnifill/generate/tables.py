@@ -18,15 +18,15 @@ from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, check_kind, unknown_name
 from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
-from omnifill.form.tasks import tell_untrained, unread, wanted_fields
+from omnifill.form.tasks import best_task, tell_untrained, unread, wanted_fields
 from omnifill.generate.autoregressive import Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import check_sampler
 from omnifill.generate.choices import parse_choices
 from omnifill.generate.decoding import without_end
 from omnifill.generate.filters import Sampling
-from omnifill.generate.given import encoded, encoded_to_ask
-from omnifill.generate.likelihood import category_log_probs, choice_log_probs, schema_nats
+from omnifill.generate.given import encoded_to_ask
+from omnifill.generate.likelihood import category_log_probs, choice_log_probs, record_nats
 from omnifill.generate.requests import (
     ROWS,
     build_sampler,
@@ -142,6 +142,11 @@ def fill(
 
 def check_fill(run: LoadedRun, draw: bool, sampling: Sampling) -> None:
     """RequestError for sampling options that filling would not heed."""
+    if run.schema.stream:
+        raise RequestError(
+            "this run learned one text, which has no cells to fill: continue it with `omnifill "
+            "generate --prompt`, or tell what stands between two parts with --prompt and --suffix"
+        )
     searched = Sampling(beams=sampling.beams, length_penalty=sampling.length_penalty)
     if not draw and sampling != searched:
         raise RequestError("sampling options are for draws: pass draw=True, or leave them out")
@@ -176,7 +181,7 @@ def fill_columns(
         result[name] = {
             row: decode(np.array([code])) for row, code in zip(rows.tolist(), best, strict=True)
         }
-    asks = _asks(asked, blanks, result, draw)
+    asks = _asks(run, asked, blanks, result, draw)
     first = 0
     for part, search in _parts(run, asks, sampling.beams):
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
@@ -207,16 +212,23 @@ Blanks = tuple[int, list[str]]
 
 
 def _asks(
-    asked: Sequence[str], blanks: Mapping[str, Bools], told: Collection[str], draw: bool
-) -> list[Blanks]:
-    """The blank cells that are not told yet: each alone, or if drawn those of a row together."""
+    run: LoadedRun, asked: Sequence[str], blanks: Mapping[str, Bools], told: Collection[str],
+    draw: bool,
+) -> list[Blanks]:  # fmt: skip
+    """The blank cells that are not told yet: each alone, or if drawn those of a row together, as
+    far as one task tells them."""
     out: list[Blanks] = []
     for row in range(len(next(iter(blanks.values()), ()))):
         names = [n for n in asked if blanks[n][row] and n not in told]
-        if draw and names:
-            out.append((row, names))
-        elif not draw:
+        if not draw:
             out.extend((row, [name]) for name in names)
+            continue
+        known = [n for n in blanks if not blanks[n][row]]
+        together: dict[int, list[str]] = {}
+        for name in names:
+            task = best_task(run.recipe.form, name, known)
+            together.setdefault(id(task), []).append(name)
+        out.extend((row, some) for some in together.values())
     return sorted(out, key=lambda ask: ask[1])
 
 
@@ -277,7 +289,7 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     never saw is impossible to the model: -inf.
     """
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
-    grid = -schema_nats(run, encoded(run, columns), columns)
+    grid = -record_nats(run, columns)
     for name, values in columns.items():
         grid[[v is ABSENT for v in values], run.schema.index(name)] = -np.inf
     told = [n for n in columns if n in wanted_fields(run.vocabulary, run.recipe.form)]
