@@ -27,7 +27,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--budget", help="of each training; default: the recipe's")
     parser.add_argument("--zero-shot", action="store_true")
-    parser.add_argument("--trained", type=Path)
+    parser.add_argument("--trained", type=Path, help="folder of runs to judge")
     args = parser.parse_args()
     folder = harness.need_data(args) / "multi30k"
     args.budget = "30s" if args.quick else args.budget or ("20m" if args.zero_shot else "60m")
@@ -36,7 +36,7 @@ def main() -> None:
     protocol = (
         f"`omnifill train --recipe recipes/… --budget {args.budget}`, then `omnifill fill --beams "
         "5` of test_2016_flickr; BLEU lower-cased, tokenised by Moses' rules; sacreBLEU 13a cased; "
-        "chrF2"
+        "chrF2" + "; trained before, and judged now" * (args.trained is not None)
     )
     harness.keep(name, protocol, figures, quick=args.quick)
 

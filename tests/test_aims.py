@@ -235,9 +235,11 @@ def test_a_number_behind_what_is_looked_for_is_said_to_be_a_weight(writer: api.M
     with pytest.warns(UserWarning, match="30 is read as its weight.*contains=12:30:1"):
         (aim,) = parse_aims(writer.run, ["contains=12:30"], ["text"])
     assert (aim.contains, aim.weight) == ("12", 30)
-    with pytest.warns(UserWarning, match="is read as its weight"):
-        (aim,) = parse_aims(writer.run, ["contains=12:30:1"], ["text"])
-    assert (aim.contains, aim.weight) == ("12:30", 1)
+    with pytest.warns(UserWarning, match="30 is read as its weight"):
+        parse_aims(writer.run, ["pattern=^\\d\\d:30"], ["text"])
+    clear = ["contains=12:30:1", "contains=rain:2"]
+    found = parse_aims(writer.run, clear, ["text"])
+    assert [(a.contains, a.weight) for a in found] == [("12:30", 1), ("rain", 2)]
 
 
 def test_the_shortest_lengths_are_aims_like_others(writer: api.Model) -> None:

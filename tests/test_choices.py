@@ -121,3 +121,18 @@ def test_only_texts_beside_others_are_chosen_among(table_csv: Path, tmp_path: Pa
         model.generate(want="kind", choices=["tea", "sea"])
     with pytest.raises(RequestError, match=r"kind.*category"):
         model.probabilities(pd.DataFrame({"note": ["x"]}), "kind", choices=["tea", "sea"])
+
+
+def test_rows_with_blanks_are_weighed_as_they_would_be_alone(
+    both: api.Model, notes: api.Model
+) -> None:
+    """A blank says nothing, also where training never saw one."""
+    rows = talks(4, seed=3)
+    rows.loc[[1, 3], "note"] = None
+    for model in (both, notes):
+        prob = model.probabilities(rows, "topic", choices=list(TOPICS))
+        assert bool(np.isfinite(prob).all(axis=None))
+        np.testing.assert_allclose(prob.sum(axis=1), 1)
+        for row in range(4):
+            alone = model.probabilities(rows.iloc[[row]], "topic", choices=list(TOPICS))
+            np.testing.assert_allclose(alone, prob.iloc[[row]], rtol=1e-4)

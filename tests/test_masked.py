@@ -341,12 +341,18 @@ def test_combinations_without_sense_are_refused_with_the_reason(
         api.train(table_csv, tmp_path / "run", steps=2, recipe=recipe)
 
 
-def test_a_text_is_filled_the_same_alone_and_whatever_the_seed(masked: api.Model) -> None:
-    """Its length, too: the likeliest one."""
-    rows = mixed_table(6, seed=4).assign(note=None)
-    whole = masked.fill(rows)["note"].tolist()
-    assert masked.fill(rows.iloc[[4]])["note"].tolist() == [whole[4]]
-    assert masked.fill(rows, seed=3)["note"].tolist() == whole
+def test_a_text_is_filled_the_same_alone_and_whatever_the_seed(tmp_path: Path) -> None:
+    """Its length, too: the likeliest one, and not one that is drawn."""
+    rng = np.random.default_rng(0)
+    notes = [" ".join(rng.choice(["sun", "rain"], n)) for n in rng.choice([1, 4, 12, 30], 200)]
+    rows = pd.DataFrame({"note": notes, "n": rng.integers(0, 1000, 200)})
+    recipe = {**MASKED, "schema": {"fields": {"note": {"type": "text"}}}}
+    run = api.train(rows, tmp_path / "run", steps=20, recipe=recipe)
+    blank = rows.head(8).assign(note=None)
+    whole = run.fill(blank)["note"].tolist()
+    assert run.fill(blank.iloc[[4]])["note"].tolist() == [whole[4]]
+    for seed in (1, 2):
+        assert run.fill(blank, seed=seed)["note"].tolist() == whole
 
 
 def test_a_long_text_is_cut_to_what_a_canvas_shows(tmp_path: Path) -> None:
@@ -363,3 +369,15 @@ def test_a_long_text_is_cut_to_what_a_canvas_shows(tmp_path: Path) -> None:
     assert filled["n"].notna().all()
     with pytest.warns(UserWarning, match="cut to fit"):
         run.evaluate(table.head(20))
+
+
+def test_a_text_that_is_cut_leaves_room_for_one_beside_it(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": ["tea for two"] * 30, "b": ["two for tea"] * 30})
+    fields = {"a": {"type": "text"}, "b": {"type": "text"}}
+    recipe = {**MASKED, "schema": {"fields": fields},
+              "model": {"size": "nano", "context": 64}}  # fmt: skip
+    run = api.train(table, tmp_path / "run", steps=2, recipe=recipe)
+    rows = pd.DataFrame({"a": ["tea for two and " * 40, "tea"], "b": [None, None]})
+    with pytest.warns(UserWarning, match="cut to fit"):
+        filled = run.fill(rows)
+    assert filled["b"].notna().all()

@@ -33,15 +33,10 @@ def task_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
     return fields, wanted
 
 
-def task_of(form: FormSettings, name: str) -> Task | None:
-    """The first task that wants a field."""
-    return next((task for task in form.tasks if name in task.want), None)
-
-
 def wanted_fields(vocabulary: Vocabulary, form: FormSettings) -> list[str]:
     """Fields that were learned: those that a task wants, or all, in the schema's order."""
     names = vocabulary.schema.names
-    return [n for n in names if not form.tasks or task_of(form, n) is not None]
+    return [n for n in names if not form.tasks or any(n in task.want for task in form.tasks)]
 
 
 def wanted_from(vocabulary: Vocabulary, form: FormSettings, given: Collection[str]) -> list[str]:
@@ -62,16 +57,13 @@ def best_task(form: FormSettings, name: str, known: Collection[str]) -> Task | N
     return task
 
 
-def unread(
-    vocabulary: Vocabulary, form: FormSettings, name: str, known: Collection[str] | None = None
-) -> Bools:
+def unread(vocabulary: Vocabulary, form: FormSettings, name: str, known: Collection[str]) -> Bools:
     """(F,): fields that its task does not lay before `name`, and that so say nothing of it.
 
-    Of several tasks the first is meant, or, where it is said what is known of a record, its
-    `best_task`. If there is none, all that is known is read: a pair that was never learned together
-    may be answered by way of others.
+    Its task is the `best_task` for what is known of a record. If there is none, all that is known
+    is read: a pair that was never learned together may be answered by way of others.
     """
-    task = task_of(form, name) if known is None else best_task(form, name, known)
+    task = best_task(form, name, known)
     if task is None:
         return np.zeros(len(vocabulary.fields), bool)
     want = vocabulary.in_order(task.want)

@@ -84,7 +84,8 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
     if weight <= 0:
         raise RequestError(f"--aim {goal}: a weight is above 0")
     name, equals, value = body.partition("=")
-    if weighted and name in ("contains", "pattern"):
+    unclear = name == "pattern" or (name == "contains" and value[-1:].isdigit())
+    if weighted and unclear and not WEIGHT.match(body):
         warnings.warn(
             f"--aim {goal}: {weighted[2]} is read as its weight; if it is part of what is looked "
             f"for, write {goal}:1",

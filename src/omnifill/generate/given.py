@@ -48,12 +48,19 @@ def encoded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
 
 def encoded_to_ask(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     """The same for what other fields are told from: long texts as training read them."""
+    return encoded(run, columns) if run.schema.stream else in_view(run, columns)
+
+
+def in_view(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
+    """Records, or parts of one text, that the model can look at: cut, with a warning, where all of
+    a record must be seen at once."""
     canvas = run.vocabulary.canvas  # which has no windows to read a long record in
-    if run.schema.stream or (run.recipe.form.windows and not canvas):
-        return encoded(run, columns)
     context = run.network.config.context
-    shard, cuts = encode_records(run.vocabulary, columns, context, ROOM if canvas else 0)
+    whole = run.schema.stream or (run.recipe.form.windows and not canvas)
+    shard, cuts = encode_records(
+        run.vocabulary, columns, None if whole else context, ROOM if canvas else 0
+    )
     if str(cuts):
-        said = f"cut to fit {context} tokens a record, as in training: {cuts}"
+        said = f"cut to fit the {context} tokens of a record that are in view: {cuts}"
         warnings.warn(said, stacklevel=2)
     return shard

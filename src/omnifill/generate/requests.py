@@ -15,7 +15,6 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError, check_kind
-from omnifill.form.encode import encode_records
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_fields, wanted_from
 from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scored, unbeaten
@@ -25,7 +24,7 @@ from omnifill.generate.checks import check_candidates, check_guidance, check_sam
 from omnifill.generate.choices import choose, parse_choices
 from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.filters import Sampling
-from omnifill.generate.given import as_learned, parse_given
+from omnifill.generate.given import as_learned, in_view, parse_given
 from omnifill.generate.parallel import Parallel
 from omnifill.generate.rerank import agreed, check_rerank
 from omnifill.generate.steer import Steer, needs_steering
@@ -220,11 +219,7 @@ def _codes(run: LoadedRun, name: str, text: str) -> Ints:
 def encode_given(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> Shard:
     """Known values -> a shard in memory, with a warning where one is not taken as it is."""
     tell_moved(run, columns)
-    longest = None if run.recipe.form.windows else run.network.config.context
-    shard, cuts = encode_records(run.vocabulary, columns, longest)
-    if str(cuts):
-        warnings.warn(f"given texts cut to fit {longest} tokens a record: {cuts}", stacklevel=2)
-    return shard
+    return in_view(run, columns)
 
 
 def _tell_far(run: LoadedRun, shard: Shard, request: Request) -> None:
