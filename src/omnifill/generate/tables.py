@@ -145,7 +145,7 @@ def check_fill(run: LoadedRun, draw: bool, sampling: Sampling) -> None:
     if run.schema.stream:
         raise RequestError(
             "this run learned one text, which has no cells to fill: continue it with `omnifill "
-            "generate --prompt`, or tell what stands between two parts with --prompt and --suffix"
+            "generate --prompt`"
         )
     searched = Sampling(beams=sampling.beams, length_penalty=sampling.length_penalty)
     if not draw and sampling != searched:
