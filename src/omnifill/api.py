@@ -23,7 +23,7 @@ from omnifill.data.inspect import Inspection, inspect_data
 from omnifill.data.profile import profile
 from omnifill.data.sink import check_target, format_of, write_cells
 from omnifill.data.source import later, open_source
-from omnifill.data.stage import stage
+from omnifill.data.stage import open_staged, stage
 from omnifill.errors import RequestError, RunError, check_kind, unknown_name
 from omnifill.evaluate.baselines import generate_baseline
 from omnifill.evaluate.compare import compare_runs
@@ -94,17 +94,21 @@ def train(
             session.check_same(_described(data), chosen)
         else:
             session.start_afresh(resume)
+            session.asked_for = {"data": _described(data), "recipe": asked}
             source = open_source(data, chosen.data)
             schema = infer_schema(profile(source, chosen), chosen)
             valid_file = chosen.data.split.valid_file
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
-            codecs = fit_codecs(staged, schema)
+            codecs = fit_codecs(staged, schema, chosen)
+            check_tasks(Vocabulary(schema, codecs), chosen.form)
+            session.keep(chosen, schema, codecs)
+        if not session.is_decided():
+            staged = open_staged(folder.staged)
+            chosen, schema, codecs = session.teach(staged)
             vocabulary = Vocabulary(schema, codecs, on_canvas(chosen.objective.name))
-            check_tasks(vocabulary, chosen.form)
             chosen = settle_windows(staged, vocabulary, chosen)
             notes = [*staged.notes, *encode_parts(staged, vocabulary, chosen, folder)]
-            session.asked_for = {"data": _described(data), "recipe": asked}
             session.decide(chosen, schema, codecs, vocabulary, notes)
         session.fit()
     return load(folder.path, code_named_in(chosen))

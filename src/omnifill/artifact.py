@@ -218,6 +218,12 @@ class LoadedRun:
     network: Network
     objective: Any
 
+    @property
+    def sha256(self) -> str:
+        """The hash of its weights."""
+        with (self.folder.path / "model.safetensors").open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+
 
 def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
     """Load a finished run. Code that it names as 'module:Class' must be allowed by module."""

@@ -37,6 +37,7 @@ from omnifill.options import (
     MaxTokensOpt,
     MinPOpt,
     NgramOpt,
+    NoLabelOpt,
     NoMissingOpt,
     NumOpt,
     OrderOpt,
@@ -181,17 +182,18 @@ def generate(
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
     pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,
     no_missing: NoMissingOpt = None, choices: ChoicesOpt = None, baseline: BaselineOpt = None,
-    seed: SeedOpt = 0, allow_code: CodeOpt = None,
+    no_label: NoLabelOpt = False, seed: SeedOpt = 0, allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Generate records: any fields from any others."""
     from omnifill import api
     from omnifill.data.sink import visible
     from omnifill.generate.filters import Sampling
 
-    _check_output(format_, out)
+    _check_format(format_)
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
-    values = _given(given or [], model.fields)
+    values = _given(given or [], model)
+    printer = _Printer(model, format_, out, values, wanted, None if no_label else seed)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
@@ -205,7 +207,7 @@ def generate(
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
             )
-        _print_table(model, model.baseline(baseline, n, given=values, seed=seed), format_, out)
+        printer(model.baseline(baseline, n, given=values, seed=seed))
         return
     if pareto or plot is not None:
         if (
@@ -224,7 +226,7 @@ def generate(
             )
         table = model.pareto(aim or [], n=n, given=values, want=wanted, prompt=prompt, seed=seed,
                              max_tokens=max_tokens, plot=plot, **sampling)  # fmt: skip
-        _print_table(model, table, format_, out)
+        printer(table)
         return
     if stream:
         more = [n != 1, aim, candidates, choices, rerank != 1, out, suffix, len(wanted or []) > 1]
@@ -249,21 +251,28 @@ def generate(
         candidates=candidates,
         choices=None if choices is None else _names("--choices", choices), **sampling,
     )  # fmt: skip
-    _print_table(model, table, format_, out)
+    printer(table)
 
 
-def _given(items: list[str], fields: list[str]) -> dict[str, str]:
-    """['field=value', 'field=@file'] -> values by field; a field's name may hold a '='."""
+def _given(items: list[str], model: Any) -> dict[str, str]:
+    """['field=value', 'field=@file'] -> values by field; a field's name may hold a '='.
+
+    The value of a picture is its path, with or without the @.
+    """
+    from omnifill.schema import MEDIA
+
     out: dict[str, str] = {}
     for item in items:
-        fitting = [name for name in fields if item.startswith(f"{name}=")]
+        fitting = [name for name in model.fields if item.startswith(f"{name}=")]
         name = max(fitting, key=len, default=item.partition("=")[0])
         value = item[len(name) + 1 :]
         if "=" not in item:
             raise RequestError(f"--given {item!r}: write it as field=value")
         if name in out:
             raise RequestError(f"--given {item!r}: {name} has a value already; give one")
-        if value.startswith("@"):
+        if value.startswith("@") and name in model.fields and model.run.schema[name].type in MEDIA:
+            value = value[1:]
+        elif value.startswith("@"):
             try:
                 value = Path(value[1:]).read_text(encoding="utf-8")
             except OSError as error:
@@ -274,12 +283,37 @@ def _given(items: list[str], fields: list[str]) -> dict[str, str]:
     return out
 
 
-def _check_output(format_: str, out: Path | None) -> None:
-    from omnifill.data.sink import check_target
-
+def _check_format(format_: str) -> None:
     if format_ not in FORMATS:
         raise RequestError(f"--format: {unknown_name('format', format_, FORMATS)}")
-    if out is not None:
+
+
+class _Printer:
+    """Where generated records go: the screen, a table file, or, with pictures, a folder. Checked
+    before any are made."""
+
+    def __init__(
+        self, model: Any, format_: str, out: Path | None, given: dict[str, str],
+        want: list[str] | None, seed: int | None,
+    ) -> None:  # fmt: skip
+        from omnifill.data.results import check_folder
+        from omnifill.data.sink import check_target
+        from omnifill.schema import MEDIA
+
+        self.model, self.format, self.out, self.given = model, format_, out, given
+        self.seed = seed
+        fields = [spec for spec in model.run.schema.fields if spec.name not in given]
+        self.pictures = any(s.type in MEDIA and (not want or s.name in want) for s in fields)
+        if self.pictures and (format_ != "table" or (out is not None and out.suffix)):
+            raise RequestError(
+                "pictures are files of their own: name a folder for them and their records (--out "
+                "DIR, without --format), or --want other fields"
+            )
+        if out is None:
+            return
+        if self.pictures:
+            check_folder(out)
+            return
         check_target(out)
         if format_ != "table" and out.suffix.lower() != f".{format_}":
             raise RequestError(
@@ -287,26 +321,36 @@ def _check_output(format_: str, out: Path | None) -> None:
                 f"is enough"
             )
 
+    def __call__(self, table: pd.DataFrame) -> None:
+        from omnifill.data.results import Origin, write_results
+        from omnifill.data.sink import render_table, write_frame
+        from omnifill.schema import MEDIA, FieldSpec
 
-def _print_table(model: Any, table: pd.DataFrame, format_: str, out: Path | None) -> None:
-    from omnifill.data.sink import render_table, write_frame
-    from omnifill.schema import FieldSpec
-
-    names = model.run.schema.names
-    # Columns that are no fields are scores.
-    specs = [model.run.schema[name] if name in names else
-             FieldSpec(name=name, type="number", codec="number", native="float",
-                       options={"decimals": 3}) for name in table.columns]  # fmt: skip
-    if out is not None:
-        if out.suffix.lower() == ".txt" and len(specs) > 1:
+        specs = []
+        for name in table.columns:
+            if name not in self.model.fields:  # a score
+                spec = FieldSpec(name=name, type="number", codec="number", native="float",
+                                 options={"decimals": 3})  # fmt: skip
+            else:
+                spec = self.model.run.schema[name]
+            if spec.type in MEDIA and name in self.given:  # as it was given
+                table[name] = self.given[name]
+                spec = spec.model_copy(update={"type": "text"})
+            specs.append(spec)
+        if self.out is None:
+            typer.echo(render_table(table, specs, self.format), nl=False)
+            return
+        if self.pictures:
+            origin = None if self.seed is None else Origin(self.model.run.sha256, self.seed)
+            write_results(table, specs, self.out, origin)
+        elif self.out.suffix.lower() == ".txt" and len(specs) > 1:
             raise RequestError(
-                f"--out {out}: a text file holds one field, and there are {len(specs)}; name it "
-                f".csv, .jsonl or .parquet, or --want one"
+                f"--out {self.out}: a text file holds one field, and there are {len(specs)}; name "
+                f"it .csv, .jsonl or .parquet, or --want one"
             )
-        write_frame(table, specs, out)
-        typer.echo(f"{out}: {len(table)} records", err=True)
-        return
-    typer.echo(render_table(table, specs, format_), nl=False)
+        else:
+            write_frame(table, specs, self.out)
+        typer.echo(f"{self.out}: {len(table)} records", err=True)
 
 
 @app.command(epilog="Example: omnifill fill run holes.csv --out whole.csv")

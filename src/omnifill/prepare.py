@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from itertools import islice
 from typing import Any
 
+import torch
+
 from omnifill.artifact import RunFolder, codec_folders
 from omnifill.codecs.table import check_codec, load_codec
 from omnifill.data.stage import Staged, open_staged
@@ -26,8 +28,8 @@ LONG = 512
 PARTS = ("train", "valid", "test")
 
 
-def fit_codecs(staged: Staged, schema: Schema) -> dict[str, Codec]:
-    """A codec for every field, learned from the training part alone."""
+def fit_codecs(staged: Staged, schema: Schema, recipe: Recipe) -> dict[str, Codec]:
+    """A codec for every field, from the training part alone; one that learns is a draft yet."""
     for spec in schema.fields:
         check_codec(spec.name, spec.type, spec.codec)
     groups: dict[str, list[FieldSpec]] = {}
@@ -38,9 +40,17 @@ def fit_codecs(staged: Staged, schema: Schema) -> dict[str, Codec]:
         for specs in groups.values():
             options: Mapping[str, Any] = specs[0].options
             try:
+                torch.manual_seed(recipe.train.seed)  # first weights, if it has any
                 codec = load_codec(specs[0].codec).fit(_values(staged, specs), options)
             except RecipeError as error:  # a codec does not know its field's name
                 raise RecipeError(str(error).replace("NAME", specs[0].name)) from None
+            for spec in specs:
+                asked = recipe.schema_.fields.get(spec.name)
+                if asked and asked.learn and not hasattr(codec, "learner"):
+                    raise RecipeError(
+                        f"schema.fields.{spec.name}.learn: codec {spec.codec!r} does not learn; "
+                        f"leave it out"
+                    )
             out |= {spec.name: codec for spec in specs}
             progress.advance()
     return {spec.name: out[spec.name] for spec in schema.fields}

@@ -80,6 +80,8 @@ class DataSettings(Settings):
     """Several files are data sets of their own: a column that a file lacks is blank in its rows."""
     documents: Literal["stream", "paragraphs", "lines"] = "stream"
     """A plain text file is one stream, or one document per blank-line paragraph or per line."""
+    broken: float = Field(0.01, ge=0, lt=1)
+    """Share of rows that may be left out because their picture cannot be read; more is an error."""
     clean: CleanSettings = Field(default_factory=CleanSettings)
     split: SplitSettings = Field(default_factory=SplitSettings)
 
@@ -96,11 +98,26 @@ class DataSettings(Settings):
         return value
 
 
+class LearnSettings(Settings):
+    """How a codec that learns is trained, before the model."""
+
+    share: float = Field(0.3, gt=0, lt=1)
+    """Share of what is left of the budget when its turn comes."""
+    steps: int | None = Field(None, gt=0)
+    """Optimiser steps; default: what the budget has time for, or as many as the model's."""
+    schedule: list[tuple[int, float]] | None = None
+    """(step, share of the peak rate) knots. A run writes down here what it did."""
+    batch: int = Field(64, gt=0)
+    """Values of one step."""
+    lr: float = Field(0.003, gt=0)
+    """Peak learning rate."""
+
+
 class FieldSettings(Settings):
     """What the user says about one field; everything else is inferred."""
 
     type: str | None = None
-    """text, category, number or datetime."""
+    """text, category, number, datetime or image."""
     codec: str | None = None
     """A codec's name, or 'module:Class'."""
     weight: float | None = Field(None, gt=0)
@@ -109,6 +126,8 @@ class FieldSettings(Settings):
     """Longest text in tokens; the rest is cut, with a warning."""
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the codec, such as `vocabulary`, `cells`, `tokenizer`."""
+    learn: LearnSettings | None = None
+    """Of a codec that learns (image): how it is trained."""
 
 
 class SchemaSettings(Settings):
@@ -434,8 +453,9 @@ def _split_path(path: str) -> list[str]:
     if path.startswith(prefix) and "." in path[len(prefix) :]:
         rest = path[len(prefix) :]
         name, _, key = rest.rpartition(".")
-        if ".options" in f".{name}":
-            name, _, option = rest.partition(".options.")
-            return ["schema", "fields", name, "options", option]
+        for group in ("options", "learn"):
+            if f".{group}" in f".{name}":
+                name, _, inner = rest.partition(f".{group}.")
+                return ["schema", "fields", name, group, inner]
         return ["schema", "fields", name, key]
     return path.split(".")

@@ -8,13 +8,16 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from omnifill.errors import RequestError, unknown_name
 
-FieldType = Literal["text", "category", "number", "datetime"]
+FieldType = Literal["text", "category", "number", "datetime", "image"]
+MEDIA = ("image",)
+"""Types whose values are files of their own, and bytes where they are canonical."""
 
 DEFAULT_CODECS: dict[str, str] = {
     "text": "bpe",
     "category": "category",
     "number": "number",
     "datetime": "datetime",
+    "image": "image",
 }
 """The codec of a field whose recipe names none."""
 

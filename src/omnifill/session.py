@@ -25,8 +25,9 @@ from torch import nn
 
 from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.data.shards import Shard, open_shard
+from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
-from omnifill.files import reason
+from omnifill.files import reason, write_atomic
 from omnifill.form.layout import check_served
 from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
@@ -34,9 +35,10 @@ from omnifill.form.windows import head_size
 from omnifill.generate import requests
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
-from omnifill.objectives.table import build_objective, on_canvas
+from omnifill.objectives.table import build_objective, load_objective, on_canvas
 from omnifill.recipe import Recipe, dump_recipe, flat, load_recipe, parse_duration, to_dict
 from omnifill.schema import Schema
+from omnifill.teach import Stage, is_learned, teach
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
 from omnifill.train.memory import keep_freed_memory
@@ -129,6 +131,10 @@ class Session:
         """Whether the folder holds a run that only needs to go on."""
         if not (self.folder.path / "run.json").exists():
             return False
+        return self.folder.read_state().get("state") in ("learning codecs", "training", "done")
+
+    def is_decided(self) -> bool:
+        """Whether everything is settled that the recipe left open."""
         return self.folder.read_state().get("state") in ("training", "done")
 
     def check_same(self, data: list[Any], recipe: Recipe) -> None:
@@ -179,6 +185,46 @@ class Session:
         self.preparing = True
         self.folder.write_state(state="preparing")
 
+    def keep(self, recipe: Recipe, schema: Schema, codecs: Mapping[str, Codec]) -> None:
+        """Write down what is known before codecs learn, if any do: from there a session goes on."""
+        check_matrix(recipe, load_objective(recipe.objective.name))
+        train = recipe.train
+        if train.budget is None and train.steps is None and train.epochs is None:
+            recipe = recipe.with_values(**{"train.budget": DEFAULT_BUDGET})
+        self.folder.save_codecs(schema, codecs)
+        self.folder.write("schema.json", schema.model_dump_json(indent=1))
+        self.folder.write("recipe.yaml", dump_recipe(recipe))
+        if any(map(is_learned, codecs.values())):
+            self.folder.write_state(state="learning codecs", asked=self.asked_for)
+            self.preparing = False
+
+    def teach(self, staged: Staged) -> tuple[Recipe, Schema, dict[str, Codec]]:
+        """Train the codecs that learn; the recipe with what was done, the schema and all codecs."""
+        recipe = load_recipe(self.folder.path / "recipe.yaml")
+        schema = self.folder.load_schema()
+        codecs = self.folder.load_codecs(schema)
+        self.asked_for = self.asked_for or self.folder.read_state().get("asked", {})
+        for index, spec in enumerate(schema.fields):
+            codec, number = codecs[spec.name], f"codec-{index:04d}"
+            done = self.folder.path / "codecs" / f"{index:04d}" / "learned.json"
+            if not is_learned(codec) or done.exists():
+                continue
+            stage = Stage(spec.name, self.folder.checkpoints / number,
+                          self.folder.path / f"metrics-{number}.jsonl",
+                          self._time_left(recipe)[0])  # fmt: skip
+            recipe = teach(codec, stage, staged, recipe, self.live, self._attach)
+            self.trainer = None
+            self.folder.save_codecs(schema, {**codecs})
+            self.folder.write("recipe.yaml", dump_recipe(recipe))
+            write_atomic(done, b"{}")
+        return recipe, schema, codecs
+
+    def _attach(self, trainer: Trainer) -> None:
+        """A trainer that is to stop when the session is."""
+        self.trainer = trainer
+        if self.asked:
+            raise Interrupted("stopped before the first step")
+
     def decide(
         self, recipe: Recipe, schema: Schema, codecs: Mapping[str, Codec],
         vocabulary: Vocabulary, notes: Sequence[str],
@@ -186,15 +232,11 @@ class Session:
         """Settle everything that the recipe leaves open, and write it down."""
         for note in notes:
             self.live.say(note)
-        train = recipe.train
-        if train.budget is None and train.steps is None and train.epochs is None:
-            recipe = recipe.with_values(**{"train.budget": DEFAULT_BUDGET})
         shard = open_shard(self.folder.encoded / "train")
         if shard.sizes.sum() == 0:
             raise DataError("the training part is empty: nothing to learn from")
         check_served(shard, vocabulary, recipe.form)
         objective = build_objective(recipe.objective, vocabulary)
-        check_matrix(recipe, objective)
         numbers = DataNumbers(
             ids=int(shard.sizes.sum()),
             records=len(shard),
@@ -267,9 +309,7 @@ class Session:
         trainer = Trainer(network, plan, self.folder.checkpoints)
         for line in trainer.resume():
             self.live.say(line)
-        self.trainer = trainer
-        if self.asked:
-            raise Interrupted("stopped before the first step")
+        self._attach(trainer)
         earlier = seconds_spent(self.folder.metrics)
         events = Events(self.folder.path, trainer.progress.step)
         listeners: list[Callable[[Report], None]] = [

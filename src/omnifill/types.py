@@ -112,3 +112,22 @@ class Codec(Protocol):
 
     @classmethod
     def load(cls, folder: Path) -> Self: ...
+
+
+class Learner(Protocol):
+    """How a codec that learns is trained: what its `learner()` gives to the training loop."""
+
+    network: Any
+    """The torch module that is trained; the codec uses its weights."""
+
+    def batch(self, values: Sequence[Any]) -> Any:
+        """Values -> a batch, which the training loop may split."""
+        ...
+
+    def loss(self, network: Any, batch: Any) -> Any:
+        """A loss as a sum and the number of values that it is over."""
+        ...
+
+    def figures(self, values: Sequence[Any]) -> dict[str, float]:
+        """How good it is on some values."""
+        ...

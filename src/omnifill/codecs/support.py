@@ -19,6 +19,10 @@ OPTIONS = "schema.fields.NAME.options"
 """Where a codec's options stand in the recipe; a codec does not know its field's name."""
 
 
+IMAGE_OPTIONS = ("height", "width", "mode", "fit")
+"""Options of an image field that say what its values are; its codec's come beside them."""
+
+
 def check_options(options: Mapping[str, Any], known: Iterable[str]) -> None:
     """RecipeError for an option that the codec does not have, with the nearest that it has."""
     names = list(known)
@@ -81,10 +85,21 @@ def no_coords(n: int) -> Ints:
     return np.zeros((n, 3), np.int64)
 
 
+def grid_coords(n: int, columns: int) -> Ints:
+    """(n, 3): row and column of the first n codes of a grid that is written row by row."""
+    at = np.arange(n)
+    return np.stack([at // columns, at % columns, np.zeros(n, np.int64)], axis=1)
+
+
+def of_length(slots: int, size: int) -> Grammar:
+    """Any `slots` codes out of `size`, then the end."""
+    allowed = np.ones((slots + 1, size + 1), bool)
+    allowed[:-1, -1] = False
+    allowed[-1, :-1] = False
+    after = np.minimum(np.arange(1, slots + 2), slots)
+    return Grammar(allowed, np.repeat(after[:, None], size, axis=1))
+
+
 def one_code_grammar(size: int) -> Grammar:
     """Any one of `size` codes, then the end."""
-    allowed = np.zeros((2, size + 1), bool)
-    allowed[0, :size] = True
-    allowed[1, size] = True
-    step = np.ones((2, size), np.int64)
-    return Grammar(allowed, step)
+    return of_length(1, size)

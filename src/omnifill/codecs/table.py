@@ -14,6 +14,8 @@ CODECS: dict[str, str] = {
     "category": "omnifill.codecs.category:CategoryCodec",
     "number": "omnifill.codecs.number:NumberCodec",
     "datetime": "omnifill.codecs.datetime:DatetimeCodec",
+    "image": "omnifill.codecs.image:ImageCodec",
+    "pixels": "omnifill.codecs.pixels:PixelCodec",
 }
 """Name in a recipe -> 'module:Class'."""
 
@@ -22,6 +24,7 @@ TYPE_CODECS: dict[str, tuple[str, ...]] = {
     "category": ("category",),
     "number": ("number",),
     "datetime": ("datetime",),
+    "image": ("image", "pixels"),
 }
 """Field type -> the names of the codecs that understand its values, the default first."""
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 
@@ -17,6 +20,17 @@ class Chunk:
 
     def __len__(self) -> int:
         return len(self.lines)
+
+    @cached_property
+    def folder(self) -> Path | None:
+        """Where paths in its cells go on from; None: from where the program runs."""
+        path = Path(self.file)
+        return path.parent if path.is_file() else None
+
+    def rows(self, kept: Sequence[int]) -> Chunk:
+        """Some of the rows."""
+        columns = {name: [cells[row] for row in kept] for name, cells in self.columns.items()}
+        return Chunk(columns, self.file, [self.lines[row] for row in kept])
 
     def where(self, row: int, column: str) -> str:
         """How a message names a cell."""

@@ -8,6 +8,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 
 from omnifill.data.values import parse_many
@@ -91,14 +92,15 @@ def build_cleaner(
 
 def read_cells(
     field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], clean: CleanSettings,
-    stream: bool, advice: str = AS_BLANK,
+    stream: bool, advice: str = AS_BLANK, folder: Path | None = None,
+    broken: dict[int, str] | None = None,
 ) -> list[Any]:  # fmt: skip
     """Raw cells -> canonical values, cleaned as the recipe says; DataError says where one is bad.
 
     Training rows and the rows a model is asked about later both come through here, so that a
-    value is the same value in both.
+    value is the same value in both. `folder` and `broken`: of pictures, as `parse_many` says.
     """
-    values = parse_many(field, cells, where, advice)
+    values = parse_many(field, cells, where, advice, folder, broken)
     cleaner = build_cleaner(field, clean, stream)
     return values if cleaner is None else [None if v is None else cleaner(v) for v in values]
 

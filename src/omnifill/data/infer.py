@@ -102,8 +102,10 @@ def _weighed(
 def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:
     """(type, reason)."""
     distinct = len(column.distinct) - len(column.marks)
-    if found.source.kind in ("text", "aligned"):
-        return "text", "a text file"
+    if column.media.found is not None:
+        return column.media.found, column.media.why()
+    if column.name in found.source.types:
+        return found.source.types[column.name]
     if column.kinds["bool"] and column.kinds["bool"] == column.values:
         return "category", "true or false"
     if column.kinds["moment"] and column.kinds["moment"] == column.values:
@@ -188,6 +190,8 @@ def _native(column: ColumnProfile, kind: str) -> Native:
 
 
 def _options(column: ColumnProfile, kind: str) -> dict[str, Any]:
+    if kind == column.media.found:
+        return column.media.options()
     if kind == "number":
         decimals = 0 if column.whole and not column.kinds["float"] else column.decimals
         kept = decimals is None and 0 < column.digits <= MOST_DIGITS

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,7 +12,7 @@ from omnifill.data.cells import Problem
 from omnifill.data.infer import infer_schema
 from omnifill.data.profile import ColumnProfile, Profile, profile
 from omnifill.data.source import open_source
-from omnifill.data.stage import split_sizes
+from omnifill.data.stage import Broken, split_sizes
 from omnifill.errors import DataError
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
@@ -38,10 +39,23 @@ def inspect_data(data: Any, recipe: Recipe) -> Inspection:
     found = profile(open_source(data, recipe.data), recipe, problems)
     schema = infer_schema(found, recipe)
     parts = None
+    found.problems.extend(Problem(found.source.label, note) for note in found.source.notes)
     if not found.refused and not schema.stream and found.rows <= MOST_COUNTED:
+        broken = Broken(1.0)
         with suppress(DataError):  # a cell that does not fit: training will name it
-            parts = split_sizes(found.source, schema, recipe)
+            parts = split_sizes(found.source, schema, recipe, broken)
+        found.problems.extend(_of_broken(broken, recipe))
     return Inspection(found, schema, recipe, found.problems, parts)
+
+
+def _of_broken(broken: Broken, recipe: Recipe) -> Iterator[Problem]:
+    for line in broken.found:
+        where, _, what = line.partition(": ")
+        yield Problem(where, what)
+    if len(broken.found) > recipe.data.broken * broken.rows:
+        share = f"{len(broken.found) / broken.rows:.1%}"
+        yield Problem("data.broken", f"{share} of the files cannot be read; `train` stops at more "
+                      f"than {recipe.data.broken:.1%}")  # fmt: skip
 
 
 def render(inspection: Inspection) -> str:

@@ -7,6 +7,7 @@ import datetime
 from typing import Any
 
 from omnifill.data.cells import Chunk
+from omnifill.data.media import MediaFile
 from omnifill.errors import DataError, unknown_name
 from omnifill.recipe import DataSettings
 
@@ -36,7 +37,7 @@ def flatten_chunk(chunk: Chunk, settings: DataSettings) -> Chunk:
 
 
 def _plain(cell: Any) -> bool:
-    return cell is None or isinstance(cell, PLAIN)
+    return cell is None or isinstance(cell, (*PLAIN, MediaFile))
 
 
 def _flat(

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnifill.data.cells import Chunk, Problem
+from omnifill.data.media import as_cell
 from omnifill.errors import DataError
 from omnifill.recipe import DataSettings
 
@@ -31,7 +32,10 @@ def read(
             for batch in file.iter_batches(CHUNK_ROWS):
                 columns = {n: batch.column(i).to_pylist() for i, n in enumerate(names)}
                 for name, cells in columns.items():
-                    columns[name] = [None if c != c else c for c in cells]
+                    columns[name] = [
+                        None if c != c else as_cell(c, f"{path}, row {at + i + 1}")
+                        for i, c in enumerate(cells)
+                    ]
                 yield Chunk(columns, str(path), list(range(at + 1, at + 1 + len(batch))))
                 at += len(batch)
         except (pa.ArrowException, OSError) as error:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from omnifill.data.cells import Chunk, Problem
+from omnifill.data.gallery import MediaProfile
 from omnifill.data.source import Source
 from omnifill.data.values import (
     COMMA,
@@ -76,9 +77,11 @@ class ColumnProfile:
     """Where the first cells that are no numbers stand."""
     examples: list[str] = field(default_factory=list)
     marks: Counter[str] = field(default_factory=Counter)
+    media: MediaProfile = field(default_factory=MediaProfile)
 
     def add(self, chunk: Chunk) -> None:
         """Look at a chunk's cells."""
+        self.media.add(chunk, self.name)
         cells = chunk.columns[self.name]
         self.num += len(cells)
         counts: dict[Any, int] = Counter(

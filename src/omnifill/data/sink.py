@@ -57,7 +57,7 @@ def render_table(frame: pd.DataFrame, specs: Sequence[FieldSpec], format_: str) 
     if format_ == "jsonl":
         rows = zip(*(frame[s.name].tolist() for s in specs), strict=True)
         return "".join(
-            _json_line({s.name: _plain(v) for s, v in zip(specs, row, strict=True)}) for row in rows
+            json_line({s.name: v for s, v in zip(specs, row, strict=True)}) for row in rows
         )
     if format_ == "txt":
         return "\n\n".join("\n".join(row) for row in zip(*_cells(frame, specs), strict=True)) + "\n"
@@ -88,8 +88,10 @@ LINE_ENDS = str.maketrans({c: f"\\u{ord(c):04x}" for c in "\x85\u2028\u2029"})
 """Characters of a JSON text that some readers take for the end of a line."""
 
 
-def _json_line(record: Mapping[str, Any]) -> str:
-    return json.dumps(record, ensure_ascii=False).translate(LINE_ENDS) + "\n"
+def json_line(record: Mapping[str, Any]) -> str:
+    """A record as a line of JSONL."""
+    plain = {name: _plain(value) for name, value in record.items()}
+    return json.dumps(plain, ensure_ascii=False).translate(LINE_ENDS) + "\n"
 
 
 def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
@@ -143,7 +145,7 @@ def write_cells(columns: dict[str, list[Any]], path: Path, delimiter: str = ",")
             return
         if format_ == "jsonl":
             text = "".join(
-                _json_line(dict(zip(names, map(_plain, row), strict=True)))
+                json_line(dict(zip(names, row, strict=True)))
                 for row in zip(*columns.values(), strict=True)
             )
         else:

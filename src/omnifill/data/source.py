@@ -9,7 +9,7 @@ import glob
 import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -17,9 +17,10 @@ from typing import Any
 
 import pandas as pd
 
-from omnifill.data import csvfile, jsonl, parquet, textfile
+from omnifill.data import csvfile, folder, jsonl, parquet, textfile
 from omnifill.data.builtin import unicode_records
 from omnifill.data.cells import Chunk, Problem
+from omnifill.data.media import as_cell, kind_of_name
 from omnifill.data.nested import flatten_chunk
 from omnifill.data.values import unfit_text
 from omnifill.errors import DataError, unknown_name
@@ -37,11 +38,12 @@ KINDS = {
 """File ending -> format; every other text file is text."""
 REFUSED = {
     ".xlsx": "save the sheet as CSV", ".xls": "save the sheet as CSV", ".ods": "save it as CSV",
-    ".zip": "unpack it first", ".tar": "unpack it first", ".pkl": "pickles can run code; save CSV "
+    ".pkl": "pickles can run code; save CSV "
     "or Parquet", ".pickle": "pickles can run code; save CSV or Parquet", ".pt": "it is no table",
     ".npy": "save it as CSV or Parquet", ".bz2": "unpack it first", ".xz": "unpack it first",
 }  # fmt: skip
 BUILTIN = ("builtin:unicode",)
+A_TEXT = ("text", "a text file")
 Reader = Callable[[list[Problem] | None], Iterator[Chunk]]
 
 
@@ -52,12 +54,16 @@ class Source:
     label: str
     """How messages call it."""
     kind: str
-    """csv, jsonl, parquet, frame, text or aligned."""
+    """csv, jsonl, parquet, frame, text, aligned or media."""
     names: list[str]
     read: Reader
     stream: bool = False
     """One text kept as a single stream: rows are pieces of it."""
     delimiter: str = ","
+    types: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    """Column -> its type and why, where that needs no guess."""
+    notes: Sequence[str] = ()
+    """What a user should know of how it is read."""
 
     def chunks(self, problems: list[Problem] | None = None) -> Iterator[Chunk]:
         """Chunks of rows. Bad rows raise DataError; given a list, they go there and are left out.
@@ -142,6 +148,8 @@ def _file_source(paths: list[Path], settings: DataSettings) -> Source:
             f"files of one kind, or say that each is a data set: --set data.union=true"
         )
     kind = kinds.pop()
+    if kind == "media":
+        return _media_source(paths)
     label = str(paths[0]) if len(paths) == 1 else f"{paths[0]} and {len(paths) - 1} more"
     if kind == "text":
         return _text_source(paths, settings, label)
@@ -169,6 +177,19 @@ def _file_source(paths: list[Path], settings: DataSettings) -> Source:
     )  # fmt: skip
 
 
+def _media_source(paths: list[Path]) -> Source:
+    if len(paths) > 1:
+        raise DataError(
+            f"{paths[0]} and {len(paths) - 1} more: pictures are read from one folder, "
+            f"archive or idx file; put them below one folder, whose folders' names become labels"
+        )
+    open_ = folder.open_idx if folder.is_idx(paths[0]) else folder.open_media
+    table = open_(paths[0])
+    return Source(
+        str(paths[0]), "media", table.names, table.read, types=table.types, notes=table.notes
+    )
+
+
 def _join(parts: Iterator[Iterator[Chunk]]) -> Iterator[Chunk]:
     for part in parts:
         yield from part
@@ -180,11 +201,13 @@ def _text_source(paths: list[Path], settings: DataSettings, label: str) -> Sourc
         return Source(
             label, "aligned", fields,
             lambda _: textfile.read_aligned(paths, fields, settings.encoding),
+            types=dict.fromkeys(fields, A_TEXT),
         )  # fmt: skip
     stream = settings.documents == "stream"
     return Source(
         label, "text", ["text"],
         lambda _: _join(textfile.read_text(p, settings) for p in paths), stream=stream,
+        types={"text": A_TEXT},
     )  # fmt: skip
 
 
@@ -201,13 +224,8 @@ def _expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
     paths: list[Path] = []
     for item in items:
         path = Path(item)
-        if path.is_file():
+        if path.is_file() or path.is_dir():
             paths.append(path)
-        elif path.is_dir():
-            raise DataError(
-                f"{path}: is a folder; give its files, such as {path / '*.csv'} (folders of "
-                f"pictures and sounds are not read yet)"
-            )
         elif path.exists():
             raise DataError(f"{path}: is no regular file, and data are read more than once; save "
                             f"it as a file first")  # fmt: skip
@@ -230,6 +248,11 @@ def _no_such_file(path: Path) -> str:
 
 
 def _kind(path: Path) -> str:
+    if path.is_dir() or folder.is_archive(path) or folder.is_idx(path):
+        return "media"
+    if kind_of_name(path.name):
+        raise DataError(f"{path}: is one file, of which nothing can be learned; give the folder "
+                        f"that holds all of them: {path.parent}")  # fmt: skip
     suffixes = [s.lower() for s in path.suffixes]
     if suffixes and suffixes[-1] == ".gz":
         suffixes = suffixes[:-1]
@@ -259,11 +282,13 @@ def _frame_source(frame: pd.DataFrame, label: str) -> Source:
     def read(_: list[Problem] | None) -> Iterator[Chunk]:
         for start in range(0, len(frame), CHUNK_ROWS):
             part = frame.iloc[start : start + CHUNK_ROWS]
+            lines = list(range(start + 1, start + 1 + len(part)))
             columns = {
-                name: [None if _is_blank(v) else v for v in part.iloc[:, i].tolist()]
+                name: [None if _is_blank(v) else as_cell(v, f"{label}, row {row}")
+                       for row, v in zip(lines, part.iloc[:, i].tolist(), strict=True)]
                 for i, name in enumerate(names)
-            }
-            yield Chunk(columns, label, list(range(start + 1, start + 1 + len(part))))
+            }  # fmt: skip
+            yield Chunk(columns, label, lines)
 
     return Source(label, "frame", names, read)
 
@@ -279,15 +304,16 @@ def _is_blank(value: Any) -> bool:
 
 def _shaped(source: Source, settings: DataSettings) -> Source:
     """Rename, flatten, explode and drop, as the settings say; check the names."""
-    names, read = source.names, source.read
+    names, read, types = source.names, source.read, source.types
     if settings.columns is not None:
         if len(settings.columns) != len(names):
             raise DataError(
                 f"{source.label}: data.columns names {len(settings.columns)} columns, but there "
                 f"are {len(names)}: {', '.join(names[:20])}"
             )
-        old, names, read = names, list(settings.columns), _renamed(read, settings.columns)
-        del old
+        types = {new: types[old] for old, new in zip(names, settings.columns, strict=True)
+                 if old in types}  # fmt: skip
+        names, read = list(settings.columns), _renamed(read, settings.columns)
     _check_names(source.label, names)
     if source.kind in ("jsonl", "parquet", "frame"):
         first = list(islice(Source(source.label, source.kind, names, read).chunks(), 4))
@@ -316,8 +342,9 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
             f"together. Leave some out: --set data.drop=[a,b], or give a file with fewer"
         )
     return Source(
-        source.label, source.kind, kept, _picked(read, kept), source.stream, source.delimiter
-    )
+        source.label, source.kind, kept, _picked(read, kept), source.stream, source.delimiter,
+        types, source.notes,
+    )  # fmt: skip
 
 
 def _check_names(label: str, names: list[str]) -> None:

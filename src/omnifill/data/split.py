@@ -18,12 +18,16 @@ PARTS = ("train", "valid", "test")
 
 def part_of(row: Sequence[Any], settings: SplitSettings) -> str:
     """The part of a row of canonical values in schema order."""
-    text = "\x1f".join("" if v is None else str(v) for v in row)
+    text = "\x1f".join("" if v is None else _as_text(v) for v in row)
     digest = hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=8).digest()
     share = int.from_bytes(digest, "big") / 2**64
     if share < settings.test:
         return "test"
     return "valid" if share < settings.test + settings.valid else "train"
+
+
+def _as_text(value: Any) -> str:
+    return hashlib.blake2b(value).hexdigest() if isinstance(value, bytes) else str(value)
 
 
 def stream_parts(sizes: Sequence[int], settings: SplitSettings) -> list[str]:

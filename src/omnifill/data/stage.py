@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 
 from omnifill.data.cells import Chunk
@@ -20,8 +21,12 @@ from omnifill.errors import DataError, RunError
 from omnifill.files import atomic_path, reason, write_atomic
 from omnifill.progress import Progress
 from omnifill.recipe import Recipe, SplitSettings
-from omnifill.schema import FieldSpec, Schema
+from omnifill.schema import MEDIA, FieldSpec, Schema
 
+ENOUGH = 1000
+"""Rows from which on a share of broken files is taken for that of all."""
+SHOWN = 5
+"""Broken files that one message names."""
 STREAM_SHARDS = 400
 """A stream's pieces are cut again so that there are about this many to share out."""
 
@@ -33,6 +38,10 @@ class Staged:
     folder: Path
     rows: dict[str, int]
     notes: list[str]
+
+    def values(self, part: str, name: str) -> Values:
+        """The values of one field of a part, without blanks."""
+        return Values(self.folder / f"{part}.arrow", name)
 
     def chunks(
         self, part: str, names: list[str] | None = None, size: int = 8192
@@ -52,6 +61,58 @@ class Staged:
             raise RunError(f"{path}: staged rows are damaged or missing ({error})") from None
 
 
+class Broken:
+    """Files that cannot be read: their rows are left out, as long as they are few."""
+
+    def __init__(self, most: float) -> None:
+        """`most`: the share of rows above which to stop."""
+        self.most, self.rows = most, 0
+        self.found: list[str] = []
+
+    def add(self, found: Sequence[str]) -> None:
+        self.found.extend(found)
+        self.rows += len(found)
+
+    def check(self, rows: int, *, end: bool = False) -> None:
+        """Count `rows` more that can be read. DataError if too many cannot."""
+        self.rows += rows
+        if (end or self.rows >= ENOUGH) and len(self.found) > self.most * self.rows:
+            some = "".join(f"\n  {line}" for line in self.found[:SHOWN])
+            more = len(self.found) - SHOWN
+            raise DataError(
+                f"{len(self.found)} of {self.rows:,} files cannot be read, and data.broken = "
+                f"{self.most:g} is the largest share that is left out:{some}"
+                + (f"\n  … and {more} more (`omnifill inspect` lists them)" if more > 0 else "")
+            )
+
+    def notes(self) -> list[str]:
+        """What a user is told of them at the end."""
+        self.check(0, end=True)
+        if not self.found:
+            return []
+        some = "; ".join(self.found[:SHOWN]) + ("; …" if len(self.found) > SHOWN else "")
+        verb = "row is" if len(self.found) == 1 else "rows are"
+        return [f"{len(self.found)} {verb} left out, whose files cannot be read: {some}"]
+
+
+class Values(Sequence[Any]):
+    """The values of one field of a part, without blanks, on disk: any of them at any time."""
+
+    def __init__(self, path: Path, name: str) -> None:
+        reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        batches = (reader.get_batch(i) for i in range(reader.num_record_batches))
+        self.column = pa.chunked_array(
+            [batch.column(name) for batch in batches], reader.schema.field(name).type
+        )
+        self.rows = np.flatnonzero(self.column.is_valid().to_numpy())
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, number: Any) -> Any:
+        return self.column[int(self.rows[number])].as_py()
+
+
 def arrow_schema(schema: Schema) -> pa.Schema:
     """How canonical values are stored."""
     return pa.schema([(f.name, _arrow_type(f)) for f in schema.fields])
@@ -62,6 +123,8 @@ def _arrow_type(field: FieldSpec) -> pa.DataType:
         return pa.int64() if field.options.get("decimals") == 0 else pa.float64()
     if field.type == "datetime":
         return pa.int64()
+    if field.type in MEDIA:
+        return pa.large_binary()
     return pa.large_string()
 
 
@@ -80,7 +143,8 @@ def stage(
     """Parse, clean and split every row of the source into `folder`. DataError names bad cells."""
     folder.mkdir(parents=True, exist_ok=True)
     rows = dict.fromkeys(PARTS, 0)
-    notes: list[str] = []
+    notes: list[str] = list(source.notes)
+    broken = Broken(recipe.data.broken)
     arrow = arrow_schema(schema)
     with ExitStack() as stack:
         writers = {}
@@ -88,7 +152,7 @@ def stage(
             path = stack.enter_context(atomic_path(folder / f"{part}.arrow"))
             sink = stack.enter_context(pa.OSFile(str(path), "wb"))
             writers[part] = stack.enter_context(pa.ipc.new_file(sink, arrow))
-        parts = _split_rows(source, schema, recipe, notes, valid is not None)
+        parts = _split_rows(source, schema, recipe, notes, valid is not None, broken)
         seen = Repeats("exact") if valid is not None else None
         with Progress("preparing rows", None, "rows") as progress:
             for part, columns in parts:
@@ -98,7 +162,7 @@ def stage(
                     seen.add(columns)
             if valid is not None and seen is not None:
                 shared = 0
-                for columns, _ in _clean_chunks(valid, schema, recipe):
+                for columns, _ in _clean_chunks(valid, schema, recipe, broken):
                     _write(writers["valid"], arrow, "valid", columns, rows)
                     shared += seen.shared(columns)
                 if shared:
@@ -106,6 +170,7 @@ def stage(
                         f"{shared} of the {rows['valid']} validation rows stand in the training "
                         f"part too: what is learned by heart looks good on them"
                     )
+    notes.extend(broken.notes())
     if rows["train"] == 0:
         counts = ", ".join(f"{part} {num}" for part, num in rows.items())
         raise DataError(
@@ -116,11 +181,12 @@ def stage(
     return Staged(folder, rows, notes)
 
 
-def split_sizes(source: Source, schema: Schema, recipe: Recipe) -> dict[str, int]:
-    """How many rows each part will have. DataError names a bad cell."""
+def split_sizes(source: Source, schema: Schema, recipe: Recipe, broken: Broken) -> dict[str, int]:
+    """How many rows each part will have; files that cannot be read go to `broken`. DataError names
+    a bad cell."""
     rows = dict.fromkeys(PARTS, 0)
     has_valid = recipe.data.split.valid_file is not None
-    for part, columns in _split_rows(source, schema, recipe, [], has_valid):
+    for part, columns in _split_rows(source, schema, recipe, [], has_valid, broken):
         rows[part] += len(next(iter(columns.values())))
     return rows
 
@@ -141,37 +207,45 @@ def _write(
 
 
 def _clean_chunks(
-    source: Source, schema: Schema, recipe: Recipe
+    source: Source, schema: Schema, recipe: Recipe, broken: Broken
 ) -> Iterator[tuple[dict[str, list[Any]], Chunk]]:
-    """Canonical, cleaned columns of every chunk."""
+    """Canonical, cleaned columns of every chunk, without the rows of broken files."""
     missing = [f.name for f in schema.fields if f.name not in source.names]
     if missing:
         raise DataError(f"{source.label}: has no column {missing[0]!r}, which the schema names")
     for chunk in source.chunks():
+        bad: dict[int, str] = {}
         columns = {
             f.name: read_cells(
                 f, chunk.columns[f.name], partial(chunk.where, column=f.name), recipe.data.clean,
-                schema.stream, AS_TEXT,
+                schema.stream, AS_TEXT, chunk.folder, bad,
             )
             for f in schema.fields
         }  # fmt: skip
+        if bad:
+            kept = [row for row in range(len(chunk)) if row not in bad]
+            broken.add([f"{chunk.file}:{chunk.lines[row]}: {why}" for row, why in bad.items()])
+            columns = {name: [cells[row] for row in kept] for name, cells in columns.items()}
+            chunk = chunk.rows(kept)
+        broken.check(len(chunk))
         yield columns, chunk
 
 
 def _split_rows(
-    source: Source, schema: Schema, recipe: Recipe, notes: list[str], has_valid: bool
-) -> Iterator[tuple[str, dict[str, list[Any]]]]:
+    source: Source, schema: Schema, recipe: Recipe, notes: list[str], has_valid: bool,
+    broken: Broken,
+) -> Iterator[tuple[str, dict[str, list[Any]]]]:  # fmt: skip
     """(part, columns) in the order of the source."""
     settings = recipe.data.split
     if has_valid:
         settings = settings.model_copy(update={"valid": 0.0, "test": 0.0})
     if schema.stream:
-        yield from _split_stream(source, schema, recipe, notes, settings)
+        yield from _split_stream(source, schema, recipe, broken, settings)
         return
     how = recipe.data.clean.duplicates
     repeats = Repeats(how) if how != "keep" else None
     dropped = 0
-    for columns, chunk in _clean_chunks(source, schema, recipe):
+    for columns, chunk in _clean_chunks(source, schema, recipe, broken):
         rows = list(zip(*columns.values(), strict=True))
         if settings.column is not None:
             parts = [_named_part(chunk, i, settings.column) for i in range(len(rows))]
@@ -200,14 +274,14 @@ def _named_part(chunk: Chunk, row: int, column: str) -> str:
 
 
 def _split_stream(
-    source: Source, schema: Schema, recipe: Recipe, notes: list[str], settings: SplitSettings
+    source: Source, schema: Schema, recipe: Recipe, broken: Broken, settings: SplitSettings
 ) -> Iterator[tuple[str, dict[str, list[Any]]]]:
     name = schema.fields[0].name
     total = sum(len(text) for chunk in source.chunks() for text in chunk.columns["text"])
     goal = max(256, min(1 << 16, total // STREAM_SHARDS))
 
     def pieces() -> Iterator[str]:
-        for columns, _ in _clean_chunks(source, schema, recipe):
+        for columns, _ in _clean_chunks(source, schema, recipe, broken):
             for text in columns[name]:
                 yield from cut_lines(text, goal)
 

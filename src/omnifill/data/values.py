@@ -1,7 +1,8 @@
 """Raw cells <-> canonical values, by the type of their field.
 
 Canonical: text and category str; number int or float; datetime int, microseconds since 1970
-(UTC, or the clock's own time where none is named); None for a blank.
+(UTC, or the clock's own time where none is named); image bytes (see `omnifill.data.image`); None
+for a blank.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from omnifill.data.media import load_cell
 from omnifill.errors import DataError, ValueRefused
-from omnifill.schema import FieldSpec
+from omnifill.schema import MEDIA, FieldSpec
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
 COMMA = re.compile(r"([+-]?\d+),(\d+)")
@@ -88,13 +91,18 @@ def micros(moment: datetime.datetime | datetime.date) -> int:
 
 
 def parse_many(
-    field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], advice: str
-) -> list[Any]:
+    field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], advice: str,
+    folder: Path | None = None, broken: dict[int, str] | None = None,
+) -> list[Any]:  # fmt: skip
     """Raw cells -> canonical values; DataError says where a cell does not fit its field, and that
     it be corrected or else the `advice`.
 
-    A spelling of a blank is one here, too, where training saw none or another.
+    A spelling of a blank is one here, too, where training saw none or another. `folder`: where
+    paths of pictures go on from. `broken`: takes row -> why for those that cannot be read, which
+    are blank then, instead of the error.
     """
+    if field.type in MEDIA:
+        return _parse_media(field, cells, where, folder, broken)
     parse = _parser(field)
     marks = set(field.blank_marks)
     out: list[Any] = []
@@ -110,6 +118,23 @@ def parse_many(
     return out
 
 
+def _parse_media(
+    field: FieldSpec, cells: Sequence[Any], where: Callable[[int], str], folder: Path | None,
+    broken: dict[int, str] | None,
+) -> list[Any]:  # fmt: skip
+    parse = _parser(field, folder)
+    out: list[Any] = []
+    for i, cell in enumerate(cells):
+        try:
+            out.append(None if cell is None else parse(cell))
+        except ValueRefused as error:
+            if broken is None:
+                raise DataError(f"{where(i)}: {cell} {error}") from None
+            broken[i] = f"{cell} {error}"
+            out.append(None)
+    return out
+
+
 def _is_mark(cell: Any) -> bool:
     return isinstance(cell, str) and cell.strip().lower() in MARKS
 
@@ -118,7 +143,10 @@ def parse_value(field: FieldSpec, value: Any) -> Any:
     """One value that a user gives; ValueRefused if it does not fit."""
     if value is None or (isinstance(value, float) and value != value):
         return None
-    parsed = _parser(field)(value)
+    try:
+        parsed = _parser(field)(value)
+    except ValueRefused as error:
+        raise ValueRefused(f"field {field.name!r}: {str(value)[:60]} {error}") from None
     if parsed is None:
         raise ValueRefused(f"field {field.name!r}: {refusal(field, value)}")
     return parsed
@@ -148,7 +176,12 @@ def unfit_text(text: str) -> str:
     return ""
 
 
-def _parser(field: FieldSpec) -> Callable[[Any], Any]:
+def _parser(field: FieldSpec, folder: Path | None = None) -> Callable[[Any], Any]:
+    if field.type == "image":
+        from omnifill.data.image import ImageShape, to_pixels
+
+        shape = ImageShape.of(field.options)
+        return lambda cell: to_pixels(load_cell(cell, folder), shape)
     if field.type == "number" and field.options.get("decimal_comma"):
         return lambda cell: _number(with_point(cell) if isinstance(cell, str) else cell)
     if field.type == "number":
@@ -209,6 +242,10 @@ def to_native(field: FieldSpec, value: Any) -> Any:
         return int(shown) if field.native == "int" else float(shown)
     if field.type == "datetime":
         return _moment(field, int(value))
+    if field.type == "image":
+        from omnifill.data.image import ImageShape, to_image
+
+        return to_image(value, ImageShape.of(field.options))
     if field.native == "bool":
         return value == "True"
     if field.native == "int":
@@ -254,6 +291,8 @@ def to_text(field: FieldSpec, value: Any) -> str:
     """A native value as a CSV cell: numbers keep their decimals, blanks are empty."""
     if value is None or value is pd.NA or value is pd.NaT or value != value:
         return ""
+    if field.type == "image":
+        return f"(picture of {field.options['width']} × {field.options['height']})"
     if field.type == "number":
         decimals = field.options.get("decimals")
         shown = (

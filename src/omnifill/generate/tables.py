@@ -95,7 +95,7 @@ def read_columns(run: LoadedRun, source: Source) -> dict[str, list[Any]]:
         for name in names:
             out[name].extend(read_cells(
                 run.schema[name], chunk.columns[name], partial(chunk.where, column=name),
-                run.recipe.data.clean, run.schema.stream,
+                run.recipe.data.clean, run.schema.stream, folder=chunk.folder,
             ))  # fmt: skip
     return out
 

@@ -78,6 +78,8 @@ class LiveLine:
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
+        self.label = ""
+        """What is trained, if it is not the model."""
         self.valid: float | None = None
         self.started = time.monotonic()
         self.first_step: int | None = None
@@ -92,8 +94,9 @@ class LiveLine:
         left = (time.monotonic() - self.started) / done * (report.steps - report.step)
         valid = "" if self.valid is None else f" · valid {self.valid:.4f}"
         self.stream.write(
-            f"\r\033[Kstep {report.step}/{report.steps} · loss {report.loss:.4f}{valid} · "
-            f"{report.tokens_per_second:,.0f} tokens/s · {clock(left)} left"
+            f"\r\033[K{self.label}step {report.step}/{report.steps} · "
+            f"loss {report.loss:.4f}{valid} · {report.tokens_per_second:,.0f} tokens/s · "
+            f"{clock(left)} left"
         )
         self.stream.flush()
 

@@ -1,0 +1,320 @@
+"""Image: a small convolutional autoencoder whose middle is rounded to codes. It is learned first.
+
+It knows its own network and what is lost between a picture and its reconstruction; how it is
+trained is the training loop's business.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from omnifill.codecs.fsq import Fsq
+from omnifill.codecs.support import (
+    IMAGE_OPTIONS,
+    OPTIONS,
+    check_options,
+    damaged,
+    grid_coords,
+    int_option,
+    nothing_to_learn,
+    of_length,
+    read_json,
+    write_json,
+)
+from omnifill.data.image import ImageShape, as_array, check_picture
+from omnifill.errors import RecipeError
+from omnifill.types import Grammar, Ints
+
+FILE, WEIGHTS = "image.json", "image.safetensors"
+FEW_SLOTS = 128
+"""Codes of a picture that the default stride stays below."""
+STRIDES = (2, 4, 8, 16)
+LEVELS = (8, 8, 8, 8)
+MOST_CODES = 1 << 16
+AT_ONCE = 16
+"""Pictures in one pass, always: a picture is the same alone and among others."""
+
+
+@dataclass(frozen=True)
+class ImageConfig:
+    """A codec's network and codes."""
+
+    shape: ImageShape
+    stride: int
+    """Pixels that a code covers in each direction."""
+    levels: tuple[int, ...] = LEVELS
+    depth: int = 1
+    """Codes of each place."""
+    channels: int = 64
+    """Of the network at half of the picture's size; twice as many below."""
+
+    @property
+    def grid(self) -> tuple[int, int]:
+        """(rows, columns) of codes."""
+        return -(-self.shape.height // self.stride), -(-self.shape.width // self.stride)
+
+    @property
+    def slots(self) -> int:
+        return self.grid[0] * self.grid[1] * self.depth
+
+
+class ImageCodec:
+    """A canonical picture (bytes) <-> a grid of codes, row by row."""
+
+    shared: ClassVar[bool] = False
+
+    def __init__(self, config: ImageConfig, network: Autoencoder) -> None:
+        self.config, self.network = config, network
+        self.slots: int | None = config.slots
+        self.size = network.fsq.size
+
+    @classmethod
+    def fit(cls, chunks: Iterable[Sequence[Any]], options: Mapping[str, Any]) -> Self:
+        """An untrained codec; `learner` says how it is trained. Options: `stride`, pixels of a code
+        in each direction; `levels`, values of each number that is rounded; `depth`, codes of each
+        place; `channels`, of the network."""
+        check_options(options, (*IMAGE_OPTIONS, "stride", "levels", "depth", "channels"))
+        shape = ImageShape.of(options)
+        if not any(len(chunk) for chunk in chunks):
+            raise nothing_to_learn("image")
+        depth = int_option(options, "depth", 1, 1, 8) or 1
+        channels = int_option(options, "channels", 64, 4, 1024) or 64
+        stride = options.get("stride") or _stride(shape, depth)
+        if stride not in STRIDES:
+            raise RecipeError(f"{OPTIONS}.stride = {stride!r}: must be one of {STRIDES}")
+        config = ImageConfig(shape, stride, _levels(options.get("levels", LEVELS)), depth, channels)
+        return cls(config, Autoencoder(config))
+
+    def learner(self) -> ImageLearner:
+        """How it is trained."""
+        return ImageLearner(self.config, self.network)
+
+    def encode(self, value: Any) -> Ints:
+        """bytes -> (S,)."""
+        return self.encode_many([value])[0]
+
+    @torch.no_grad()
+    def encode_many(self, values: Sequence[Any]) -> tuple[Ints, Ints]:
+        """N values -> (N * S,) codes, (N,) lengths."""
+        for value in values:
+            check_picture(value, self.config.shape)
+        parts = [np.zeros(0, np.int64)]
+        for some, num in _padded(list(values)):
+            codes = self.network.encode(pixels_of(some, self.config.shape))
+            parts.append(codes.flatten(1)[:num].flatten().numpy())
+        return np.concatenate(parts), np.full(len(values), self.config.slots, np.int64)
+
+    def decode(self, codes: Ints) -> bytes:
+        """(S,) -> bytes."""
+        return self.decode_many(codes[None])[0]
+
+    @torch.no_grad()
+    def decode_many(self, codes: Ints) -> list[bytes]:
+        """(N, S) -> N values."""
+        out: list[bytes] = []
+        rows, columns = self.config.grid
+        for some, num in _padded(list(codes)):
+            grid = torch.from_numpy(np.stack(some)).view(-1, rows, columns, self.config.depth)
+            pictures = self.network.decode(grid)[:num]
+            out.extend(picture.tobytes() for picture in to_bytes(pictures))
+        return out
+
+    def coords(self, n: int) -> Ints:
+        """(n, 3): row, column and level of each code."""
+        depth = self.config.depth
+        out = grid_coords(-(-n // depth), self.config.grid[1]).repeat(depth, axis=0)[:n]
+        out[:, 2] = np.arange(n) % depth
+        return out
+
+    def grammar(self) -> Grammar:
+        """Any `slots` codes."""
+        return of_length(self.config.slots, self.size)
+
+    def describe(self) -> str:
+        rows, columns = self.config.grid
+        return f"image: {rows} × {columns} × {self.config.depth} codes of {self.size}"
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / FILE, asdict(self.config))
+        tensors = {n: t.contiguous() for n, t in self.network.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        tree = read_json(folder / FILE)
+        try:
+            shape = ImageShape.of(tree.pop("shape"))
+            config = ImageConfig(shape, **(tree | {"levels": tuple(tree["levels"])}))
+            network = Autoencoder(config)
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except (KeyError, TypeError, ValueError, AttributeError, RecipeError) as error:
+            raise damaged(folder / FILE, str(error)) from None
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise damaged(folder / WEIGHTS, str(error)) from None
+        return cls(config, network.eval())
+
+
+def _stride(shape: ImageShape, depth: int) -> int:
+    """The least stride whose codes are few."""
+    fitting = [s for s in STRIDES if ImageConfig(shape, s, depth=depth).slots <= FEW_SLOTS]
+    return fitting[0] if fitting else STRIDES[-1]
+
+
+def _levels(value: Any) -> tuple[int, ...]:
+    whole = isinstance(value, (list, tuple)) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 2 for n in value
+    )
+    if not whole or not value or math.prod(value) > MOST_CODES:
+        raise RecipeError(
+            f"{OPTIONS}.levels = {value!r}: must be whole numbers from 2 on, such as "
+            f"{list(LEVELS)}, whose product is at most {MOST_CODES:,}"
+        )
+    return tuple(value)
+
+
+def _padded(values: list[Any]) -> Iterable[tuple[list[Any], int]]:
+    """Groups of `AT_ONCE`, the last one filled up with its first; and how many count."""
+    for at in range(0, len(values), AT_ONCE):
+        some = values[at : at + AT_ONCE]
+        yield some + [some[0]] * (AT_ONCE - len(some)), len(some)
+
+
+def pixels_of(values: Sequence[bytes], shape: ImageShape) -> Tensor:
+    """N values -> (N, C, H, W) from -1 to 1."""
+    grid = np.stack([as_array(value, shape) for value in values])
+    pixels = torch.from_numpy(grid).permute(0, 3, 1, 2).float()
+    return pixels.div_(127.5).sub_(1)
+
+
+def to_bytes(pictures: Tensor) -> np.ndarray:
+    """(N, C, H, W) from about -1 to 1 -> (N, H, W, C) of 8 bits."""
+    whole = pictures.add(1).mul(127.5).round().clamp(0, 255)
+    return whole.permute(0, 2, 3, 1).contiguous().to(torch.uint8).numpy()
+
+
+# --- the network ---------------------------------------------------------------------------
+
+
+class Residual(nn.Module):
+    """x + two convolutions of x, the second of which starts at zero."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.second(F.silu(self.first(F.silu(x))))
+
+
+class Autoencoder(nn.Module):
+    """(N, C, H, W) -> codes (N, rows, columns, depth) -> (N, C, H, W)."""
+
+    def __init__(self, config: ImageConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fsq = Fsq(config.levels, config.depth)
+        inner, colours = config.channels, config.shape.channels * 4
+        down: list[nn.Module] = [
+            nn.PixelUnshuffle(2), nn.Conv2d(colours, inner, 3, padding=1), Residual(inner)
+        ]  # fmt: skip
+        up: list[nn.Module] = [
+            Residual(inner), nn.SiLU(), nn.Conv2d(inner, colours, 3, padding=1),
+            nn.PixelShuffle(2),
+        ]  # fmt: skip
+        for _ in range(int(math.log2(config.stride)) - 1):
+            outer = 2 * config.channels
+            down += [nn.Conv2d(inner, outer, 2, stride=2), Residual(outer)]
+            up = [Residual(outer), nn.Conv2d(outer, 4 * inner, 1), nn.PixelShuffle(2), *up]
+            inner = outer
+        self.down = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(inner, self.fsq.dim, 1))
+        self.up = nn.Sequential(nn.Conv2d(self.fsq.dim, inner, 3, padding=1), *up)
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Pictures -> their reconstructions."""
+        return self._drawn(self.fsq(self._told(pictures)))
+
+    def encode(self, pictures: Tensor) -> Tensor:
+        """(N, C, H, W) -> (N, rows, columns, depth)."""
+        return self.fsq.encode(self._told(pictures))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """(N, rows, columns, depth) -> (N, C, H, W)."""
+        return self._drawn(self.fsq.decode(codes))
+
+    def _told(self, pictures: Tensor) -> Tensor:
+        """(N, rows, columns, d), before it is rounded; edges repeat where codes reach over."""
+        height, width = self.config.shape.height, self.config.shape.width
+        rows, columns = self.config.grid
+        over = (0, columns * self.config.stride - width, 0, rows * self.config.stride - height)
+        whole = F.pad(pictures, over, mode="replicate") if any(over) else pictures
+        told: Tensor = self.down(whole.contiguous(memory_format=torch.channels_last))
+        return told.permute(0, 2, 3, 1)
+
+    def _drawn(self, rounded: Tensor) -> Tensor:
+        whole: Tensor = self.up(rounded.permute(0, 3, 1, 2))
+        return whole[:, :, : self.config.shape.height, : self.config.shape.width]
+
+
+# --- learning ------------------------------------------------------------------------------
+
+
+class LossSum(NamedTuple):
+    """A loss as a sum and the number of values that it is summed over."""
+
+    total: Tensor
+    count: Tensor
+
+
+class Pictures(NamedTuple):
+    """A batch of pictures (N, C, H, W)."""
+
+    pixels: Tensor
+
+    def split(self, micro_tokens: int | None) -> list[Pictures]:
+        """Whole: a step of pictures is small."""
+        return [self]
+
+
+class ImageLearner:
+    """What the training loop needs to train the network of a codec."""
+
+    def __init__(self, config: ImageConfig, network: Autoencoder) -> None:
+        self.config, self.network = config, network
+
+    def batch(self, values: Sequence[bytes]) -> Pictures:
+        """Values -> a batch."""
+        return Pictures(pixels_of(values, self.config.shape))
+
+    def loss(self, network: nn.Module, batch: Pictures) -> LossSum:
+        """Mean absolute error of a pixel, summed over pictures."""
+        error = (network(batch.pixels) - batch.pixels).abs().flatten(1).mean(dim=1)
+        return LossSum(error.sum(), torch.tensor(float(len(error))))
+
+    @torch.no_grad()
+    def figures(self, values: Sequence[bytes]) -> dict[str, float]:
+        """How good reconstructions are: PSNR in dB, and the share of codes that are used."""
+        codes, _ = ImageCodec(self.config, self.network).encode_many(values)
+        made = ImageCodec(self.config, self.network).decode_many(
+            codes.reshape(len(values), self.config.slots)
+        )
+        shape = self.config.shape
+        error = [
+            np.square(as_array(a, shape).astype(float) - as_array(b, shape)).mean()
+            for a, b in zip(values, made, strict=True)
+        ]
+        psnr = 10 * math.log10(255**2 / max(float(np.mean(error)), 1e-9))
+        used = len(np.unique(codes)) / self.network.fsq.size
+        return {"psnr": psnr, "codes_used": used}

@@ -1,0 +1,114 @@
+"""What one pass over a source saw of a column of pictures or sounds."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from omnifill.data.cells import Chunk, Problem
+from omnifill.data.media import Kind, MediaFile, kind_of_name, load_cell
+from omnifill.errors import DataError, ValueRefused
+
+USUAL_SIDE = 64
+"""Pixels of the longer side that pictures are scaled down to, where the recipe names no size."""
+SHOWN = 5
+"""Broken files that are named where none can be read."""
+
+
+@dataclass
+class MediaProfile:
+    """Sizes and modes of pictures, by their headers; which files are broken."""
+
+    kind: Kind | None = None
+    none: bool = False
+    """Whether some cell is no picture and no sound, and no path of one."""
+    num: int = 0
+    sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
+    """(width, height)."""
+    modes: Counter[str] = field(default_factory=Counter)
+    broken: list[Problem] = field(default_factory=list)
+
+    def add(self, chunk: Chunk, name: str) -> None:
+        """Look at a chunk's cells; a column of anything else is given up at its first cell."""
+        for row, cell in enumerate(chunk.columns[name]):
+            if self.none:
+                return
+            if cell is not None:
+                self._look(cell, chunk.folder, f"{chunk.where(row, name)}, {cell}")
+
+    def _look(self, cell: Any, folder: Path | None, where: str) -> None:
+        named = cell.kind or kind_of_name(cell.name) if isinstance(cell, MediaFile) else None
+        if isinstance(cell, str):
+            named = kind_of_name(cell)
+            if named is None:
+                self.none = True
+                return
+        elif not isinstance(cell, MediaFile):
+            self.none = True
+            return
+        self.num += 1
+        kind = named or "image"
+        if self.kind not in (None, kind):
+            self.none = True  # a mixture is a column of texts
+            return
+        self.kind = kind
+        try:
+            self._measure(load_cell(cell, folder))
+        except ValueRefused as error:
+            if len(self.broken) < SHOWN:
+                self.broken.append(Problem(where, str(error)))
+
+    def _measure(self, value: Any) -> None:
+        from omnifill.data.image import header
+
+        width, height, mode = header(value)
+        self.sizes[width, height] += 1
+        self.modes[mode] += 1
+
+    @property
+    def found(self) -> Kind | None:
+        """What the column holds: pictures, sounds, or neither."""
+        return None if self.none else self.kind
+
+    def why(self) -> str:
+        """In words, as `inspect` shows it. DataError if all files are broken."""
+        if not self.sizes:
+            first = "".join(f"\n  {p.where}: {p.what}" for p in self.broken)
+            raise DataError(f"none of {self.num} files can be read:{first}")
+        mode = {"L": "grey", "RGB": "in colour", "RGBA": "with alpha"}[self.mode()]
+        if len(self.sizes) == 1:
+            (width, height), *_ = self.sizes
+            return f"pictures of {width} × {height} pixels, {mode}"
+        widths, heights = zip(*self.sizes, strict=True)
+        return (
+            f"pictures from {min(widths)} × {min(heights)} to {max(widths)} × {max(heights)} "
+            f"pixels, {mode}"
+        )
+
+    def mode(self) -> str:
+        """The plainest mode that holds all of them."""
+        return max(self.modes, key=("L", "RGB", "RGBA").index, default="RGB")
+
+    def options(self) -> dict[str, Any]:
+        """The size and mode of the field's pictures."""
+        width, height = (self._median(axis) for axis in (0, 1))
+        if len(self.sizes) == 1:
+            (width, height), *_ = self.sizes
+        scale = min(1.0, USUAL_SIDE / max(width, height))
+        return {
+            "height": max(1, round(height * scale)), "width": max(1, round(width * scale)),
+            "mode": self.mode(),
+        }  # fmt: skip
+
+    def _median(self, axis: int) -> int:
+        counts: Counter[int] = Counter()
+        for size, num in self.sizes.items():
+            counts[size[axis]] += num
+        half, seen = sum(counts.values()) / 2, 0
+        for side in sorted(counts):
+            seen += counts[side]
+            if seen >= half:
+                return side
+        raise AssertionError("asked for the median of nothing")

@@ -1,0 +1,266 @@
+"""Pictures go the whole way: folder or table in, pictures out, every direction from one model."""
+
+from __future__ import annotations
+
+import json
+import struct
+import sys
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from tests.test_skeleton import StopAt, weights
+
+from omnifill import api, cli
+from omnifill.errors import DataError, Interrupted, RecipeError, RequestError, ValueRefused
+
+NANO = {"model": {"size": "nano"}}
+LEARNED = {
+    "model": {"size": "nano"}, "train": {"save_every": 7},
+    "schema": {"fields": {"image": {"options": {"channels": 8, "levels": [5, 5]}, "learn": {"batch": 16}}}},
+}  # fmt: skip
+PIXELS = {"model": {"size": "nano"}, "schema": {"fields": {"image": {"codec": "pixels"}}}}
+
+
+def bars(rows: int = 90, seed: int = 0) -> pd.DataFrame:
+    """Upright and lying bars of 6 × 6 pixels in black and white."""
+    rng = np.random.default_rng(seed)
+    pictures, labels = [], []
+    for _ in range(rows):
+        grid, place = np.zeros((6, 6), np.uint8), rng.integers(0, 6)
+        upright = rng.random() < 0.5
+        grid[(slice(None), place) if upright else (place, slice(None))] = 255
+        pictures.append(grid)
+        labels.append("upright" if upright else "lying")
+    return pd.DataFrame({"image": pictures, "label": labels})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The bars as files in folders of their labels."""
+    path = tmp_path_factory.mktemp("bars") / "bars"
+    for number, row in enumerate(bars().itertuples()):
+        (path / str(row.label)).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(row.image).save(path / str(row.label) / f"{number}.png")
+    return path
+
+
+@pytest.fixture(scope="module")
+def exact(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    """A model of pixels that has learned what bars are."""
+    out = tmp_path_factory.mktemp("runs") / "pixels"
+    return api.train(folder, out, steps=240, recipe=PIXELS)
+
+
+@pytest.fixture(scope="module")
+def learned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    """A model over a codec that learns; both barely trained."""
+    out = tmp_path_factory.mktemp("runs") / "codec"
+    return api.train(folder, out, steps=20, recipe=LEARNED)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command -> (status, output, errors)."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["omnifill", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        return int(leaving.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_a_folder_a_table_of_paths_and_arrays_train_the_same_model(
+    folder: Path, tmp_path: Path
+) -> None:
+    files = sorted(folder.rglob("*.png"))
+    table = pd.DataFrame({"image": [f.relative_to(folder).as_posix() for f in files],
+                          "label": [f.parent.name for f in files]})  # fmt: skip
+    table.to_csv(folder / "table.csv", index=False)
+    arrays = table.assign(image=[np.array(opened(f)) for f in files])
+    pictures = table.assign(image=[opened(f) for f in files])
+    stored = tmp_path / "table.parquet"
+    table.assign(image=[f.read_bytes() for f in files]).to_parquet(stored)
+    sums = set()
+    for number, data in enumerate([folder, folder / "table.csv", arrays, pictures, stored]):
+        run = tmp_path / str(number)
+        model = api.train(data, run, steps=3, recipe=PIXELS)
+        assert [f.type for f in model.run.schema.fields] == ["image", "category"]
+        sums.add(weights(run))
+    (folder / "table.csv").unlink()
+    assert len(sums) == 1
+
+
+def test_every_direction_comes_from_one_model(exact: api.Model) -> None:
+    made = exact.generate(16, seed=3)
+    assert all(isinstance(p, Image.Image) and p.size == (6, 6) for p in made["image"])
+    for label, axis in (("upright", 0), ("lying", 1)):
+        asked = exact.generate(24, given={"label": label}, seed=1, temperature=0.7)
+        whole = [np.array(p).std(axis=axis).max() == 0 for p in asked["image"]]
+        assert np.mean(whole) > 0.7, f"most are {label} bars"
+    table = bars(40, seed=9)
+    told = exact.fill(table.assign(label=None))["label"]
+    assert (told == table["label"]).mean() > 0.9
+    chances = exact.probabilities(table, "label")
+    assert (chances.idxmax(axis=1) == told).all()
+    likely = exact.score(table)
+    noise = [np.random.default_rng(i).integers(0, 2, (6, 6), np.uint8) * 255 for i in range(40)]
+    assert (exact.score(table.assign(image=noise))["image"] < likely["image"]).all()
+
+
+def test_pictures_are_the_same_alone_and_in_a_batch(learned: api.Model) -> None:
+    many = learned.generate(21, seed=5)
+    few = learned.generate(4, seed=5)
+    for a, b in zip(many["image"], few["image"], strict=False):
+        assert a.tobytes() == b.tobytes()
+    filled = learned.fill(bars(5).assign(image=None))
+    assert all(isinstance(p, Image.Image) for p in filled["image"])
+
+
+def test_a_codec_that_learns_is_a_stage_that_resumes_exactly(folder: Path, tmp_path: Path) -> None:
+    api.train(folder, tmp_path / "whole", steps=20, recipe=LEARNED)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        api.train(folder, tmp_path / "cut", steps=20, recipe=LEARNED, live=StopAt(10))
+    state = json.loads((tmp_path / "cut" / "run.json").read_text(encoding="utf-8"))
+    assert state["state"] == "learning codecs", "it was cut before the model's first step"
+    assert not (tmp_path / "cut" / "model.safetensors").exists()
+    api.train(folder, tmp_path / "cut", recipe=LEARNED, resume=True)
+    names = ["model.safetensors", "codecs/0000/image.safetensors", "recipe.yaml"]
+    for name in names:
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    api.train(folder, tmp_path / "again", recipe=tmp_path / "whole" / "recipe.yaml")
+    for name in names[:2]:
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_codec_learns_under_a_budget_and_says_how_good_it_is(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe = {**LEARNED, "model": {"size": "nano"}}
+    api.train(folder, tmp_path / "run", budget="12s", recipe=recipe)
+    assert "codec of image: " in (said := capsys.readouterr().err) and "psnr" in said
+    tree = api.load(tmp_path / "run").run.recipe.schema_.fields["image"].learn
+    assert tree is not None and tree.steps and tree.schedule
+
+
+def test_generated_pictures_are_files_that_say_what_made_them(
+    exact: api.Model, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    run, out = exact.run.folder.path, tmp_path / "made"
+    assert command("generate", run, "-n", 3, "--seed", 7, "--out", out)[0] == 0
+    lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    records = [json.loads(line) for line in lines]
+    assert [r["image"] for r in records] == ["00001.png", "00002.png", "00003.png"]
+    direct = exact.generate(3, seed=7)
+    for record, picture in zip(records, direct["image"], strict=True):
+        file = out / record["image"]
+        assert opened(file).tobytes() == picture.tobytes()
+        words = text_chunks(file)
+        assert f"model {exact.run.sha256}, seed 7" in words["Description"]
+        assert "trainedAlgorithmicMedia" in words["XML:com.adobe.xmp"]
+    assert opened(out / "sheet.png").size[0] > 3 * 60
+    assert command("generate", run, "--seed", 7, "--out", tmp_path / "bare", "--no-label")[0] == 0
+    assert text_chunks(tmp_path / "bare" / "00001.png") == {}
+    again = tmp_path / "again"
+    assert command("generate", run, "-n", 3, "--seed", 7, "--out", again)[0] == 0
+    assert all((again / f.name).read_bytes() == f.read_bytes() for f in out.iterdir())
+
+
+def opened(path: Path) -> Image.Image:
+    with Image.open(path) as picture:
+        picture.load()
+        return picture
+
+
+def text_chunks(path: Path) -> dict[str, str]:
+    """The text in a PNG file, read by its specification alone."""
+    data, at, out = path.read_bytes(), 8, {}
+    while at < len(data):
+        size, kind = struct.unpack(">I4s", data[at : at + 8])
+        body = data[at + 8 : at + 8 + size]
+        assert zlib.crc32(kind + body) == struct.unpack(">I", data[at + 8 + size :][:4])[0]
+        if kind in (b"tEXt", b"iTXt"):
+            key, _, rest = body.partition(b"\0")
+            out[key.decode()] = (rest if kind == b"tEXt" else rest.split(b"\0", 4)[-1]).decode()
+        at += 12 + size
+    return out
+
+
+def test_a_picture_is_given_by_its_path(
+    exact: api.Model, folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    run, file = exact.run.folder.path, next((folder / "upright").iterdir())
+    for value in (f"image={file}", f"image=@{file}"):
+        status, out, err = command("generate", run, "--given", value, "--format", "jsonl")
+        assert status == 0, err
+        assert json.loads(out)["image"] == str(file)
+    (tmp_path / "t.csv").write_text(f"image,label\n{file.name},\nx.png,\n", encoding="utf-8")
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+    status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
+    assert status == 2 and "t.csv:3, column 'image': x.png there is no such file" in err
+    assert command("generate", run, "--given", "image=nowhere.png")[0] == 2
+    with pytest.raises(ValueRefused, match="field 'image'"):
+        exact.generate(1, given={"image": 5})
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--format", "jsonl"], "name a folder"), (["--out", "x.csv"], "name a folder"),
+     (["--out", "full"], "holds files already"), (["--out", "no/where"], "there is no folder")],
+)  # fmt: skip
+def test_pictures_go_to_a_new_folder_alone(
+    exact: api.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: list[str],
+    message: str, command: Callable[..., tuple[int, str, str]],
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "a").write_text("x", encoding="utf-8")
+    status, _, err = command("generate", exact.run.folder.path, *options)
+    assert status == 2 and message in err
+    assert [p.name for p in tmp_path.iterdir()] == ["full"]
+
+
+def test_what_cannot_be_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
+    def recipe(**field: object) -> dict[str, object]:
+        return {**NANO, "schema": {"fields": {"image": field}}}
+
+    for wrong, message in (
+        (recipe(codec="bpe"), "image or pixels"),
+        (recipe(codec="pixels", learn={"steps": 3}), "does not learn"),
+        (recipe(options={"stride": 5}), "fields.image.options.stride"),
+        (recipe(codec="pixels", options={"height": 64, "width": 64}), "1024 are the most"),
+    ):
+        with pytest.raises(RecipeError, match=message):
+            api.train(folder, tmp_path / "run", steps=2, recipe=wrong)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(DataError, match="18 of 18 files cannot be read"):
+        api.train(pd.DataFrame({"image": ["a", "b"] * 9}), tmp_path / "run", steps=2,
+                  recipe=recipe(type="image", options={"height": 4, "width": 4}))  # fmt: skip
+
+
+def test_masked_models_make_pictures_in_one_step_or_many(folder: Path, tmp_path: Path) -> None:
+    recipe = {**PIXELS, "objective": {"name": "masked"}}
+    model = api.train(folder, tmp_path / "run", steps=60, recipe=recipe)
+    for steps in (1, 4, None):
+        made = model.generate(3, given={"label": "lying"}, steps=steps)
+        assert all(p.size == (6, 6) for p in made["image"])
+
+
+def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -> None:
+    found = exact.evaluate(bars(60, seed=4), report=tmp_path / "report.html")
+    assert found["fields"]["image"]["bits"]["value"] < 64
+    assert found["fields"]["label"]["accuracy"]["value"] > 0.9
+    assert "6 × 6" in (tmp_path / "report.html").read_text(encoding="utf-8")
+
+
+def test_aims_and_beams_over_pictures_are_refused_by_name(exact: api.Model) -> None:
+    with pytest.raises(RequestError):
+        exact.generate(1, want=["image"], prompt="a bar")
