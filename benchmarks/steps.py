@@ -4,7 +4,8 @@
 
 Rows of adult are judged as in tabular.py, beside those of a causal model of the same time. Texts of
 ag_news and names of characters are read by a causal model trained apart, which tells their bits per
-byte; beside it stands the entropy of their tokens, since dull texts are easily foretold.
+byte; beside it stands the entropy of their tokens, since dull texts are easily foretold. So few
+steps are drawn once more at the temperature at which their entropy is that of one token at a time.
 """
 
 from __future__ import annotations
@@ -22,6 +23,10 @@ STEPS = (1, 2, 4, 8, 16, 64, None)
 SETS = {"adult": ("2m", "2m"), "ag_news": ("10m", "5m"), "unicode": ("2m", "2m")}
 """Budgets of the masked model and of the causal one beside it."""
 TEXTS = {"ag_news": "text", "unicode": "name"}
+FEW = (8, 16)
+"""Steps that are also drawn at equal entropy."""
+CLOSE = 0.02
+"""Bits of entropy that count as equal."""
 
 
 def main() -> None:
@@ -78,24 +83,50 @@ def rows(args, models, folder) -> dict[str, Any]:
 
 
 def texts(args, models, field: str) -> dict[str, Any]:
-    figures = {}
+    figures = {
+        name: drawn(args, models, field, model, options)
+        for name, model, options in drawings(args, models)
+    }
+    goal = figures["all steps"]["token_entropy_bits"]
+    for steps in FEW:
+        options = {"steps": steps, "order": args.order}
+        figures[f"{steps} steps at equal entropy"] = at_entropy(args, models, field, options, goal)
+    return figures
+
+
+def drawn(args, models, field: str, model, options) -> dict[str, float]:
+    """Texts of a model, read by the causal one."""
     judge = models["causal"]
     codec = judge.run.vocabulary[field].codec
-    for name, model, options in drawings(args, models):
-        started = time.monotonic()
-        table = model.generate(20 if args.quick else 300, seed=args.seed, **options)
-        spent = time.monotonic() - started
-        table = table[table[field].notna()]
-        nats = -judge.score(table)[field].sum()
-        size = sum(len(text.encode()) for text in table[field])
-        counts = Counter(int(c) for text in table[field] for c in codec.encode(text))
-        share = np.array(list(counts.values())) / sum(counts.values())
-        figures[name] = {
-            "texts_per_second": len(table) / spent,
-            "bits_per_byte": nats / math.log(2) / max(size, 1),
-            "token_entropy_bits": float(-(share * np.log2(share)).sum()),
-        }
-    return figures
+    started = time.monotonic()
+    table = model.generate(20 if args.quick else 300, seed=args.seed, **options)
+    spent = time.monotonic() - started
+    table = table[table[field].notna()]
+    nats = -judge.score(table)[field].sum()
+    size = sum(len(text.encode()) for text in table[field])
+    counts = Counter(int(c) for text in table[field] for c in codec.encode(text))
+    share = np.array(list(counts.values())) / sum(counts.values())
+    return {
+        "texts_per_second": len(table) / spent,
+        "bits_per_byte": nats / math.log(2) / max(size, 1),
+        "token_entropy_bits": float(-(share * np.log2(share)).sum()),
+    }
+
+
+def at_entropy(args, models, field: str, options, goal: float) -> dict[str, float]:
+    """The same at the temperature whose tokens have that entropy, found by halving."""
+    low, high = 0.5, 1.5
+    for _ in range(3 if args.quick else 7):
+        middle = (low + high) / 2
+        options = {**options, "temperature": middle}
+        found = drawn(args, models, field, models["masked"], options)
+        if abs(found["token_entropy_bits"] - goal) < CLOSE:
+            break
+        if found["token_entropy_bits"] > goal:
+            high = middle
+        else:
+            low = middle
+    return found | {"temperature": middle}
 
 
 if __name__ == "__main__":

@@ -21,7 +21,9 @@ from omnifill.errors import DataError, Interrupted, RecipeError, RequestError, V
 NANO = {"model": {"size": "nano"}}
 LEARNED = {
     "model": {"size": "nano"}, "train": {"save_every": 7},
-    "schema": {"fields": {"image": {"options": {"channels": 8, "levels": [5, 5]}, "learn": {"batch": 16}}}},
+    "schema": {"fields": {"image": {
+        "options": {"channels": 8, "levels": [5, 5]}, "learn": {"batch": 16},
+    }}},
 }  # fmt: skip
 PIXELS = {"model": {"size": "nano"}, "schema": {"fields": {"image": {"codec": "pixels"}}}}
 
@@ -206,6 +208,9 @@ def test_a_picture_is_given_by_its_path(
     (tmp_path / file.name).write_bytes(file.read_bytes())
     status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
     assert status == 2 and "t.csv:3, column 'image': x.png there is no such file" in err
+    (tmp_path / "t.csv").write_text(f"image,label\n{file.name},\n,lying\n", encoding="utf-8")
+    status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
+    assert status == 2 and "column 'image' has blank cells" in err
     assert command("generate", run, "--given", "image=nowhere.png")[0] == 2
     with pytest.raises(ValueRefused, match="field 'image'"):
         exact.generate(1, given={"image": 5})
@@ -246,6 +251,18 @@ def test_what_cannot_be_is_refused_before_training(folder: Path, tmp_path: Path)
                   recipe=recipe(type="image", options={"height": 4, "width": 4}))  # fmt: skip
 
 
+def test_inspect_draws_a_sheet_of_the_pictures(
+    folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    status, out, _ = command("inspect", folder, "--sheet", tmp_path / "s.png")
+    assert status == 0 and "pictures of 6 × 6 pixels, grey" in out
+    assert opened(tmp_path / "s.png").size[0] > 10 * 60
+    assert command("inspect", folder, "--sheet", tmp_path / "s.gif")[0] == 2
+    (tmp_path / "t.csv").write_text("a,b\n" + "1,2\n3,4\n" * 9, encoding="utf-8")
+    status, _, err = command("inspect", tmp_path / "t.csv", "--sheet", tmp_path / "t.png")
+    assert status == 2 and "no field holds any" in err
+
+
 def test_masked_models_make_pictures_in_one_step_or_many(folder: Path, tmp_path: Path) -> None:
     recipe = {**PIXELS, "objective": {"name": "masked"}}
     model = api.train(folder, tmp_path / "run", steps=60, recipe=recipe)
@@ -258,7 +275,14 @@ def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -
     found = exact.evaluate(bars(60, seed=4), report=tmp_path / "report.html")
     assert found["fields"]["image"]["bits"]["value"] < 64
     assert found["fields"]["label"]["accuracy"]["value"] > 0.9
-    assert "6 × 6" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    image, real = (part["fields"]["image"] for part in (found, found["baselines"]["held_out"]))
+    assert image["label_recovered"]["value"] > 0.8 and real["label_recovered"]["value"] > 0.9
+    assert image["psnr"]["value"] > 60, "pixels are exact"
+    others = {kind: found["baselines"][kind]["fields"]["image"]["frechet"]["value"]
+              for kind in ("resampled", "mean", "noise")}  # fmt: skip
+    assert image["frechet"]["value"] < min(others["mean"], others["noise"]) / 2
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "pictures of 6 × 6 pixels" in page and page.count("<figcaption>image: ") == 4
 
 
 def test_aims_and_beams_over_pictures_are_refused_by_name(exact: api.Model) -> None:

@@ -19,9 +19,9 @@ import pandas as pd
 
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema
-from omnifill.data.inspect import Inspection, inspect_data
+from omnifill.data.inspect import Inspection, draw_sheet, inspect_data
 from omnifill.data.profile import profile
-from omnifill.data.sink import check_target, format_of, write_cells
+from omnifill.data.sink import check_ending, check_target, format_of, write_cells
 from omnifill.data.source import later, open_source
 from omnifill.data.stage import open_staged, stage
 from omnifill.errors import RequestError, RunError, check_kind, unknown_name
@@ -61,9 +61,17 @@ def build_recipe(
     return recipe.with_values(**{k: v for k, v in values.items() if v is not None})
 
 
-def inspect(data: Data, recipe: Recipe | None = None) -> Inspection:
-    """What would be understood of `data`, before any time is spent."""
-    return inspect_data(data, recipe or Recipe())
+def inspect(
+    data: Data, recipe: Recipe | None = None, *, sheet: str | Path | None = None
+) -> Inspection:
+    """What would be understood of `data`, before any time is spent. `sheet`: where to draw some of
+    its pictures (.png)."""
+    if sheet is not None:
+        check_ending("--sheet", Path(sheet), ".png")
+    found = inspect_data(data, recipe or Recipe())
+    if sheet is not None:
+        draw_sheet(found, Path(sheet))
+    return found
 
 
 def train(

@@ -108,13 +108,16 @@ def _data(data: list[str]) -> Any:
 def inspect(
     data: DataArg, field: FieldOpt = None, set_: SetOpt = None, recipe: RecipeOpt = None,
     encoding: EncodingOpt = None,
+    sheet: Annotated[Path | None, typer.Option(
+        help="Draw a hundred of the pictures as a model would see them (.png).")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:  # fmt: skip
     """Show what was understood: fields, types, blanks, problems by row, split."""
     from omnifill import api
     from omnifill.data.inspect import as_dict, render
 
-    found = api.inspect(_data(data), api.build_recipe(recipe, **_settings(field, set_, encoding)))
+    chosen = api.build_recipe(recipe, **_settings(field, set_, encoding))
+    found = api.inspect(_data(data), chosen, sheet=sheet)
     typer.echo(json.dumps(as_dict(found), ensure_ascii=False, indent=1) if as_json
                else render(found))  # fmt: skip
 

@@ -199,7 +199,7 @@ def sheet(pictures: list[Image.Image], columns: int, side: int = 64) -> Image.Im
     scale = max(1, side // max(width, height))
     step = (width * scale + 4, height * scale + 4)
     rows = -(-len(pictures) // columns)
-    ground = (255, 255, 255)
+    ground = (200, 204, 212)  # neither black nor white, which pictures end with
     out = Image.new("RGB", (step[0] * min(columns, len(pictures)) + 4, step[1] * rows + 4), ground)
     for number, picture in enumerate(pictures):
         large = picture.resize((width * scale, height * scale), Image.Resampling.NEAREST)

@@ -6,17 +6,22 @@ import unicodedata
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from omnifill.data.cells import Problem
+from omnifill.data.clean import read_cells
 from omnifill.data.infer import infer_schema
 from omnifill.data.profile import ColumnProfile, Profile, profile
 from omnifill.data.source import open_source
 from omnifill.data.stage import Broken, split_sizes
-from omnifill.errors import DataError
+from omnifill.errors import DataError, RequestError
+from omnifill.files import atomic_path
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
 
+MOST_DRAWN = 100
+"""Pictures of a sheet."""
 MOST_COUNTED = 200_000
 """Rows that are gone through once more to say how they are split."""
 
@@ -97,6 +102,29 @@ def render(inspection: Inspection) -> str:
         hint += f" · leave out: --set 'data.drop=[{first.name}]'"
     lines.append(f"\n{hint}")
     return "\n".join(lines)
+
+
+def draw_sheet(inspection: Inspection, path: Path) -> None:
+    """Some of the pictures, from all over the source, as a model would see them. RequestError if
+    there are none."""
+    from omnifill.data.image import ImageShape, sheet, to_image
+
+    images = [spec for spec in inspection.schema.fields if spec.type == "image"]
+    if not images:
+        raise RequestError("--sheet draws pictures, and no field holds any")
+    spec, every = images[0], max(1, inspection.found.rows // MOST_DRAWN)
+    shape, drawn, number = ImageShape.of(spec.options), [], 0
+    for chunk in inspection.found.source.chunks():
+        rows = [row for row in range(len(chunk)) if (number + row) % every == 0]
+        number += len(chunk)
+        some = chunk.rows(rows)
+        cells = read_cells(spec, some.columns[spec.name], str, inspection.recipe.data.clean, False,
+                           folder=chunk.folder, broken={})  # fmt: skip
+        drawn += [to_image(cell, shape) for cell in cells if cell is not None]
+    if not drawn:
+        raise RequestError("--sheet: none of the pictures can be read")
+    with atomic_path(path) as beside:
+        sheet(drawn[:MOST_DRAWN], 10).save(beside, "PNG")
 
 
 def count(num: int, what: str) -> str:

@@ -41,6 +41,13 @@ def check_target(path: Path) -> None:
     check_place(path)
 
 
+def check_ending(option: str, path: Path, *endings: str) -> None:
+    """RequestError if an option's file has none of the endings, or cannot be written."""
+    if path.suffix.lower() not in endings:
+        raise RequestError(f"{option} {path}: name the file with {endings[0]} at the end")
+    check_place(path)
+
+
 def check_place(path: Path) -> None:
     """RequestError if no file can be written at that path."""
     if path.is_dir():

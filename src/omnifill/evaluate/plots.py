@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from omnifill.data.sink import check_place
+from omnifill.data.sink import check_ending
 from omnifill.errors import RequestError
 from omnifill.files import write_atomic
 
@@ -191,9 +191,7 @@ def calibration(curves: Mapping[str, Sequence[tuple[float, float, int]]]) -> str
 
 def check_drawing(option: str, path: Path, *endings: str) -> None:
     """RequestError if nothing can be drawn there: asked before any work is done."""
-    if path.suffix.lower() not in endings:
-        raise RequestError(f"{option} {path}: name the file with {endings[0]} at the end")
-    check_place(path)
+    check_ending(option, path, *endings)
     if util.find_spec("matplotlib") is None:
         raise RequestError(f"{option} draws with matplotlib: pip install 'omnifill[report]'")
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from omnifill.artifact import LoadedRun
+from omnifill.data.image import ImageShape, sheet, to_image
 from omnifill.data.values import to_native, to_text
 from omnifill.evaluate import plots
 from omnifill.evaluate.associations import associations
@@ -32,13 +35,15 @@ MOST_CONFUSED = 12
 CELL = 600
 """Characters of a cell that are shown."""
 RANKS = ("likeliest", "middle", "least likely")
+DRAWN, COLUMNS = 40, 10
+"""Pictures of each kind, and how many stand side by side."""
 MOST_SCORED = 500
 """Generated records that samples are picked from."""
 EACH = 3
 """Samples of each rank."""
 ORDER = (
     "most_frequent_or_median", "logistic", "iterative", "ngram", "template", "training",
-    "held_out", "independent", "resampled",
+    "held_out", "independent", "resampled", "mean", "noise",
 )  # fmt: skip
 """Baselines from left to right."""
 LABELS = {"most_frequent_or_median": "plain", "held_out": "real", "": "value"}
@@ -80,6 +85,7 @@ def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
             plots.confusion(name, table)
             for name, table in list(found.figures.get("confusion", {}).items())[:MOST_CONFUSED]
         ],
+        "pictures": list(_pictures(run, found)),
         "calibration": plots.calibration(found.figures["calibration"])
         if found.figures.get("calibration") else "",
         "samples": list(_samples(run, found)),
@@ -191,6 +197,37 @@ def _pairs(found: Evaluation) -> Iterator[str]:
     scores = pair_trends(real, made)
     if scores:
         yield plots.grid(list(real), scores, 0.8, "how much was kept")
+
+
+def _pictures(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, str]]:
+    """Real, reconstructed and generated pictures, and of these the nearest training pictures."""
+    for spec in found.schema.fields:
+        if spec.type != "image" or spec.name not in found.made:
+            continue
+        shape, codec = ImageShape.of(spec.options), run.vocabulary[spec.name].codec
+        real, made, train = (
+            [v for v in part[spec.name] if v is not None][:most]
+            for part, most in ((found.held_out, DRAWN), (found.made, DRAWN), (found.train, None))
+        )
+        if not real or not made:
+            continue
+        again = [codec.decode(codec.encode(value)) for value in real]
+        near = [train[i] for i in _nearest_picture(made, train)]
+        drawn = {"real": real, "the same, as codes": again, "generated": made,
+                 "the training picture next to each": near}  # fmt: skip
+        for title, values in drawn.items():
+            buffer = io.BytesIO()
+            sheet([to_image(v, shape) for v in values], COLUMNS).save(buffer, "PNG")
+            data = base64.b64encode(buffer.getvalue()).decode()
+            yield {"title": f"{spec.name}: {title}", "src": f"data:image/png;base64,{data}"}
+
+
+def _nearest_picture(made: Sequence[bytes], train: Sequence[bytes]) -> list[int]:
+    """Of each generated picture the training picture of the least difference, pixel by pixel."""
+    ours, theirs = (np.stack([np.frombuffer(v, np.uint8) for v in part]).astype(np.float32)
+                    for part in (made, train))  # fmt: skip
+    apart = np.square(theirs).sum(axis=1)[None] - 2 * ours @ theirs.T
+    return [int(i) for i in apart.argmin(axis=1)]
 
 
 # --- samples -------------------------------------------------------------------------------

@@ -32,6 +32,7 @@ from omnifill.generate.requests import (
     build_sampler,
     tell_moved,
 )
+from omnifill.schema import MEDIA
 from omnifill.types import ABSENT, Bools
 
 Where = Callable[[str, int], str]
@@ -252,6 +253,12 @@ def fill_source(
     columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
     _tell_blanks(run, columns)
+    for name, values in columns.items():
+        if run.schema[name].type in MEDIA and None in values:
+            raise RequestError(
+                f"{source.label}: column {name!r} has blank cells, and a table file holds no "
+                f"pictures; fill a DataFrame in Python, or generate them: omnifill generate --given"
+            )
     filled = 0
     for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
         spec = run.schema[name]

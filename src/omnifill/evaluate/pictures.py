@@ -1,0 +1,277 @@
+"""Generated pictures beside real ones, in the features of a small network trained on real ones.
+
+Fréchet distance (Heusel et al. 2017, arXiv 1706.08500), precision and recall (Kynkäänniemi et al.
+2019, arXiv 1904.06991), and whether a label can be told again from the picture made for it. The
+network is trained here on the run's own pictures, so its distances compare with each other alone,
+never with published ones; beside each stands what real training pictures reach.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from omnifill.artifact import LoadedRun
+from omnifill.data.image import ImageShape, as_array
+from omnifill.evaluate.evaluation import Columns
+from omnifill.evaluate.intervals import Measure, interval, interval_of
+from omnifill.types import Codec, Floats, Ints
+
+SIDE = 32
+"""Larger pictures are scaled down to this side."""
+LEARNED_FROM, COMPARED = 20_000, 2000
+"""Pictures that the network learns from, and that are compared."""
+STEPS, BATCH, RATE = 400, 128, 0.003
+EPOCHS = 40
+"""Of few pictures, the most."""
+WIDTH, MOST_CLASSES, CLUSTERS = 128, 200, 20
+NEIGHBOURS, DRAWS = 3, 20
+Parts = dict[str, dict[str, Measure]]
+"""Baseline ('': the model) -> its figures."""
+
+
+def picture_figures(
+    run: LoadedRun, name: str, train: Columns, unseen: Columns, made: Columns
+) -> Parts:
+    """All figures of a field of pictures; none where there are too few to compare."""
+    known = [_there(part, name) for part in (train, unseen, made)]
+    if min(map(len, known)) <= NEIGHBOURS:
+        return {}
+    real, held, ours = (
+        Pictures.of(run, name, part, rows)
+        for part, rows in zip((train, unseen, made), known, strict=True)
+    )
+    label = _label_field(run, train, name)
+    judge, classes = learn_judge(real, train[label] if label else None)
+    few = min(len(held.values), len(ours.values), COMPARED)
+    some = real.shuffled()
+    parts = {
+        "": ours, "resampled": some, "mean": real.mean(few), "noise": real.noise(run, name, few),
+    }  # fmt: skip
+    truth, learned = judge.read(held.first(few)), judge.read(some.first(COMPARED))
+    out: Parts = {"held_out": {"distance_to_training": interval(_nearest(truth, learned))}}
+    for kind, part in parts.items():
+        features = judge.read(part.first(few))
+        out[kind] = compared(features, truth)
+        if kind != "resampled":
+            out[kind]["distance_to_training"] = interval(_nearest(features, learned))
+    if label:
+        for kind, part, columns in (("", ours, made), ("held_out", held, unseen)):
+            told = judge.told(part)
+            right = [classes.get(columns[label][row]) == int(answer)
+                     for row, answer in zip(part.rows, told, strict=True)]  # fmt: skip
+            out[kind]["label_recovered"] = interval(np.array(right, float))
+    out[""] |= reconstruction(run.vocabulary[name].codec, held.first(few))
+    return out
+
+
+def _there(part: Columns, name: str) -> list[int]:
+    return [row for row, value in enumerate(part[name]) if value is not None]
+
+
+def _label_field(run: LoadedRun, train: Columns, name: str) -> str | None:
+    """The first category that tells kinds of pictures apart."""
+    for spec in run.schema.fields:
+        if spec.type == "category" and spec.name in train:
+            kinds = {v for v in train[spec.name] if v is not None}
+            if 2 <= len(kinds) <= min(MOST_CLASSES, len(train[name]) // 10):
+                return spec.name
+    return None
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Some canonical pictures, and the rows that they stand in."""
+
+    values: Sequence[bytes]
+    shape: ImageShape
+    rows: Sequence[int]
+
+    @classmethod
+    def of(cls, run: LoadedRun, name: str, part: Columns, rows: Sequence[int]) -> Pictures:
+        shape = ImageShape.of(run.schema[name].options)
+        return cls([part[name][row] for row in rows], shape, rows)
+
+    def first(self, num: int) -> Pictures:
+        return Pictures(self.values[:num], self.shape, self.rows[:num])
+
+    def shuffled(self) -> Pictures:
+        order = np.random.default_rng(0).permutation(len(self.values)).tolist()
+        return Pictures([self.values[i] for i in order], self.shape, [self.rows[i] for i in order])
+
+    def mean(self, num: int) -> Pictures:
+        """The average picture, so many times."""
+        grid = np.stack([np.frombuffer(v, np.uint8) for v in self.values[:LEARNED_FROM]])
+        average = np.round(grid.mean(axis=0)).astype(np.uint8).tobytes()
+        return Pictures([average] * num, self.shape, [0] * num)
+
+    def noise(self, run: LoadedRun, name: str, num: int) -> Pictures:
+        """Codes by chance, as pictures."""
+        codec: Any = run.vocabulary[name].codec
+        codes = np.random.default_rng(0).integers(0, codec.size, (num, codec.slots))
+        decode = getattr(codec, "decode_many", lambda some: [codec.decode(c) for c in some])
+        return Pictures(decode(codes), self.shape, [0] * num)
+
+    def batches(self, size: int = 256) -> Iterator[Tensor]:
+        """(n, C, H, W) from -1 to 1, at most `SIDE` pixels in each direction."""
+        for at in range(0, len(self.values), size):
+            yield self.pixels(range(at, min(at + size, len(self.values))))
+
+    def pixels(self, which: Sequence[int]) -> Tensor:
+        grid = np.stack([as_array(self.values[i], self.shape) for i in which])
+        pixels = torch.from_numpy(grid).permute(0, 3, 1, 2).float() / 127.5 - 1
+        side = max(pixels.shape[2:])
+        if side <= SIDE:
+            return pixels
+        size = [max(1, round(n * SIDE / side)) for n in pixels.shape[2:]]
+        return F.interpolate(pixels, size, mode="bilinear", antialias=True)
+
+
+# --- the network ---------------------------------------------------------------------------
+
+
+class Judge(nn.Module):
+    """A small convolutional classifier; its features are what comes before the last layer."""
+
+    def __init__(self, channels: int, classes: int) -> None:
+        super().__init__()
+        sizes = [(channels, 32, 1), (32, 64, 2), (64, WIDTH, 2), (WIDTH, WIDTH, 1)]
+        layers: list[nn.Module] = []
+        for inner, outer, stride in sizes:
+            layers += [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer),
+                       nn.ReLU()]  # fmt: skip
+        self.layers = nn.Sequential(*layers)
+        self.head = nn.Linear(WIDTH, classes)
+
+    def features(self, pixels: Tensor) -> Tensor:
+        """(n, C, H, W) -> (n, WIDTH)."""
+        out: Tensor = self.layers(pixels).mean(dim=(2, 3))
+        return out
+
+    @torch.no_grad()
+    def read(self, pictures: Pictures) -> Floats:
+        """(N, WIDTH): the features of all pictures."""
+        parts = [self.features(batch).double().numpy() for batch in pictures.batches()]
+        return np.concatenate(parts)
+
+    @torch.no_grad()
+    def told(self, pictures: Pictures) -> Ints:
+        """(N,): the class of each picture."""
+        parts = [self.head(self.features(b)).argmax(dim=1).numpy() for b in pictures.batches()]
+        return np.concatenate(parts)
+
+
+def learn_judge(real: Pictures, labels: Sequence[Any] | None) -> tuple[Judge, dict[Any, int]]:
+    """A classifier of real pictures, and the class of each label.
+
+    `labels` by row; without any, the classes are clusters of what pictures look like from afar.
+    """
+    some = real.shuffled().first(LEARNED_FROM)
+    if labels is None:
+        kinds: list[Any] = _clusters(some).tolist()
+    else:
+        kinds = [labels[row] for row in some.rows]
+    classes = {kind: i for i, kind in enumerate(sorted({k for k in kinds if k is not None}))}
+    keep = [i for i, kind in enumerate(kinds) if kind is not None]
+    target = torch.tensor([classes[kinds[i]] for i in keep])
+    steps = max(50, min(STEPS, EPOCHS * len(keep) // BATCH))
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        judge = Judge(real.shape.channels, len(classes))
+        optimizer = torch.optim.AdamW(judge.parameters(), RATE, weight_decay=0.01)
+        rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
+        rng = np.random.default_rng(0)
+        for _ in range(steps):
+            which = rng.integers(0, len(keep), min(BATCH, 4 * len(keep)))
+            pixels = some.pixels([keep[i] for i in which])
+            loss = F.cross_entropy(judge.head(judge.features(pixels)), target[which])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            rate.step()
+    return judge.eval(), classes
+
+
+def _clusters(pictures: Pictures) -> Ints:
+    """(N,): k-means over pictures of 8 × 8 pixels (Lloyd 1982)."""
+    small = torch.cat([F.adaptive_avg_pool2d(b, 8).flatten(1) for b in pictures.batches()])
+    centres = small[:CLUSTERS].clone()
+    nearest = torch.zeros(len(small), dtype=torch.long)
+    for _ in range(20):
+        nearest = torch.cdist(small, centres).argmin(dim=1)
+        for number in range(len(centres)):
+            if bool((nearest == number).any()):
+                centres[number] = small[nearest == number].mean(dim=0)
+    return np.asarray(nearest.numpy(), np.int64)
+
+
+# --- measures ------------------------------------------------------------------------------
+
+
+def compared(made: Floats, real: Floats) -> dict[str, Measure]:
+    """Features of generated and of as many real pictures: Fréchet distance, precision, recall."""
+    inside, reached = precision_recall(made, real)
+    return {
+        "frechet": interval_of(lambda i: frechet(made[i], real), len(made), DRAWS),
+        "precision": interval(inside),
+        "recall": interval(reached),
+    }
+
+
+def frechet(made: Floats, real: Floats) -> float:
+    """Distance of two samples (n, d) taken for Gaussians: of their means, and of their spreads."""
+    apart = np.square(made.mean(axis=0) - real.mean(axis=0)).sum()
+    ours, theirs = (np.cov(part, rowvar=False) for part in (made, real))
+    value, vector = np.linalg.eigh(theirs)
+    root = vector * np.sqrt(np.maximum(value, 0)) @ vector.T
+    shared = np.linalg.eigvalsh(root @ ours @ root)
+    both = np.sqrt(np.maximum(shared, 0)).sum()
+    return float(apart + np.trace(ours) + np.trace(theirs) - 2 * both)
+
+
+def precision_recall(made: Floats, real: Floats) -> tuple[Floats, Floats]:
+    """(n,): whether each generated picture lies among the real ones; whether each real one lies
+    among the generated ones: within the distance of a neighbour to its own third neighbour."""
+    return _among(made, real), _among(real, made)
+
+
+def _among(points: Floats, crowd: Floats) -> Floats:
+    near = min(NEIGHBOURS, len(crowd) - 1)
+    reach = np.sort(_distances(crowd, crowd), axis=1)[:, near]
+    return np.asarray((_distances(points, crowd) <= reach[None]).any(axis=1), float)
+
+
+def _nearest(points: Floats, crowd: Floats) -> Floats:
+    """(n,): the distance of each point to the nearest of the crowd."""
+    return np.asarray(_distances(points, crowd).min(axis=1))
+
+
+def _distances(a: Floats, b: Floats) -> Floats:
+    return torch.cdist(torch.from_numpy(a), torch.from_numpy(b)).numpy()
+
+
+def reconstruction(codec: Codec, pictures: Pictures) -> dict[str, Measure]:
+    """What is left of real pictures that have been codes: PSNR in dB."""
+    if not pictures.values:
+        return {}
+    codes, _ = codec.encode_many(pictures.values)
+    grid = codes.reshape(len(pictures.values), -1)
+    error = np.array([
+        np.square(_floats(codec.decode(row)) - _floats(value)).mean()
+        for row, value in zip(grid, pictures.values, strict=True)
+    ])  # fmt: skip
+    return {"psnr": interval_of(lambda i: _psnr(error[i]), len(error))}
+
+
+def _floats(value: bytes) -> Floats:
+    return np.frombuffer(value, np.uint8).astype(np.float64)
+
+
+def _psnr(error: Floats) -> float:
+    return float(10 * np.log10(255**2 / max(float(error.mean()), 1e-3)))
