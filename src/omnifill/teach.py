@@ -85,7 +85,8 @@ def teach(
     started = time.monotonic()
     progress = trainer.run(stream, learner.loss, evaluate, listen)
     live.label = ""
-    learner.network.load_state_dict(trainer.best or trainer.weights())
+    # Not the weights of the least error: what a critic asks for costs a little of it.
+    learner.network.load_state_dict(trainer.weights())
     learner.network.eval()
     figures = learner.figures(some)
     live.say(
@@ -122,6 +123,7 @@ def _plan(
         schedule=knots or default_schedule(steps, min(100, max(1, steps // 20)), train.decay),
         optim=OptimConfig(False, lr_adamw=settings.lr, weight_decay=0.0),
         ema=AVERAGE,
+        patience=steps,
         eval_every=train.eval_every or max(1, steps // 10),
         save_every=train.save_every or max(50, steps // 10),
         seed=train.seed,

@@ -42,6 +42,9 @@ FEW_SLOTS = 128
 STRIDES = (2, 4, 8, 16)
 LEVELS = (8, 8, 8, 8)
 MOST_CODES = 1 << 16
+CRITIC_WIDTH = 32
+FEATURES, REALISM = 0.1, 0.02
+"""Weights of the errors beside that of pixels (docs/log.md)."""
 AT_ONCE = 16
 """Pictures in one pass, always: a picture is the same alone and among others."""
 
@@ -288,33 +291,84 @@ class Pictures(NamedTuple):
         return [self]
 
 
+class Critic(nn.Module):
+    """Tells real pictures from reconstructions, place by place; what it looks at are features."""
+
+    def __init__(self, channels: int, width: int) -> None:
+        super().__init__()
+        sizes = [(channels, width, 2), (width, 2 * width, 2), (2 * width, 2 * width, 1)]
+        self.layers = nn.ModuleList(nn.Conv2d(a, b, 3, s, 1) for a, b, s in sizes)
+        self.verdict = nn.Conv2d(2 * width, 1, 1)
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """(N, C, H, W) -> how real each place looks, and the features on the way."""
+        x, features = pictures, []
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+            features.append(x)
+        return self.verdict(x), features
+
+
+class Studio(nn.Module):
+    """The autoencoder, and the critic that it learns from."""
+
+    def __init__(self, autoencoder: Autoencoder) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.critic = Critic(autoencoder.config.shape.channels, CRITIC_WIDTH)
+
+
 class ImageLearner:
     """What the training loop needs to train the network of a codec."""
 
     def __init__(self, config: ImageConfig, network: Autoencoder) -> None:
-        self.config, self.network = config, network
+        self.config = config
+        self.network = Studio(network)
 
     def batch(self, values: Sequence[bytes]) -> Pictures:
         """Values -> a batch."""
         return Pictures(pixels_of(values, self.config.shape))
 
-    def loss(self, network: nn.Module, batch: Pictures) -> LossSum:
-        """Mean absolute error of a pixel, summed over pictures."""
-        error = (network(batch.pixels) - batch.pixels).abs().flatten(1).mean(dim=1)
-        return LossSum(error.sum(), torch.tensor(float(len(error))))
+    def loss(self, network: Studio, batch: Pictures) -> LossSum:
+        """Per picture: the error of its pixels, of the critic's features, how far the critic sees
+        through it (Larsen et al. 2016, arXiv 1512.09300; Esser et al. 2021, arXiv 2012.09841), and
+        the critic's own error. The critic learns from its own error alone."""
+        real, critic = batch.pixels, network.critic
+        made = network.autoencoder(real)
+        pixels = (made - real).abs().flatten(1).mean(dim=1)
+        if not torch.is_grad_enabled():
+            return _summed(pixels)
+        judged, features = critic(real)
+        frozen = {name: p.detach() for name, p in critic.named_parameters()}
+        seen, made_features = torch.func.functional_call(critic, frozen, (made,))
+        alike = [
+            (ours - theirs.detach()).abs().flatten(1).mean(dim=1) / theirs.detach().abs().mean()
+            for ours, theirs in zip(made_features, features, strict=True)
+        ]
+        caught = F.softplus(-seen).flatten(1).mean(dim=1)
+        own = F.softplus(-judged) + F.softplus(critic(made.detach())[0])
+        return _summed(
+            pixels
+            + FEATURES * torch.stack(alike).mean(dim=0)
+            + REALISM * caught
+            + own.flatten(1).mean(dim=1)
+        )
 
     @torch.no_grad()
     def figures(self, values: Sequence[bytes]) -> dict[str, float]:
         """How good reconstructions are: PSNR in dB, and the share of codes that are used."""
-        codes, _ = ImageCodec(self.config, self.network).encode_many(values)
-        made = ImageCodec(self.config, self.network).decode_many(
-            codes.reshape(len(values), self.config.slots)
-        )
+        codec = ImageCodec(self.config, self.network.autoencoder)
+        codes, _ = codec.encode_many(values)
+        made = codec.decode_many(codes.reshape(len(values), self.config.slots))
         shape = self.config.shape
         error = [
             np.square(as_array(a, shape).astype(float) - as_array(b, shape)).mean()
             for a, b in zip(values, made, strict=True)
         ]
         psnr = 10 * math.log10(255**2 / max(float(np.mean(error)), 1e-9))
-        used = len(np.unique(codes)) / self.network.fsq.size
-        return {"psnr": psnr, "codes_used": used}
+        return {"psnr": psnr, "codes_used": len(np.unique(codes)) / codec.size}
+
+
+def _summed(losses: Tensor) -> LossSum:
+    """(N,) of values -> their sum and number."""
+    return LossSum(losses.sum(), torch.tensor(float(len(losses))))
