@@ -260,7 +260,7 @@ def generate(
 def _given(items: list[str], model: Any) -> dict[str, str]:
     """['field=value', 'field=@file'] -> values by field; a field's name may hold a '='.
 
-    The value of a picture is its path, with or without the @.
+    The value of a picture or sound is its path, with or without the @.
     """
     from omnifill.schema import MEDIA
 
@@ -292,7 +292,7 @@ def _check_format(format_: str) -> None:
 
 
 class _Printer:
-    """Where generated records go: the screen, a table file, or, with pictures, a folder. Checked
+    """Where generated records go: the screen, a table file, or a folder of media. Checked
     before any are made."""
 
     def __init__(
@@ -306,15 +306,15 @@ class _Printer:
         self.model, self.format, self.out, self.given = model, format_, out, given
         self.seed = seed
         fields = [spec for spec in model.run.schema.fields if spec.name not in given]
-        self.pictures = any(s.type in MEDIA and (not want or s.name in want) for s in fields)
-        if self.pictures and (format_ != "table" or (out is not None and out.suffix)):
+        self.media = any(s.type in MEDIA and (not want or s.name in want) for s in fields)
+        if self.media and (format_ != "table" or (out is not None and out.suffix)):
             raise RequestError(
-                "pictures are files of their own: name a folder for them and their records (--out "
-                "DIR, without --format), or --want other fields"
+                "pictures and sounds are files of their own: name a folder for them and their "
+                "records (--out DIR, without --format), or --want other fields"
             )
         if out is None:
             return
-        if self.pictures:
+        if self.media:
             check_folder(out)
             return
         check_target(out)
@@ -343,7 +343,7 @@ class _Printer:
         if self.out is None:
             typer.echo(render_table(table, specs, self.format), nl=False)
             return
-        if self.pictures:
+        if self.media:
             origin = None if self.seed is None else Origin(self.model.run.sha256, self.seed)
             write_results(table, specs, self.out, origin)
         elif self.out.suffix.lower() == ".txt" and len(specs) > 1:

@@ -9,12 +9,12 @@ import typer
 
 DataArg = Annotated[list[str], typer.Argument(
     help="CSV, TSV, JSONL, Parquet or text files (.gz too); a folder, archive or idx file of "
-    "pictures; builtin:unicode.", metavar="DATA"
+    "pictures or sounds; builtin:unicode.", metavar="DATA"
 )]  # fmt: skip
 RunArg = Annotated[Path, typer.Argument(help="A run folder that `train` wrote.", metavar="RUN")]
 FieldOpt = Annotated[list[str] | None, typer.Option(
-    "--field", help="name:type (text, category, number, datetime, image), instead of what is "
-    "inferred."
+    "--field", help="name:type (text, category, number, datetime, image, audio), instead of what "
+    "is inferred."
 )]  # fmt: skip
 SetOpt = Annotated[list[str] | None, typer.Option(
     "--set", help="Any setting of the recipe: key.path=value (docs/recipe.md)."
@@ -35,7 +35,7 @@ FormatOpt = Annotated[str, typer.Option("--format", help="table, jsonl or csv.")
 
 NumOpt = Annotated[int, typer.Option("-n", help="How many records.", min=1)]
 GivenOpt = Annotated[list[str] | None, typer.Option(
-    help="field=value, or field=@file for a file's text or picture. Repeat for more."
+    help="field=value, or field=@file for a file's text, picture or sound. Repeat for more."
 )]  # fmt: skip
 WantOpt = Annotated[str | None, typer.Option(help="Fields to generate; default: all others.")]
 PromptOpt = Annotated[str | None, typer.Option(help="The beginning of the text.")]
@@ -47,11 +47,11 @@ StreamOpt = Annotated[bool, typer.Option(
     "--stream", help="Show one text while it is made, without the prompt."
 )]  # fmt: skip
 OutOpt = Annotated[Path | None, typer.Option(
-    "--out", help="Write to a file instead; pictures: to a new folder, with results.jsonl and a "
-    "sheet."
+    "--out", help="Write to a file instead; pictures and sounds: to a new folder, with "
+    "results.jsonl and a sheet."
 )]  # fmt: skip
 NoLabelOpt = Annotated[bool, typer.Option(
-    "--no-label", help="Leave out of pictures' metadata that a model has made them."
+    "--no-label", help="Leave out of files' metadata that a model has made them."
 )]  # fmt: skip
 TemperatureOpt = Annotated[float, typer.Option(help="0: always the most likely.")]
 TopKOpt = Annotated[int | None, typer.Option(help="Only the k most likely tokens.")]

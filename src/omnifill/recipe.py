@@ -81,7 +81,8 @@ class DataSettings(Settings):
     documents: Literal["stream", "paragraphs", "lines"] = "stream"
     """A plain text file is one stream, or one document per blank-line paragraph or per line."""
     broken: float = Field(0.01, ge=0, lt=1)
-    """Share of rows that may be left out because their picture cannot be read; more is an error."""
+    """Share of rows that may be left out since their picture or sound cannot be read; more is an
+    error."""
     clean: CleanSettings = Field(default_factory=CleanSettings)
     split: SplitSettings = Field(default_factory=SplitSettings)
 
@@ -117,7 +118,7 @@ class FieldSettings(Settings):
     """What the user says about one field; everything else is inferred."""
 
     type: str | None = None
-    """text, category, number, datetime or image."""
+    """text, category, number, datetime, image or audio."""
     codec: str | None = None
     """A codec's name, or 'module:Class'."""
     weight: float | None = Field(None, gt=0)
@@ -127,7 +128,7 @@ class FieldSettings(Settings):
     options: dict[str, Any] = Field(default_factory=dict)
     """Settings of the codec, such as `vocabulary`, `cells`, `tokenizer`."""
     learn: LearnSettings | None = None
-    """Of a codec that learns (image): how it is trained."""
+    """Of a codec that learns (image, audio): how it is trained."""
 
 
 class SchemaSettings(Settings):

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from omnifill.errors import RequestError, unknown_name
 
-FieldType = Literal["text", "category", "number", "datetime", "image"]
-MEDIA = ("image",)
+FieldType = Literal["text", "category", "number", "datetime", "image", "audio"]
+MEDIA = ("image", "audio")
 """Types whose values are files of their own, and bytes where they are canonical."""
 
 DEFAULT_CODECS: dict[str, str] = {
@@ -18,6 +18,7 @@ DEFAULT_CODECS: dict[str, str] = {
     "number": "number",
     "datetime": "datetime",
     "image": "image",
+    "audio": "audio",
 }
 """The codec of a field whose recipe names none."""
 

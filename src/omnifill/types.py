@@ -36,6 +36,16 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class Sound:
+    """A sound in Python's terms."""
+
+    samples: NDArray[Any]
+    """(N,) fractions from -1 to 1: one channel."""
+    rate: int
+    """Samples a second."""
+
+
+@dataclass(frozen=True, eq=False)
 class Grammar:
     """Which codes may follow which, for one field: a finite automaton that starts in state 0.
 

@@ -23,10 +23,13 @@ from omnifill.codecs.fsq import Fsq
 from omnifill.codecs.support import (
     IMAGE_OPTIONS,
     OPTIONS,
+    LossSum,
     check_options,
     damaged,
     grid_coords,
+    in_groups,
     int_option,
+    levels_option,
     nothing_to_learn,
     of_length,
     read_json,
@@ -41,12 +44,9 @@ FEW_SLOTS = 128
 """Codes of a picture that the default stride stays below."""
 STRIDES = (2, 4, 8, 16)
 LEVELS = (8, 8, 8, 8)
-MOST_CODES = 1 << 16
 CRITIC_WIDTH = 32
 FEATURES, REALISM = 0.1, 0.02
 """Weights of the errors beside that of pixels (docs/log.md)."""
-AT_ONCE = 16
-"""Pictures in one pass, always: a picture is the same alone and among others."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ class ImageCodec:
         stride = options.get("stride") or _stride(shape, depth)
         if stride not in STRIDES:
             raise RecipeError(f"{OPTIONS}.stride = {stride!r}: must be one of {STRIDES}")
-        config = ImageConfig(shape, stride, _levels(options.get("levels", LEVELS)), depth, channels)
+        config = ImageConfig(shape, stride, levels_option(options, LEVELS), depth, channels)
         return cls(config, Autoencoder(config))
 
     def learner(self) -> ImageLearner:
@@ -113,7 +113,7 @@ class ImageCodec:
         for value in values:
             check_picture(value, self.config.shape)
         parts = [np.zeros(0, np.int64)]
-        for some, num in _padded(list(values)):
+        for some, num in in_groups(list(values)):
             codes = self.network.encode(pixels_of(some, self.config.shape))
             parts.append(codes.flatten(1)[:num].flatten().numpy())
         return np.concatenate(parts), np.full(len(values), self.config.slots, np.int64)
@@ -127,7 +127,7 @@ class ImageCodec:
         """(N, S) -> N values."""
         out: list[bytes] = []
         rows, columns = self.config.grid
-        for some, num in _padded(list(codes)):
+        for some, num in in_groups(list(codes)):
             grid = torch.from_numpy(np.stack(some)).view(-1, rows, columns, self.config.depth)
             pictures = self.network.decode(grid)[:num]
             out.extend(picture.tobytes() for picture in to_bytes(pictures))
@@ -172,25 +172,6 @@ def _stride(shape: ImageShape, depth: int) -> int:
     """The least stride whose codes are few."""
     fitting = [s for s in STRIDES if ImageConfig(shape, s, depth=depth).slots <= FEW_SLOTS]
     return fitting[0] if fitting else STRIDES[-1]
-
-
-def _levels(value: Any) -> tuple[int, ...]:
-    whole = isinstance(value, (list, tuple)) and all(
-        isinstance(n, int) and not isinstance(n, bool) and n >= 2 for n in value
-    )
-    if not whole or not value or math.prod(value) > MOST_CODES:
-        raise RecipeError(
-            f"{OPTIONS}.levels = {value!r}: must be whole numbers from 2 on, such as "
-            f"{list(LEVELS)}, whose product is at most {MOST_CODES:,}"
-        )
-    return tuple(value)
-
-
-def _padded(values: list[Any]) -> Iterable[tuple[list[Any], int]]:
-    """Groups of `AT_ONCE`, the last one filled up with its first; and how many count."""
-    for at in range(0, len(values), AT_ONCE):
-        some = values[at : at + AT_ONCE]
-        yield some + [some[0]] * (AT_ONCE - len(some)), len(some)
 
 
 def pixels_of(values: Sequence[bytes], shape: ImageShape) -> Tensor:
@@ -274,13 +255,6 @@ class Autoencoder(nn.Module):
 # --- learning ------------------------------------------------------------------------------
 
 
-class LossSum(NamedTuple):
-    """A loss as a sum and the number of values that it is summed over."""
-
-    total: Tensor
-    count: Tensor
-
-
 class Pictures(NamedTuple):
     """A batch of pictures (N, C, H, W)."""
 
@@ -337,7 +311,7 @@ class ImageLearner:
         made = network.autoencoder(real)
         pixels = (made - real).abs().flatten(1).mean(dim=1)
         if not torch.is_grad_enabled():
-            return _summed(pixels)
+            return LossSum.of(pixels)
         judged, features = critic(real)
         frozen = {name: p.detach() for name, p in critic.named_parameters()}
         seen, made_features = torch.func.functional_call(critic, frozen, (made,))
@@ -347,7 +321,7 @@ class ImageLearner:
         ]
         caught = F.softplus(-seen).flatten(1).mean(dim=1)
         own = F.softplus(-judged) + F.softplus(critic(made.detach())[0])
-        return _summed(
+        return LossSum.of(
             pixels
             + FEATURES * torch.stack(alike).mean(dim=0)
             + REALISM * caught
@@ -367,8 +341,3 @@ class ImageLearner:
         ]
         psnr = 10 * math.log10(255**2 / max(float(np.mean(error)), 1e-9))
         return {"psnr": psnr, "codes_used": len(np.unique(codes)) / codec.size}
-
-
-def _summed(losses: Tensor) -> LossSum:
-    """(N,) of values -> their sum and number."""
-    return LossSum(losses.sum(), torch.tensor(float(len(losses))))

@@ -6,11 +6,14 @@ It knows the messages that they share and no field type.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from omnifill.errors import DataError, RecipeError, RunError, unknown_name
 from omnifill.types import Grammar, Ints
@@ -21,6 +24,46 @@ OPTIONS = "schema.fields.NAME.options"
 
 IMAGE_OPTIONS = ("height", "width", "mode", "fit")
 """Options of an image field that say what its values are; its codec's come beside them."""
+
+
+SOUND_OPTIONS = ("rate", "seconds")
+"""The same of an audio field."""
+MOST_CODES = 1 << 16
+AT_ONCE = 16
+"""Values in one pass of a codec that learns, always: one is the same alone and among others."""
+
+
+class LossSum(NamedTuple):
+    """A loss as a sum and the number of values that it is summed over."""
+
+    total: Tensor
+    count: Tensor
+
+    @classmethod
+    def of(cls, losses: Tensor) -> LossSum:
+        """From the (N,) losses of values."""
+        return cls(losses.sum(), torch.tensor(float(len(losses))))
+
+
+def in_groups(values: list[Any]) -> Iterator[tuple[list[Any], int]]:
+    """Groups of `AT_ONCE`, the last one filled up with its first; and how many count."""
+    for at in range(0, len(values), AT_ONCE):
+        some = values[at : at + AT_ONCE]
+        yield some + [some[0]] * (AT_ONCE - len(some)), len(some)
+
+
+def levels_option(options: Mapping[str, Any], default: tuple[int, ...]) -> tuple[int, ...]:
+    """The option `levels`: values of each number that is rounded to a code."""
+    value = options.get("levels", default)
+    whole = isinstance(value, (list, tuple)) and all(
+        isinstance(n, int) and not isinstance(n, bool) and n >= 2 for n in value
+    )
+    if not whole or not value or math.prod(value) > MOST_CODES:
+        raise RecipeError(
+            f"{OPTIONS}.levels = {value!r}: must be whole numbers from 2 on, such as "
+            f"{list(default)}, whose product is at most {MOST_CODES:,}"
+        )
+    return tuple(value)
 
 
 def check_options(options: Mapping[str, Any], known: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ CODECS: dict[str, str] = {
     "category": "omnifill.codecs.category:CategoryCodec",
     "number": "omnifill.codecs.number:NumberCodec",
     "datetime": "omnifill.codecs.datetime:DatetimeCodec",
+    "audio": "omnifill.codecs.audio:AudioCodec",
     "image": "omnifill.codecs.image:ImageCodec",
     "pixels": "omnifill.codecs.pixels:PixelCodec",
 }
@@ -25,6 +26,7 @@ TYPE_CODECS: dict[str, tuple[str, ...]] = {
     "number": ("number",),
     "datetime": ("datetime",),
     "image": ("image", "pixels"),
+    "audio": ("audio",),
 }
 """Field type -> the names of the codecs that understand its values, the default first."""
 

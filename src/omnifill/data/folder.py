@@ -1,4 +1,4 @@
-"""Folders, archives and idx files of pictures, read as tables of a row for each file.
+"""Folders and archives of pictures or sounds, and idx files, as tables of a row for each file.
 
 The name of the folder that a file lies in becomes its `label`; a `metadata.csv` beside them, which
 names files in a column `file_name`, adds more columns. An archive is read where it is: nothing is
@@ -113,7 +113,8 @@ def _table(path: Path, walk: Walk) -> MediaTable:
     if others:
         some = ", ".join(others[:3]) + (", …" if len(others) > 3 else "")
         verb = "file is no picture" if len(others) == 1 else "files are no pictures"
-        notes.append(f"{len(others)} {verb}, and left out: {some}")
+        notes.append(f"{len(others)} {verb} and no sound{'s' * (len(others) > 1)}: left out are "
+                     f"{some}")  # fmt: skip
     without = sum(name not in rows for name in names) if rows else 0
     if without:
         verb = "file does" if without == 1 else "files do"
@@ -158,9 +159,10 @@ def _nothing(path: Path, others: Sequence[str]) -> str:
         return f"{path}: holds idx files; name the one with the pictures: {path / idx[0]}"
     tables = [n for n in others if n.endswith((".csv", ".csv.gz", ".jsonl", ".parquet", ".txt"))]
     if tables and path.is_dir():
-        return f"{path}: holds no pictures; give its tables or texts: {path / tables[0]}"
+        return f"{path}: holds no pictures or sounds; give its tables or texts: {path / tables[0]}"
     return (
-        f"{path}: holds no pictures ({' '.join(ENDINGS)}){f', but {others[0]}' if others else ''}"
+        f"{path}: holds no pictures or sounds ({' '.join(ENDINGS)})"
+        f"{f', but {others[0]}' if others else ''}"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,13 +14,17 @@ from omnifill.errors import DataError, ValueRefused
 
 USUAL_SIDE = 64
 """Pixels of the longer side that pictures are scaled down to, where the recipe names no size."""
+USUAL_RATE = 16_000
+"""Samples a second that sounds are brought down to, where the recipe names no rate."""
+MOST_SECONDS = 10.0
+"""Of a sound, where the recipe does not say."""
 SHOWN = 5
 """Broken files that are named where none can be read."""
 
 
 @dataclass
 class MediaProfile:
-    """Sizes and modes of pictures, by their headers; which files are broken."""
+    """Sizes and modes of pictures, rates and lengths of sounds, by their headers; broken files."""
 
     kind: Kind | None = None
     none: bool = False
@@ -28,6 +33,8 @@ class MediaProfile:
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """(width, height)."""
     modes: Counter[str] = field(default_factory=Counter)
+    rates: Counter[int] = field(default_factory=Counter)
+    seconds: list[float] = field(default_factory=list)
     broken: list[Problem] = field(default_factory=list)
 
     def add(self, chunk: Chunk, name: str) -> None:
@@ -61,6 +68,13 @@ class MediaProfile:
                 self.broken.append(Problem(where, str(error)))
 
     def _measure(self, value: Any) -> None:
+        if self.kind == "audio":
+            from omnifill.data.audio import measure
+
+            rate, seconds = measure(value)
+            self.rates[rate] += 1
+            self.seconds.append(seconds)
+            return
         from omnifill.data.image import header
 
         width, height, mode = header(value)
@@ -74,9 +88,11 @@ class MediaProfile:
 
     def why(self) -> str:
         """In words, as `inspect` shows it. DataError if all files are broken."""
-        if not self.sizes:
+        if not self.sizes and not self.rates:
             first = "".join(f"\n  {p.where}: {p.what}" for p in self.broken)
             raise DataError(f"none of {self.num} files can be read:{first}")
+        if self.kind == "audio":
+            return self._why_sounds()
         mode = {"L": "grey", "RGB": "in colour", "RGBA": "with alpha"}[self.mode()]
         if len(self.sizes) == 1:
             (width, height), *_ = self.sizes
@@ -87,12 +103,31 @@ class MediaProfile:
             f"pixels, {mode}"
         )
 
+    def _why_sounds(self) -> str:
+        rates = " and ".join(f"{rate:,}" for rate in sorted(self.rates)[:3])
+        more = " and other rates" if len(self.rates) > 3 else ""
+        cut = sum(s > self._longest() for s in self.seconds)
+        what = f"; {cut} of them are cut at {self._longest():g} s" if cut else ""
+        return (
+            f"sounds of {min(self.seconds):.2f} to {max(self.seconds):.2f} s, "
+            f"{sum(self.seconds) / 60:.1f} min in all, at {rates}{more} Hz{what}"
+        )
+
+    def _longest(self) -> float:
+        """Seconds: the longest sound, unless it is far longer than nearly all others."""
+        usual = sorted(self.seconds)[int(0.95 * (len(self.seconds) - 1))]
+        longest = max(self.seconds)
+        return math.ceil(100 * min(longest, 1.5 * usual, MOST_SECONDS)) / 100
+
     def mode(self) -> str:
         """The plainest mode that holds all of them."""
         return max(self.modes, key=("L", "RGB", "RGBA").index, default="RGB")
 
     def options(self) -> dict[str, Any]:
-        """The size and mode of the field's pictures."""
+        """The size and mode of the field's pictures; the rate and longest length of its sounds."""
+        if self.kind == "audio":
+            rate = min(self.rates.most_common(1)[0][0], USUAL_RATE)
+            return {"rate": max(4000, rate), "seconds": max(0.05, self._longest())}
         width, height = (self._median(axis) for axis in (0, 1))
         if len(self.sizes) == 1:
             (width, height), *_ = self.sizes

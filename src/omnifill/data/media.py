@@ -15,14 +15,19 @@ import numpy as np
 
 from omnifill.errors import ValueRefused
 from omnifill.files import reason
+from omnifill.types import Sound
 
 Kind = Literal["image", "audio"]
 
 ENDINGS: dict[str, Kind] = {
     ".png": "image", ".jpg": "image", ".jpeg": "image", ".webp": "image",
+    ".wav": "audio", ".flac": "audio", ".ogg": "audio",
 }  # fmt: skip
 """Endings of names -> what such a file is said to hold; its first bytes say what it does."""
-FORMATS: dict[str, Kind] = {"PNG": "image", "JPEG": "image", "WEBP": "image"}
+FORMATS: dict[str, Kind] = {
+    "PNG": "image", "JPEG": "image", "WEBP": "image", "WAV": "audio", "FLAC": "audio",
+    "OGG": "audio",
+}  # fmt: skip
 """Formats by first bytes -> what they hold."""
 MOST_BYTES = 64 << 20
 """Bytes of the largest file that is read."""
@@ -47,6 +52,8 @@ def as_cell(value: Any, name: str) -> Any:
     if isinstance(value, bytes):
         kind = FORMATS.get(format_of(value) or "")
         return value if kind is None else MediaFile(name, lambda: value, kind)
+    if isinstance(value, Sound):
+        return MediaFile(name, lambda: value, "audio")
     picture = isinstance(value, np.ndarray) and value.ndim > 1
     if picture or type(value).__module__.startswith("PIL."):
         return MediaFile(name, lambda: value, "image")

@@ -1,7 +1,7 @@
-"""Records with pictures, as a folder: a file for each picture, `results.jsonl`, a contact sheet.
+"""Records with pictures or sounds, as a folder: a file for each, `results.jsonl`, a contact sheet.
 
-Names of files are numbers, never text of a record. Every picture says in its own metadata that it
-was made by a model, by which one, and with which seed.
+Names of files are numbers, never text of a record. Every file says in its own metadata that it was
+made by a model, by which one, and with which seed.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from omnifill.data.sink import check_place, json_line
 from omnifill.errors import RequestError
 from omnifill.files import reason, sync_file, sync_folder
 from omnifill.schema import MEDIA, FieldSpec
+from omnifill.types import Sound
 
 SHEET, RECORDS = "sheet.png", "results.jsonl"
 MOST_SHOWN, COLUMNS = 100, 10
@@ -64,7 +65,7 @@ def check_folder(path: Path) -> None:
             raise RequestError(f"{path}: holds files already; name a new folder")
         return
     if path.exists():
-        raise RequestError(f"{path}: is a file; pictures are written to a folder")
+        raise RequestError(f"{path}: is a file; pictures and sounds are written to a folder")
     check_place(path)
 
 
@@ -102,6 +103,10 @@ def _write(
                 record[spec.name] = value
                 continue
             which = f"-{media.index(spec.name) + 1}" if len(media) > 1 else ""
+            if spec.type == "audio":
+                record[spec.name] = f"{number:05d}{which}.wav"
+                _write_wav(value, folder / record[spec.name], origin)
+                continue
             record[spec.name] = f"{number:05d}{which}.png"
             _write_png(value, folder / record[spec.name], origin)
             if len(shown) < MOST_SHOWN:
@@ -110,6 +115,16 @@ def _write(
     (folder / RECORDS).write_bytes("".join(lines).encode("utf-8"))
     if shown:
         _write_png(sheet(shown, COLUMNS), folder / SHEET, origin)
+
+
+def _write_wav(sound: Sound, path: Path, origin: Origin | None) -> None:
+    import soundfile
+
+    with soundfile.SoundFile(path, "w", sound.rate, 1, "PCM_16") as file:
+        if origin is not None:
+            file.software = f"Omnifill {__version__}"
+            file.comment = f"{origin.words()}; {SOURCE_TYPE}"
+        file.write(sound.samples)
 
 
 def _write_png(picture: Any, path: Path, origin: Origin | None) -> None:

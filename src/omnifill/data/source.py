@@ -180,7 +180,7 @@ def _file_source(paths: list[Path], settings: DataSettings) -> Source:
 def _media_source(paths: list[Path]) -> Source:
     if len(paths) > 1:
         raise DataError(
-            f"{paths[0]} and {len(paths) - 1} more: pictures are read from one folder, "
+            f"{paths[0]} and {len(paths) - 1} more: pictures and sounds are read from one folder, "
             f"archive or idx file; put them below one folder, whose folders' names become labels"
         )
     open_ = folder.open_idx if folder.is_idx(paths[0]) else folder.open_media

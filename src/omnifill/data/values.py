@@ -1,8 +1,8 @@
 """Raw cells <-> canonical values, by the type of their field.
 
 Canonical: text and category str; number int or float; datetime int, microseconds since 1970
-(UTC, or the clock's own time where none is named); image bytes (see `omnifill.data.image`); None
-for a blank.
+(UTC, or the clock's own time where none is named); image and audio bytes (see
+`omnifill.data.image` and `audio`); None for a blank.
 """
 
 from __future__ import annotations
@@ -182,6 +182,11 @@ def _parser(field: FieldSpec, folder: Path | None = None) -> Callable[[Any], Any
 
         shape = ImageShape.of(field.options)
         return lambda cell: to_pixels(load_cell(cell, folder), shape)
+    if field.type == "audio":
+        from omnifill.data.audio import SoundShape, to_samples
+
+        sound = SoundShape.of(field.options)
+        return lambda cell: to_samples(load_cell(cell, folder), sound)
     if field.type == "number" and field.options.get("decimal_comma"):
         return lambda cell: _number(with_point(cell) if isinstance(cell, str) else cell)
     if field.type == "number":
@@ -246,6 +251,10 @@ def to_native(field: FieldSpec, value: Any) -> Any:
         from omnifill.data.image import ImageShape, to_image
 
         return to_image(value, ImageShape.of(field.options))
+    if field.type == "audio":
+        from omnifill.data.audio import SoundShape, to_sound
+
+        return to_sound(value, SoundShape.of(field.options))
     if field.native == "bool":
         return value == "True"
     if field.native == "int":
@@ -293,6 +302,8 @@ def to_text(field: FieldSpec, value: Any) -> str:
         return ""
     if field.type == "image":
         return f"(picture of {field.options['width']} × {field.options['height']})"
+    if field.type == "audio":
+        return f"(sound of {len(value.samples) / value.rate:.2f} s)"
     if field.type == "number":
         decimals = field.options.get("decimals")
         shown = (

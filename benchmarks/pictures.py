@@ -1,0 +1,96 @@
+"""Pictures from labels and labels from pictures: mnist and fashion_mnist.
+
+    python benchmarks/pictures.py --data DIR [--only mnist] [--objective causal] [--budget 30m]
+                                  [--quick]
+
+One model of each data set, without a named task, is asked in both directions. A classifier that is
+trained here on real pictures tells the labels of generated ones, and its features give the Fréchet
+distance. Beside it, with as many minutes: a convolutional VAE that is told the label, and a small
+classifier; real training pictures are the floor.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+import harness
+
+SETS = ("mnist", "fashion_mnist")
+STEPS = (1, 2, 4, 8, 16)
+NUM = 10_000
+FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
+         "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")  # fmt: skip
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--only", choices=SETS)
+    parser.add_argument("--objective", default="causal", choices=("causal", "masked"))
+    parser.add_argument("--budget", default="30m")
+    args = parser.parse_args()
+    data = harness.need_data(args)
+    budget = "40s" if args.quick else args.budget
+    figures: dict[str, Any] = {}
+    for name in [args.only] if args.only else SETS:
+        figures[name] = measured(args, data / name, budget)
+        protocol = (
+            f"`omnifill train --budget {budget} --set objective.name={args.objective}` on the idx "
+            f"file; {NUM:,} pictures, as many of each label; classifier and VAE on the same "
+            f"pictures, the VAE for as long"
+        )
+        which = args.only or "all"
+        harness.keep(f"pictures-{which}-{args.objective}", protocol, figures, ["pillow"],
+                     args.quick)  # fmt: skip
+
+
+def measured(args, folder, budget: str) -> dict[str, Any]:
+    import torch
+
+    from omnifill import api
+    from omnifill.recipe import parse_duration
+    from peers import conv_vae, picture_judge
+
+    torch.set_num_threads(harness.THREADS)
+    run = harness.fresh(args.work / "pictures")
+    spent = harness.omnifill("train", folder / FILES[0], "--out", run, "--budget", budget, "--set",
+                             f"objective.name={args.objective}", "--seed", args.seed)  # fmt: skip
+    real, labels, unseen, truth = (picture_judge.read_idx(folder / name) for name in FILES)
+    judge = picture_judge.train(real, labels, epochs=1 if args.quick else 10)
+    floor = judge.figures(real[: len(unseen)], labels[: len(unseen)], unseen)
+    out: dict[str, Any] = {
+        "train_seconds": spent, "judge_accuracy": judge.accuracy(unseen, truth),
+        "floor_of_training_pictures": floor,
+    }  # fmt: skip
+    model = api.load(run)
+    num = 500 if args.quick else NUM
+    asked = np.arange(num) % 10
+    steps = [{"steps": s} for s in STEPS] if args.objective == "masked" else []
+    for options in [{}, *steps]:
+        started = time.monotonic()
+        made = [
+            model.generate(num // 10, given={"label": str(label)}, seed=label, **options)["image"]
+            for label in range(10)
+        ]
+        seconds = time.monotonic() - started
+        pictures = np.stack([np.asarray(p) for label in made for p in label])
+        found = judge.figures(pictures, np.repeat(np.arange(10), num // 10), unseen)
+        found["label_recovered_share"] = found["label_recovered"] / out["judge_accuracy"]
+        key = f"{options['steps']} steps" if options else "default"
+        out[key] = {**found, "pictures_per_second": num / seconds}
+    some = unseen[: 500 if args.quick else 5000]
+    table = model.fill(picture_judge.table(some))
+    right = table["label"].astype(int).to_numpy() == truth[: len(some)]
+    out["image_to_label"] = float(right.mean())
+    started = time.monotonic()
+    vae = conv_vae.train(real, labels, seconds=parse_duration(budget))
+    out["vae"] = judge.figures(vae(asked, seed=args.seed), asked, unseen)
+    out["vae"]["seconds"] = time.monotonic() - started
+    out["frechet_to_vae"] = out["default"]["frechet"] / out["vae"]["frechet"]
+    return out
+
+
+if __name__ == "__main__":
+    main()

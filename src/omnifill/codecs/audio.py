@@ -1,0 +1,351 @@
+"""Audio: frames of a sound as codes, and a decoder that draws their spectra. It is learned first.
+
+The encoder reads how loud each frequency is in each frame; the decoder says how loud and at which
+phase it is to be, and the inverse transform makes the sound, so that all convolutions run at the
+rate of frames (Vocos: Siuzdak 2023, arXiv 2306.00814). What is learned is that spectra at several
+resolutions agree (Yamamoto et al. 2020, arXiv 1910.11480). A sound has a fixed number of frames;
+those behind its end have a code of their own.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple, Self
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from omnifill.codecs.fsq import Fsq
+from omnifill.codecs.support import (
+    SOUND_OPTIONS,
+    LossSum,
+    check_options,
+    damaged,
+    in_groups,
+    int_option,
+    levels_option,
+    nothing_to_learn,
+    read_json,
+    write_json,
+)
+from omnifill.data.audio import SAMPLE, SoundShape, as_wave, check_sound
+from omnifill.errors import RecipeError
+from omnifill.types import Grammar, Ints
+
+FILE, WEIGHTS = "audio.json", "audio.safetensors"
+FRAMES = 50
+"""Frames a second, where the recipe says nothing."""
+LEVELS = (8, 8, 8, 8)
+OVERLAP = 4
+"""Frames that each sample lies in."""
+KERNEL = 7
+RESOLUTIONS = (256, 512, 1024)
+"""Samples of the windows in which spectra are compared."""
+FLOOR = 1e-3
+"""Loudness below which nothing is heard."""
+
+
+@dataclass(frozen=True)
+class AudioConfig:
+    """A codec's network and codes."""
+
+    shape: SoundShape
+    hop: int
+    """Samples from frame to frame."""
+    levels: tuple[int, ...] = LEVELS
+    depth: int = 2
+    """Codes of each frame."""
+    channels: int = 192
+    blocks: int = 4
+
+    @property
+    def window(self) -> int:
+        return OVERLAP * self.hop
+
+    @property
+    def frames(self) -> int:
+        """Of the longest sound."""
+        return 1 + math.ceil(self.shape.samples / self.hop)
+
+    @property
+    def slots(self) -> int:
+        return self.frames * self.depth
+
+    def frames_of(self, samples: int) -> int:
+        """Frames of a sound of so many samples."""
+        return 1 + math.ceil(samples / self.hop)
+
+
+class AudioCodec:
+    """A canonical sound (bytes) <-> `depth` codes a frame, frame after frame."""
+
+    shared: ClassVar[bool] = False
+
+    def __init__(self, config: AudioConfig, network: Vocoder) -> None:
+        self.config, self.network = config, network
+        self.slots: int | None = config.slots
+        self.size = network.fsq.size + 1
+        """The last code: behind the end."""
+
+    @classmethod
+    def fit(cls, chunks: Iterable[Sequence[Any]], options: Mapping[str, Any]) -> Self:
+        """An untrained codec; `learner` says how it is trained. Options: `frames`, frames a second;
+        `levels`, values of each number that is rounded; `depth`, codes of each frame; `channels`
+        and `blocks`, of the network."""
+        known = (*SOUND_OPTIONS, "frames", "levels", "depth", "channels", "blocks")
+        check_options(options, known)
+        shape = SoundShape.of(options)
+        if not any(len(chunk) for chunk in chunks):
+            raise nothing_to_learn("audio")
+        rate = int_option(options, "frames", FRAMES, 5, 500) or FRAMES
+        config = AudioConfig(
+            shape, max(16, round(shape.rate / rate)), levels_option(options, LEVELS),
+            int_option(options, "depth", 2, 1, 8) or 2,
+            int_option(options, "channels", 192, 4, 2048) or 192,
+            int_option(options, "blocks", 4, 1, 32) or 4,
+        )  # fmt: skip
+        return cls(config, Vocoder(config))
+
+    def learner(self) -> AudioLearner:
+        """How it is trained."""
+        return AudioLearner(self.config, self.network)
+
+    def encode(self, value: Any) -> Ints:
+        """bytes -> (S,)."""
+        return self.encode_many([value])[0]
+
+    @torch.no_grad()
+    def encode_many(self, values: Sequence[Any]) -> tuple[Ints, Ints]:
+        """N values -> (N * S,) codes, (N,) lengths."""
+        for value in values:
+            check_sound(value, self.config.shape)
+        parts = [np.zeros(0, np.int64)]
+        for some, num in in_groups(list(values)):
+            codes = self.network.encode(waves_of(some, self.config))
+            frames = torch.tensor([self.config.frames_of(len(v) // 2) for v in some])
+            over = torch.arange(self.config.frames)[None] >= frames[:, None]
+            codes[over] = self.size - 1
+            parts.append(codes[:num].flatten().numpy())
+        return np.concatenate(parts), np.full(len(values), self.config.slots, np.int64)
+
+    def decode(self, codes: Ints) -> bytes:
+        """(S,) -> bytes."""
+        return self.decode_many(codes[None])[0]
+
+    @torch.no_grad()
+    def decode_many(self, codes: Ints) -> list[bytes]:
+        """(N, S) -> N values."""
+        out: list[bytes] = []
+        config = self.config
+        for some, num in in_groups(list(codes)):
+            grid = torch.from_numpy(np.stack(some)).view(-1, config.frames, config.depth)
+            over = grid[..., 0] == self.size - 1
+            waves = self.network.decode(grid.masked_fill(over[..., None], 0), over)
+            frames = (~over).sum(dim=1)[:num].tolist()
+            for wave, count in zip(waves[:num], frames, strict=True):
+                most = min(max(1, (count - 1) * config.hop), config.shape.samples)
+                whole = wave[:most].mul(32767).round().clamp(-32768, 32767)
+                out.append(whole.numpy().astype(SAMPLE).tobytes())
+        return out
+
+    def coords(self, n: int) -> Ints:
+        """(n, 3): frame and level of each code."""
+        at = np.arange(n)
+        level = at % self.config.depth
+        return np.stack([at // self.config.depth, np.zeros(n, np.int64), level], axis=1)
+
+    def grammar(self) -> Grammar:
+        """Codes of frames, then those behind the end: states 0 … S within the sound, S + 1 + s
+        behind its end."""
+        slots, over = self.config.slots, self.size - 1
+        allowed = np.zeros((2 * slots + 2, self.size + 1), bool)
+        step = np.zeros((2 * slots + 2, self.size), np.int64)
+        inside, behind = np.arange(slots), slots + 1 + np.arange(slots)
+        allowed[:slots, :over] = True
+        first = inside[(inside % self.config.depth == 0) & (inside > 0)]
+        allowed[first, over] = True
+        allowed[behind, over] = True
+        allowed[[slots, 2 * slots + 1], -1] = True
+        step[:slots, :over] = inside[:, None] + 1
+        step[inside, over] = slots + 2 + inside
+        step[behind, over] = behind + 1
+        return Grammar(allowed, step)
+
+    def describe(self) -> str:
+        config = self.config
+        return f"audio: {config.frames} frames × {config.depth} codes of {self.size}"
+
+    def save(self, folder: Path) -> None:
+        write_json(folder / FILE, asdict(self.config))
+        tensors = {n: t.contiguous() for n, t in self.network.state_dict().items()}
+        save_file(tensors, folder / WEIGHTS)
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        tree = read_json(folder / FILE)
+        try:
+            shape = SoundShape.of(tree.pop("shape"))
+            config = AudioConfig(shape, **(tree | {"levels": tuple(tree["levels"])}))
+            network = Vocoder(config)
+            network.load_state_dict(load_file(folder / WEIGHTS))
+        except (KeyError, TypeError, ValueError, AttributeError, RecipeError) as error:
+            raise damaged(folder / FILE, str(error)) from None
+        except (OSError, RuntimeError, SafetensorError) as error:
+            raise damaged(folder / WEIGHTS, str(error)) from None
+        return cls(config, network.eval())
+
+
+def waves_of(values: Sequence[bytes], config: AudioConfig) -> Tensor:
+    """N values -> (N, L) from -1 to 1, silent behind their ends."""
+    out = torch.zeros(len(values), (config.frames - 1) * config.hop)
+    for row, value in zip(out, values, strict=True):
+        wave = torch.from_numpy(as_wave(value).astype(np.float32)) / 32767
+        row[: len(wave)] = wave
+    return out
+
+
+# --- the network ---------------------------------------------------------------------------
+
+
+class Block(nn.Module):
+    """A convolution along time for each channel, then two layers at each frame (ConvNeXt: Liu et
+    al. 2022, arXiv 2201.03545)."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.along = nn.Conv1d(width, width, KERNEL, padding=KERNEL // 2, groups=width)
+        self.norm = nn.LayerNorm(width)
+        self.wide = nn.Linear(width, 3 * width)
+        self.narrow = nn.Linear(3 * width, width)
+        nn.init.zeros_(self.narrow.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(N, T, D) -> (N, T, D)."""
+        y = self.norm(self.along(x.mT).mT)
+        out: Tensor = x + self.narrow(F.gelu(self.wide(y)))
+        return out
+
+
+class Vocoder(nn.Module):
+    """(N, L) -> codes (N, T, depth) -> (N, L)."""
+
+    def __init__(self, config: AudioConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.fsq = Fsq(config.levels, config.depth)
+        self.register_buffer("hann", torch.hann_window(config.window), persistent=False)
+        bins, width = config.window // 2 + 1, config.channels
+        self.enter = nn.Linear(bins, width)
+        self.down = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
+        self.told = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, self.fsq.dim))
+        self.start = nn.Linear(self.fsq.dim + 1, width)
+        self.up = nn.Sequential(*(Block(width) for _ in range(config.blocks)))
+        self.loud = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, bins))
+        self.phase = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * bins))
+
+    def forward(self, waves: Tensor, over: Tensor) -> Tensor:
+        """Waves (N, L), and which frames (N, T) are behind their ends -> their reconstructions."""
+        return self._drawn(self.fsq(self._told(waves)), over)
+
+    def encode(self, waves: Tensor) -> Tensor:
+        """(N, L) -> (N, T, depth)."""
+        return self.fsq.encode(self._told(waves))
+
+    def decode(self, codes: Tensor, over: Tensor) -> Tensor:
+        """(N, T, depth), and which frames (N, T) are behind the end -> (N, L)."""
+        return self._drawn(self.fsq.decode(codes), over)
+
+    def _told(self, waves: Tensor) -> Tensor:
+        """(N, T, d), before it is rounded."""
+        loud = spectrum(waves, self.config.window, self.config.hop, self.get_buffer("hann"))
+        out: Tensor = self.told(self.down(self.enter(loud.clamp(min=FLOOR).log().mT)))
+        return out
+
+    def _drawn(self, rounded: Tensor, over: Tensor) -> Tensor:
+        """(N, T, d) -> (N, L)."""
+        gone = over[..., None].float()
+        x = self.up(self.start(torch.cat([rounded * (1 - gone), gone], dim=-1)))
+        loud = self.loud(x).clamp(max=8).exp() * (1 - gone)
+        real, imaginary = self.phase(x).chunk(2, dim=-1)
+        norm = (real.square() + imaginary.square() + 1e-6).rsqrt()
+        whole = torch.complex(loud * real * norm, loud * imaginary * norm).mT
+        return torch.istft(whole, self.config.window, self.config.hop,
+                           window=self.get_buffer("hann"))  # fmt: skip
+
+
+def spectrum(waves: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
+    """(N, L) -> (N, bins, T): how loud each frequency is."""
+    found = torch.stft(waves, size, hop, window=window, return_complex=True, pad_mode="constant")
+    return (found.real.square() + found.imag.square() + 1e-9).sqrt()
+
+
+# --- learning ------------------------------------------------------------------------------
+
+
+class Waves(NamedTuple):
+    """A batch of sounds: (N, L), and which frames (N, T) are behind their ends."""
+
+    waves: Tensor
+    over: Tensor
+
+    def split(self, micro_tokens: int | None) -> list[Waves]:
+        """Whole: a step of sounds is small."""
+        return [self]
+
+
+class AudioLearner:
+    """What the training loop needs to train the network of a codec."""
+
+    def __init__(self, config: AudioConfig, network: Vocoder) -> None:
+        self.config, self.network = config, network
+        self.windows = {size: torch.hann_window(size) for size in RESOLUTIONS}
+
+    def batch(self, values: Sequence[bytes]) -> Waves:
+        """Values -> a batch."""
+        frames = torch.tensor([self.config.frames_of(len(value) // 2) for value in values])
+        over = torch.arange(self.config.frames)[None] >= frames[:, None]
+        return Waves(waves_of(values, self.config), over)
+
+    def loss(self, network: nn.Module, batch: Waves) -> LossSum:
+        """Per sound: how far spectra are apart at several resolutions, in loudness and in its
+        logarithm."""
+        return LossSum.of(self._apart(network(batch.waves, batch.over), batch.waves))
+
+    def _apart(self, made: Tensor, real: Tensor) -> Tensor:
+        """(N,)."""
+        total = torch.zeros(len(real))
+        for size, window in self.windows.items():
+            ours, theirs = (spectrum(w, size, size // 4, window).flatten(1) for w in (made, real))
+            share = (ours - theirs).norm(dim=1) / theirs.norm(dim=1).clamp(min=0.1)
+            logs = (_log(ours) - _log(theirs)).abs().mean(dim=1)
+            total = total + share + logs
+        return total / len(self.windows)
+
+    @torch.no_grad()
+    def figures(self, values: Sequence[bytes]) -> dict[str, float]:
+        """How good reconstructions are: the mean difference of log-spectra in dB, and the share of
+        codes that are used."""
+        codec = AudioCodec(self.config, self.network)
+        codes, _ = codec.encode_many(values)
+        made = codec.decode_many(codes.reshape(len(values), -1))
+        window = self.windows[512]
+        apart = [
+            (_log(spectrum(ours, 512, 128, window)) - _log(spectrum(theirs, 512, 128, window)))
+            .abs().mean()
+            for ours, theirs in zip(waves_of(made, self.config), waves_of(values, self.config),
+                                    strict=True)
+        ]  # fmt: skip
+        used = len(np.unique(codes[codes < codec.size - 1])) / (codec.size - 1)
+        decibels = 20 / math.log(10) * float(torch.stack(apart).mean())
+        return {"log_spectral_distance": decibels, "codes_used": used}
+
+
+def _log(loud: Tensor) -> Tensor:
+    return loud.clamp(min=FLOOR).log()

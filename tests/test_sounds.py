@@ -1,0 +1,153 @@
+"""Sounds go the whole way: folder or table in, WAV files out, labels told from them."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+
+from omnifill import api, cli
+from omnifill.data.inspect import inspect_data, render
+from omnifill.recipe import Recipe
+from omnifill.types import Sound
+
+RECIPE = {
+    "model": {"size": "nano"},
+    "schema": {"fields": {"audio": {
+        "options": {"channels": 8, "blocks": 1, "levels": [4, 4], "depth": 1, "frames": 20},
+        "learn": {"batch": 16},
+    }}},
+}  # fmt: skip
+
+
+def tones(rows: int = 60, seed: int = 0) -> pd.DataFrame:
+    """Low and high tones of unequal lengths."""
+    rng = np.random.default_rng(seed)
+    sounds, labels = [], []
+    for _ in range(rows):
+        high = rng.random() < 0.5
+        time = np.arange(int(4000 * rng.uniform(0.1, 0.3))) / 4000
+        pitch = (1200 if high else 300) * rng.uniform(0.9, 1.1)
+        sounds.append(Sound(0.5 * np.sin(2 * np.pi * pitch * time), 4000))
+        labels.append("high" if high else "low")
+    return pd.DataFrame({"audio": sounds, "label": labels})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("tones") / "tones"
+    for number, row in enumerate(tones().itertuples()):
+        (path / str(row.label)).mkdir(parents=True, exist_ok=True)
+        file = path / str(row.label) / f"{number}.{'flac' if number % 2 else 'wav'}"
+        soundfile.write(file, row.audio.samples, row.audio.rate)
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    return api.train(folder, tmp_path_factory.mktemp("runs") / "tones", steps=60, recipe=RECIPE)
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command -> (status, output, errors)."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["omnifill", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        return int(leaving.value.code or 0), *capsys.readouterr()
+
+    return run
+
+
+def test_inspect_tells_rates_lengths_and_broken_files(folder: Path, tmp_path: Path) -> None:
+    shown = render(inspect_data(folder, Recipe()))
+    assert re.search(r"sounds of 0\.1\d to 0\.(30|29) s, 0\.2 min in all, at 4,000 Hz", shown), (
+        shown
+    )
+    frame = tones(20)
+    frame.loc[0, "audio"] = Sound(np.zeros(9 * 4000), 4000)  # type: ignore[call-overload]
+    shown = render(inspect_data(frame, Recipe()))
+    assert "1 of them are cut at 0." in shown
+
+
+def test_every_direction_comes_from_one_model(model: api.Model) -> None:
+    made = model.generate(9, seed=3)
+    for sound in made["audio"]:
+        assert isinstance(sound, Sound) and sound.rate == 4000
+        assert 0 < len(sound.samples) <= 0.35 * 4000
+        assert np.abs(sound.samples).max() <= 1
+    few = model.generate(2, seed=3)
+    for a, b in zip(made["audio"], few["audio"], strict=False):
+        assert a.samples.tobytes() == b.samples.tobytes(), "alone as in a batch"
+    table = tones(30, seed=8)
+    told = model.fill(table.assign(label=None))["label"]
+    assert (told == table["label"]).mean() > 0.7
+    assert np.isfinite(model.score(table)["row"]).all()
+    assert model.evaluate(table)["fields"]["audio"]["bits"]["n"] == 30
+
+
+def test_generated_sounds_are_files_that_say_what_made_them(
+    model: api.Model, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    run, out = model.run.folder.path, tmp_path / "made"
+    assert command("generate", run, "-n", 3, "--seed", 7, "--out", out)[0] == 0
+    lines = (out / "results.jsonl").read_text(encoding="utf-8").splitlines()
+    names = [json.loads(line)["audio"] for line in lines]
+    assert names == ["00001.wav", "00002.wav", "00003.wav"]
+    for name, sound in zip(names, model.generate(3, seed=7)["audio"], strict=True):
+        wave, rate = soundfile.read(out / name)
+        assert rate == 4000
+        np.testing.assert_allclose(wave, sound.samples, atol=1e-4)
+        words = info_chunk(out / name)["ICMT"]
+        assert f"model {model.run.sha256}, seed 7" in words and "trainedAlgorithmic" in words
+    again = tmp_path / "again"
+    assert command("generate", run, "-n", 3, "--seed", 7, "--out", again)[0] == 0
+    assert all((again / f.name).read_bytes() == f.read_bytes() for f in out.iterdir())
+    assert command("generate", run, "--out", tmp_path / "bare", "--no-label")[0] == 0
+    assert info_chunk(tmp_path / "bare" / "00001.wav") == {}
+
+
+def info_chunk(path: Path) -> dict[str, str]:
+    """The words in a WAV file, read by its specification alone."""
+    data, at, out = path.read_bytes(), 12, {}
+    while at < len(data):
+        kind, size = struct.unpack("<4sI", data[at : at + 8])
+        body = data[at + 8 : at + 8 + size]
+        if kind == b"LIST" and body[:4] == b"INFO":
+            inner = 4
+            while inner < len(body):
+                key, length = struct.unpack("<4sI", body[inner : inner + 8])
+                out[key.decode()] = body[inner + 8 : inner + 8 + length].rstrip(b"\0").decode()
+                inner += 8 + length + length % 2
+        at += 8 + size + size % 2
+    return out
+
+
+def test_a_sound_is_given_by_its_path(
+    model: api.Model, folder: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = next((folder / "low").iterdir())
+    status, out, err = command("generate", model.run.folder.path, "--given", f"audio=@{file}",
+                               "--format", "csv")  # fmt: skip
+    assert status == 0, err
+    assert out.splitlines()[0] == "audio,label" and str(file) in out
+
+
+def test_without_the_extra_it_says_what_to_install(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    monkeypatch.setitem(sys.modules, "soundfile", None)
+    status, _, err = command("inspect", folder)
+    assert status == 2 and "omnifill[audio]" in err
