@@ -44,8 +44,11 @@ class SoundShape:
         rate, seconds = options.get("rate"), options.get("seconds")
         if isinstance(rate, bool) or not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
             raise RecipeError(f"{where}.rate = {rate!r}: must be from {RATES[0]} to {RATES[1]} Hz")
-        number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
-        if not number or not 0.01 <= seconds <= LONGEST:
+        if (
+            not isinstance(seconds, (int, float))
+            or isinstance(seconds, bool)
+            or not 0.01 <= seconds <= LONGEST
+        ):
             raise RecipeError(f"{where}.seconds = {seconds!r}: must be from 0.01 to {LONGEST:g}")
         return cls(rate, float(seconds))
 

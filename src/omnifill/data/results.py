@@ -95,7 +95,8 @@ def _write(
     frame: pd.DataFrame, specs: Sequence[FieldSpec], folder: Path, origin: Origin | None
 ) -> None:
     media = [spec.name for spec in specs if spec.type in MEDIA]
-    lines, shown = [], []
+    lines: list[str] = []
+    shown: list[Any] = []
     for number, row in enumerate(zip(*(frame[s.name].tolist() for s in specs), strict=True), 1):
         record: dict[str, Any] = {}
         for spec, value in zip(specs, row, strict=True):

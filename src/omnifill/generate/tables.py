@@ -253,8 +253,8 @@ def fill_source(
     columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
     _tell_blanks(run, columns)
-    for name, values in columns.items():
-        if run.schema[name].type in MEDIA and None in values:
+    for name, cells in columns.items():
+        if run.schema[name].type in MEDIA and None in cells:
             raise RequestError(
                 f"{source.label}: column {name!r} has blank cells, and a table file holds no "
                 f"pictures; fill a DataFrame in Python, or generate them: omnifill generate --given"
