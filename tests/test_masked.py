@@ -48,8 +48,25 @@ def test_every_slot_counts_once_on_average_under_any_schedule(name: str) -> None
     wanted = torch.tensor([[True, False, True, True, False, True, True]]).expand(rows, -1)
     hidden, weight = Schedule(name).corrupt(wanted, torch.rand(rows), torch.rand(rows, 7))
     assert not hidden[~wanted].any() and hidden.any(dim=1).all()
-    each = (hidden * weight).mean(dim=0)
-    torch.testing.assert_close(each[wanted[0]], torch.ones(5), rtol=0.05, atol=0)
+    assert weight.std() > 0.1, "the bound weighs"
+    for some in (weight, Schedule(name).even(wanted)):
+        each = (hidden * some).mean(dim=0)
+        torch.testing.assert_close(each[wanted[0]], torch.ones(5), rtol=0.05, atol=0)
+    alone = torch.tensor([[True, False], [False, False], [True, True]])
+    linear = {"linear": 4 / 3, "cosine": 6 / 5}[name]
+    expected = torch.tensor([[1.0], [1.0], [linear]])
+    torch.testing.assert_close(Schedule(name).even(alone), expected)
+
+
+def test_what_is_learned_counts_alike_and_what_is_known_is_a_bound(small: api.Model) -> None:
+    batch, run = batch_of(small, small.generate(60, seed=1)), small.run
+    torch.manual_seed(0)
+    with torch.no_grad():
+        known = float(run.objective.loss(run.network, batch).total)
+        again = float(run.objective.loss(run.network, batch).total)
+    learned = [float(run.objective.loss(run.network, batch).total.detach()) for _ in range(80)]
+    assert known == again and np.std(learned) > 0
+    assert 0.5 < np.mean(learned) / known < 1.5
 
 
 @schedules

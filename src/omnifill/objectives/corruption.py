@@ -1,10 +1,12 @@
 """How many slots are hidden as time goes on: read by the masked loss and by the parallel sampler.
 
 Time runs from 0, where all is known, to 1, where nothing is. The loss hides k of n slots, any k of
-them, and weighs what it asks about them so that its mean bounds the negative log-likelihood of the
-record: n / k where every k comes as often (the loss of order-agnostic autoregressive models,
+them. A likelihood weighs what is asked about them so that its mean bounds the negative logarithm of
+the record's: n / k where every k comes as often (the loss of order-agnostic autoregressive models,
 Hoogeboom et al. 2021, arXiv 2110.02037, which is that of masked diffusion, Sahoo et al. 2024, arXiv
-2406.07524). A schedule that favours some k counts them less.
+2406.07524). A schedule that favours some k counts them less. In training all hidden slots count
+alike: what is best for each of them is the same, and a record of which little is hidden does not
+outweigh the others (docs/log.md).
 """
 
 from __future__ import annotations
@@ -50,3 +52,11 @@ class Schedule:
         often = self.time(k / some) - self.time((k - 1) / some)
         rank = chance.masked_fill(~wanted, math.inf).argsort(dim=1, stable=True).argsort(dim=1)
         return wanted & (rank < k), (1 / (k * often)).float()
+
+    def even(self, wanted: Tensor) -> Tensor:
+        """wanted (B, T) bool -> the weight (B, 1) that all hidden slots of a row may have alike, so
+        that their sum is its number of wanted slots on average."""
+        num = wanted.sum(dim=1, keepdim=True).clamp(min=1).double()
+        fewer = torch.arange(wanted.shape[1])[None] / num
+        more = (1 - self.time(fewer.clamp(max=1))) * (fewer < 1)  # chance that more are hidden
+        return (num / more.sum(dim=1, keepdim=True)).float()

@@ -1,7 +1,7 @@
 """Masked: hidden slots are told from all that are known, wherever they stand.
 
-BERT's cloze (Devlin et al. 2019, arXiv 1810.04805) with any share of slots hidden and each answer
-weighed so that the loss bounds the negative log-likelihood: a discrete diffusion model (see
+BERT's cloze (Devlin et al. 2019, arXiv 1810.04805) with any share of slots hidden: a discrete
+diffusion model, whose likelihood is bounded by answers that are weighed (see
 `objectives.corruption`). How long a text is comes first, from what is given: its slots, hidden or
 not, would tell. So a record is asked for in two parts, the sizes of its wanted texts without their
 slots, and then everything else with the sizes known.
@@ -45,7 +45,7 @@ class View:
 
 
 class MaskedObjective:
-    """Loss and score of a masked model."""
+    """Loss and score of a masked model. Where nothing is learned, the loss is the bound."""
 
     needs = frozenset({"full"})
     canvas: ClassVar[bool] = True
@@ -126,6 +126,8 @@ class MaskedObjective:
     ) -> Tensor:  # fmt: skip
         """(B, T): weighted nats of the slots that are hidden."""
         hidden, weight = self.schedule.corrupt(view.wanted, time, chance)
+        if torch.is_grad_enabled():
+            weight = self.schedule.even(view.wanted)
         states = _read(network, view.batch, hidden | view.always)
         nats = target_nats(self.columns, network, states, view.batch, hidden, presence, smoothing)
         return nats.view(hidden.shape) * weight
