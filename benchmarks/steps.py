@@ -20,7 +20,7 @@ import numpy as np
 import harness
 
 STEPS = (1, 2, 4, 8, 16, 64, None)
-SETS = {"adult": ("2m", "2m"), "ag_news": ("10m", "5m"), "unicode": ("2m", "2m")}
+SETS = {"adult": ("5m", "5m"), "ag_news": ("10m", "5m"), "unicode": ("2m", "2m")}
 """Budgets of the masked model and of the causal one beside it."""
 TEXTS = {"ag_news": "text", "unicode": "name"}
 FEW = (8, 16)
