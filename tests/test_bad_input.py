@@ -140,10 +140,14 @@ def test_a_parquet_file_of_nested_types_names_the_column(
 
 def test_paths_that_are_no_data(refused: Run) -> None:
     Path("pics").mkdir()
+    Path("empty").mkdir()
     Path("pics/a.png").write_bytes(b"\x89PNG")
     assert "did you mean 'good.csv'?" in refused(*train("god.csv"))
     assert "nor a folder" in refused(*train("nowhere/x.csv"))
-    assert "is a folder; give its files" in refused(*train("pics"))
+    assert "holds no pictures or sounds" in refused(*train("empty"))
+    assert "1 row; at least 2 are needed" in refused(*train("pics"))
+    Path("pics/b.png").write_bytes(b"\x89PNG")
+    assert "none of 2 files can be read" in refused(*train("pics"))
     assert "there is no such file" in refused(*train("pic*"))
     assert "there is no such file" in refused(*train("*.nope"))
     assert "did you mean 'builtin:unicode'" in refused(*train("builtin:unicod"))

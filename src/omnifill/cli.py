@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 import typer
 
 from omnifill import __version__
-from omnifill.errors import Interrupted, OmnifillError, RequestError, UserError, unknown_name
+from omnifill.errors import Interrupted, OmnifillError, RequestError, UserError
 from omnifill.files import reason
 from omnifill.options import (
     AimOpt,
@@ -63,9 +63,8 @@ from omnifill.options import (
 )
 
 if TYPE_CHECKING:
-    import pandas as pd
+    pass
 
-FORMATS = ("table", "jsonl", "csv")
 STARTED = time.monotonic()
 """The budget counts from here."""
 
@@ -86,7 +85,7 @@ def _settings(
     fields: list[str] | None, sets: list[str] | None, encoding: str | None, **more: Any
 ) -> dict[str, Any]:
     """--field, --set and --encoding as dotted paths."""
-    from omnifill.recipe import parse_sets
+    from omnifill.paths import parse_sets
 
     values = {k: v for k, v in more.items() if v is not None}
     values |= parse_sets(sets or [])
@@ -191,12 +190,13 @@ def generate(
     from omnifill import api
     from omnifill.data.sink import visible
     from omnifill.generate.filters import Sampling
+    from omnifill.printer import Printer, check_format, given_values
 
-    _check_format(format_)
+    check_format(format_)
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
-    values = _given(given or [], model)
-    printer = _Printer(model, format_, out, values, wanted, None if no_label else seed)
+    values = given_values(given or [], model)
+    printer = Printer(model, format_, out, values, wanted, None if no_label else seed)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
@@ -255,105 +255,6 @@ def generate(
         choices=None if choices is None else _names("--choices", choices), **sampling,
     )  # fmt: skip
     printer(table)
-
-
-def _given(items: list[str], model: Any) -> dict[str, str]:
-    """['field=value', 'field=@file'] -> values by field; a field's name may hold a '='.
-
-    The value of a picture or sound is its path, with or without the @.
-    """
-    from omnifill.schema import MEDIA
-
-    out: dict[str, str] = {}
-    for item in items:
-        fitting = [name for name in model.fields if item.startswith(f"{name}=")]
-        name = max(fitting, key=len, default=item.partition("=")[0])
-        value = item[len(name) + 1 :]
-        if "=" not in item:
-            raise RequestError(f"--given {item!r}: write it as field=value")
-        if name in out:
-            raise RequestError(f"--given {item!r}: {name} has a value already; give one")
-        if value.startswith("@") and name in model.fields and model.run.schema[name].type in MEDIA:
-            value = value[1:]
-        elif value.startswith("@"):
-            try:
-                value = Path(value[1:]).read_text(encoding="utf-8")
-            except OSError as error:
-                raise RequestError(f"--given {item!r}: {reason(error)}") from None
-            except UnicodeDecodeError:
-                raise RequestError(f"--given {item!r}: the file is not UTF-8 text") from None
-        out[name] = value
-    return out
-
-
-def _check_format(format_: str) -> None:
-    if format_ not in FORMATS:
-        raise RequestError(f"--format: {unknown_name('format', format_, FORMATS)}")
-
-
-class _Printer:
-    """Where generated records go: the screen, a table file, or a folder of media. Checked
-    before any are made."""
-
-    def __init__(
-        self, model: Any, format_: str, out: Path | None, given: dict[str, str],
-        want: list[str] | None, seed: int | None,
-    ) -> None:  # fmt: skip
-        from omnifill.data.results import check_folder
-        from omnifill.data.sink import check_target
-        from omnifill.schema import MEDIA
-
-        self.model, self.format, self.out, self.given = model, format_, out, given
-        self.seed = seed
-        fields = [spec for spec in model.run.schema.fields if spec.name not in given]
-        self.media = any(s.type in MEDIA and (not want or s.name in want) for s in fields)
-        if self.media and (format_ != "table" or (out is not None and out.suffix)):
-            raise RequestError(
-                "pictures and sounds are files of their own: name a folder for them and their "
-                "records (--out DIR, without --format), or --want other fields"
-            )
-        if out is None:
-            return
-        if self.media:
-            check_folder(out)
-            return
-        check_target(out)
-        if format_ != "table" and out.suffix.lower() != f".{format_}":
-            raise RequestError(
-                f"--format {format_} and --out {out} say different things; the ending of the file "
-                f"is enough"
-            )
-
-    def __call__(self, table: pd.DataFrame) -> None:
-        from omnifill.data.results import Origin, write_results
-        from omnifill.data.sink import render_table, write_frame
-        from omnifill.schema import MEDIA, FieldSpec
-
-        specs = []
-        for name in table.columns:
-            if name not in self.model.fields:  # a score
-                spec = FieldSpec(name=name, type="number", codec="number", native="float",
-                                 options={"decimals": 3})  # fmt: skip
-            else:
-                spec = self.model.run.schema[name]
-            if spec.type in MEDIA and name in self.given:  # as it was given
-                table[name] = self.given[name]
-                spec = spec.model_copy(update={"type": "text"})
-            specs.append(spec)
-        if self.out is None:
-            typer.echo(render_table(table, specs, self.format), nl=False)
-            return
-        if self.media:
-            origin = None if self.seed is None else Origin(self.model.run.sha256, self.seed)
-            write_results(table, specs, self.out, origin)
-        elif self.out.suffix.lower() == ".txt" and len(specs) > 1:
-            raise RequestError(
-                f"--out {self.out}: a text file holds one field, and there are {len(specs)}; name "
-                f"it .csv, .jsonl or .parquet, or --want one"
-            )
-        else:
-            write_frame(table, specs, self.out)
-        typer.echo(f"{self.out}: {len(table)} records", err=True)
 
 
 @app.command(epilog="Example: omnifill fill run holes.csv --out whole.csv")

@@ -8,7 +8,7 @@ and training from it again gives the same bytes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from omnifill.errors import RecipeError
+from omnifill.paths import set_path
 from omnifill.unfit import explain
 
 
@@ -365,7 +366,7 @@ class Recipe(Settings):
         """A copy with dotted paths set: `with_values(**{"train.steps": 100})`."""
         tree = to_dict(self)
         for path, value in changes.items():
-            _set_path(tree, path, value)
+            set_path(tree, path, value)
         return from_dict(tree)
 
 
@@ -408,55 +409,6 @@ def to_dict(recipe: Recipe) -> dict[str, Any]:
     return recipe.model_dump(mode="json", by_alias=True)
 
 
-def flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """A tree of settings as {'train.steps': 100, …}."""
-    out: dict[str, Any] = {}
-    for key, value in tree.items():
-        path = f"{prefix}{key}"
-        out |= flat(value, f"{path}.") if isinstance(value, Mapping) else {path: value}
-    return out
-
-
 def dump_recipe(recipe: Recipe) -> str:
     """The whole tree as YAML."""
     return yaml.safe_dump(to_dict(recipe), sort_keys=False, allow_unicode=True)
-
-
-def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
-    """['train.lr=0.01'] -> {'train.lr': 0.01}; values are YAML."""
-    out: dict[str, Any] = {}
-    for pair in pairs:
-        path, eq, value = pair.partition("=")
-        if not eq or not path:
-            raise RecipeError(f"--set {pair!r}: write it as key.path=value")
-        try:
-            out[path.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            out[path.strip()] = value
-    return out
-
-
-def _set_path(tree: dict[str, Any], path: str, value: Any) -> None:
-    *parents, last = _split_path(path)
-    for key in parents:
-        child = tree.get(key)
-        if child is None:
-            child = tree[key] = {}
-        if not isinstance(child, dict):
-            raise RecipeError(f"{path}: {key!r} holds a value, not further keys")
-        tree = child
-    tree[last] = value
-
-
-def _split_path(path: str) -> list[str]:
-    """Dots separate keys, but a field's name may hold dots: schema.fields.NAME.key."""
-    prefix = "schema.fields."
-    if path.startswith(prefix) and "." in path[len(prefix) :]:
-        rest = path[len(prefix) :]
-        name, _, key = rest.rpartition(".")
-        for group in ("options", "learn"):
-            if f".{group}" in f".{name}":
-                name, _, inner = rest.partition(f".{group}.")
-                return ["schema", "fields", name, group, inner]
-        return ["schema", "fields", name, key]
-    return path.split(".")

@@ -36,7 +36,8 @@ from omnifill.generate import requests
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import build_objective, load_objective, on_canvas
-from omnifill.recipe import Recipe, dump_recipe, flat, load_recipe, parse_duration, to_dict
+from omnifill.paths import flat
+from omnifill.recipe import Recipe, dump_recipe, load_recipe, parse_duration, to_dict
 from omnifill.schema import Schema
 from omnifill.teach import Stage, is_learned, teach
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise

@@ -11,9 +11,17 @@ from omnifill.schema import DEFAULT_CODECS
 
 
 def test_every_name_loads_a_class_that_describes_itself() -> None:
-    values = {"number": [1], "datetime": [1]}
+    values = {
+        "number": [1],
+        "datetime": [1],
+        "image": [b"\0"],
+        "pixels": [b"\0"],
+        "audio": [b"\0\0"],
+    }
+    grey = {"height": 1, "width": 1, "mode": "L"}
+    options = {"image": grey, "pixels": grey, "audio": {"rate": 8000, "seconds": 0.1}}
     for name in CODECS:
-        codec = load_codec(name).fit([values.get(name, ["a"])], {})
+        codec = load_codec(name).fit([values.get(name, ["a"])], options.get(name, {}))
         assert codec.describe().startswith(name)  # type: ignore[attr-defined]
 
 
@@ -29,7 +37,7 @@ def test_a_users_class_needs_no_registration() -> None:
     ("name", "words"),
     [
         ("categroy", "did you mean 'category'"),
-        ("zzz", "known: bpe"),
+        ("zzz", "known: audio, bpe"),
         ("", "no codec called ''"),
         ("no_such_module_at_all:Codec", "cannot be imported"),
         ("omnifill.codecs.category:Nothing", "has no 'Nothing'"),

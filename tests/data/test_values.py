@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from omnifill import api
-from omnifill.cli import _given
 from omnifill.data.inspect import render
 from omnifill.data.sink import render_table, visible
 from omnifill.data.values import parse_value, to_native, to_text
 from omnifill.errors import DataError, RequestError
+from omnifill.printer import given_values
 from omnifill.schema import FieldSpec
 
 QUICK = {"model": {"size": "nano"}}
@@ -118,10 +120,11 @@ def test_control_characters_are_spelled_out_in_a_table() -> None:
 
 
 def test_a_fields_name_may_hold_an_equals_sign() -> None:
-    assert _given(["a=b=c"], ["a=b", "x"]) == {"a=b": "c"}
-    assert _given(["x=b=c"], ["a=b", "x"]) == {"x": "b=c"}
+    model = cast(api.Model, SimpleNamespace(fields=["a=b", "x"]))
+    assert given_values(["a=b=c"], model) == {"a=b": "c"}
+    assert given_values(["x=b=c"], model) == {"x": "b=c"}
     with pytest.raises(RequestError, match="field=value"):
-        _given(["x"], ["x"])
+        given_values(["x"], model)
 
 
 def test_a_column_that_was_left_out_is_called_so(tmp_path: Path) -> None:
