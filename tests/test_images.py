@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 from tests.test_skeleton import StopAt, weights
 
-from omnifill import api, cli
+from omnifill import Partial, api, cli
 from omnifill.errors import DataError, Interrupted, RecipeError, RequestError, ValueRefused
 
 NANO = {"model": {"size": "nano"}}
@@ -269,6 +269,62 @@ def test_masked_models_make_pictures_in_one_step_or_many(folder: Path, tmp_path:
     for steps in (1, 4, None):
         made = model.generate(3, given={"label": "lying"}, steps=steps)
         assert all(p.size == (6, 6) for p in made["image"])
+
+
+def test_a_region_is_painted_in_and_the_rest_stays(
+    folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    recipe = {**PIXELS, "objective": {"name": "masked"}}
+    model = api.train(folder, tmp_path / "run", steps=300, recipe=recipe)
+    half = np.zeros((6, 6), bool)
+    half[:, :4] = True
+    table = bars(40, seed=6)
+    whole = []
+    for picture in table[table["label"] == "lying"]["image"].head(8):
+        given = {"image": Partial(picture, half)}
+        made = model.generate(2, given=given, seed=1, temperature=0)["image"]
+        for ours in map(np.array, made):
+            np.testing.assert_array_equal(ours[:, :4], picture[:, :4])
+            whole.append((ours == picture).all())
+    assert np.mean(whole) > 0.5, "the bar goes on"
+    Image.fromarray(picture).save(tmp_path / "p.png")
+    Image.fromarray(half).save(tmp_path / "keep.png")
+    given = f"image={tmp_path / 'p.png'}"
+    status, _, err = command("generate", model.run.folder.path, "--given", given, "--keep",
+                             tmp_path / "keep.png", "--out", tmp_path / "made")  # fmt: skip
+    assert status == 0, err
+    ours = np.array(opened(tmp_path / "made" / "00001.png"))
+    np.testing.assert_array_equal(ours[:, :4], picture[:, :4])
+
+
+def test_other_models_go_on_from_the_top_alone(exact: api.Model, learned: api.Model) -> None:
+    picture = bars(1, seed=2)["image"][0]
+    top, left = np.zeros((2, 6, 6), bool)
+    top[:4], left[:, :4] = True, True
+    for model in (exact, learned):
+        given = {"image": Partial(picture, top), "label": "upright"}
+        made = model.generate(3, given=given, want=["image"], seed=4)
+        for ours in made["image"]:
+            np.testing.assert_array_equal(np.array(ours)[:4], picture[:4])
+        few = model.generate(1, given=given, want=["image"], seed=4)
+        assert few["image"][0].tobytes() == made["image"][0].tobytes()
+        with pytest.raises(RequestError, match="needs a masked"):
+            model.generate(1, given={"image": Partial(picture, left)})
+    grid = np.zeros((6, 6), np.uint8)
+    grid[:4, 2] = 255
+    more = exact.generate(12, given={"image": Partial(grid, top), "label": "upright"})
+    assert np.mean([(np.array(p)[:, 2] == 255).all() for p in more["image"]]) > 0.7
+
+
+def test_what_cannot_be_known_in_part_is_refused(exact: api.Model) -> None:
+    picture = bars(1)["image"][0]
+    for given, options, message in (
+        ({"label": Partial("lying", 1)}, {}, "cannot be known in part"),
+        ({"image": Partial(picture, "nowhere.png")}, {}, "keep: there is no such file"),
+        ({"image": Partial(picture, np.ones((6, 6), bool))}, {"rerank": 3}, "leave out prompt"),
+    ):
+        with pytest.raises((RequestError, ValueRefused), match=message):
+            exact.generate(1, given=given, **options)
 
 
 def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -> None:

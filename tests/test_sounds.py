@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from omnifill import api, cli
+from omnifill import Partial, api, cli
 from omnifill.data.inspect import inspect_data, render
 from omnifill.recipe import Recipe
 from omnifill.types import Sound
@@ -96,6 +96,27 @@ def test_every_direction_comes_from_one_model(model: api.Model) -> None:
     assert (told == table["label"]).mean() > 0.7
     assert np.isfinite(model.score(table)["row"]).all()
     assert model.evaluate(table)["fields"]["audio"]["bits"]["n"] == 30
+
+
+def test_a_sound_goes_on_from_its_beginning(
+    model: api.Model, folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    start = tones(1, seed=5)["audio"][0]
+    given = {"audio": Partial(start, 0.08), "label": "low"}
+    made = model.generate(4, given=given, want=["audio"], seed=2)["audio"]
+    for sound in made:
+        np.testing.assert_allclose(sound.samples[:320], start.samples[:320], atol=1e-4)
+    assert len({sound.samples.tobytes() for sound in made}) > 1, "they go on differently"
+    file = next((folder / "low").iterdir())
+    status, _, err = command("generate", model.run.folder.path, "--given", f"audio={file}",
+                             "--keep", "0.08", "--out", tmp_path / "made")  # fmt: skip
+    assert status == 0, err
+    begun, rest = soundfile.read(file)[0], soundfile.read(tmp_path / "made" / "00001.wav")[0]
+    np.testing.assert_allclose(rest[:320], begun[:320], atol=1e-3)
+    for keep in ("soon", "0", "99"):
+        status, _, err = command("generate", model.run.folder.path, "--given", f"audio={file}",
+                                 "--keep", keep)  # fmt: skip
+        assert status == 2 and "must be seconds" in err
 
 
 def test_generated_sounds_are_files_that_say_what_made_them(

@@ -149,8 +149,9 @@ class Model:
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
-        `given`: values that are known; `want`: fields to generate (default: all others);
-        `prompt`: the beginning of the (first wanted) text; `suffix`: its end, for masked models;
+        `given`: values that are known, a picture or sound also in part (`Partial`); `want`: fields
+        to generate (default: all others); `prompt`: the beginning of the (first wanted) text;
+        `suffix`: its end, for masked models;
         `rerank`: candidates drawn for each
         record, of which the one most like the others is kept; `aims`: what records are to be
         like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record

@@ -33,6 +33,7 @@ from omnifill.options import (
     FormatOpt,
     GivenOpt,
     GuidanceOpt,
+    KeepOpt,
     LengthOpt,
     MaxTokensOpt,
     MinPOpt,
@@ -174,7 +175,8 @@ def _names(option: str, text: str | None) -> list[str]:
 @app.command(epilog="Examples: omnifill generate run -n 5 --given stars=1 --want review · "
              "omnifill generate run --prompt 'Once upon' --stream")  # fmt: skip
 def generate(
-    run: RunArg, n: NumOpt = 1, given: GivenOpt = None, want: WantOpt = None,
+    run: RunArg, n: NumOpt = 1, given: GivenOpt = None, keep: KeepOpt = None,
+    want: WantOpt = None,
     prompt: PromptOpt = None, suffix: SuffixOpt = None, max_tokens: MaxTokensOpt = 512,
     stream: StreamOpt = False, format_: FormatOpt = "table", out: OutOpt = None,
     temperature: TemperatureOpt = 1.0, top_k: TopKOpt = None, top_p: TopPOpt = None,
@@ -195,7 +197,7 @@ def generate(
     check_format(format_)
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
-    values = given_values(given or [], model)
+    values = given_values(given or [], model, keep)
     printer = Printer(model, format_, out, values, wanted, None if no_label else seed)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,

@@ -37,6 +37,10 @@ NumOpt = Annotated[int, typer.Option("-n", help="How many records.", min=1)]
 GivenOpt = Annotated[list[str] | None, typer.Option(
     help="field=value, or field=@file for a file's text, picture or sound. Repeat for more."
 )]  # fmt: skip
+KeepOpt = Annotated[str | None, typer.Option(
+    help="What is known of the given picture or sound: a picture that is bright there (of masked "
+    "models; others go on from the top), or its first seconds; the rest is made."
+)]  # fmt: skip
 WantOpt = Annotated[str | None, typer.Option(help="Fields to generate; default: all others.")]
 PromptOpt = Annotated[str | None, typer.Option(help="The beginning of the text.")]
 SuffixOpt = Annotated[str | None, typer.Option(

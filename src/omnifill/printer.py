@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import typer
@@ -13,16 +14,17 @@ from omnifill.data.sink import check_target, render_table, write_frame
 from omnifill.errors import RequestError, unknown_name
 from omnifill.files import reason
 from omnifill.schema import MEDIA, FieldSpec
+from omnifill.types import Partial
 
 FORMATS = ("table", "jsonl", "csv")
 
 
-def given_values(items: list[str], model: Model) -> dict[str, str]:
+def given_values(items: list[str], model: Model, keep: str | None = None) -> dict[str, Any]:
     """['field=value', 'field=@file'] -> values by field; a field's name may hold a '='.
 
-    The value of a picture or sound is its path, with or without the @.
+    The value of a picture or sound is its path, with or without the @. `keep`: what of it is known.
     """
-    out: dict[str, str] = {}
+    out: dict[str, Any] = {}
     for item in items:
         fitting = [name for name in model.fields if item.startswith(f"{name}=")]
         name = max(fitting, key=len, default=item.partition("=")[0])
@@ -41,6 +43,12 @@ def given_values(items: list[str], model: Model) -> dict[str, str]:
             except UnicodeDecodeError:
                 raise RequestError(f"--given {item!r}: the file is not UTF-8 text") from None
         out[name] = value
+    if keep is not None:
+        media = [n for n in out if n in model.fields and model.run.schema[n].type in MEDIA]
+        if len(media) != 1:
+            raise RequestError("--keep says what is known of a picture or a sound: name it with "
+                               "--given FIELD=FILE, one alone")  # fmt: skip
+        out[media[0]] = Partial(out[media[0]], keep)
     return out
 
 
@@ -55,13 +63,15 @@ class Printer:
     before any are made."""
 
     def __init__(
-        self, model: Model, format_: str, out: Path | None, given: dict[str, str],
+        self, model: Model, format_: str, out: Path | None, given: dict[str, Any],
         want: list[str] | None, seed: int | None,
     ) -> None:  # fmt: skip
-        self.model, self.format, self.out, self.given = model, format_, out, given
+        self.model, self.format, self.out = model, format_, out
+        self.given = {n: v for n, v in given.items() if not isinstance(v, Partial)}
         self.seed = seed
-        fields = [spec for spec in model.run.schema.fields if spec.name not in given]
-        self.media = any(s.type in MEDIA and (not want or s.name in want) for s in fields)
+        made = [s for s in model.run.schema.fields if s.name not in self.given and (
+            not want or s.name in want or s.name in given)]  # fmt: skip
+        self.media = any(spec.type in MEDIA for spec in made)
         if self.media and (format_ != "table" or (out is not None and out.suffix)):
             raise RequestError(
                 "pictures and sounds are files of their own: name a folder for them and their "

@@ -36,6 +36,17 @@ Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, eq=False)
+class Partial:
+    """A picture or a sound that is known in part, to be given to a model that makes the rest."""
+
+    value: Any
+    """A picture, a sound, or the path of one."""
+    keep: Any
+    """Of a picture: (H, W), or a picture or its path, bright where it is known. Of a sound: how
+    many of its first seconds are."""
+
+
+@dataclass(frozen=True, eq=False)
 class Sound:
     """A sound in Python's terms."""
 

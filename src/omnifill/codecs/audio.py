@@ -36,8 +36,8 @@ from omnifill.codecs.support import (
     write_json,
 )
 from omnifill.data.audio import SAMPLE, SoundShape, as_wave, check_sound
-from omnifill.errors import RecipeError
-from omnifill.types import Grammar, Ints
+from omnifill.errors import RecipeError, ValueRefused
+from omnifill.types import Bools, Grammar, Ints
 
 FILE, WEIGHTS = "audio.json", "audio.safetensors"
 FRAMES = 50
@@ -154,6 +154,28 @@ class AudioCodec:
                 whole = wave[:most].mul(32767).round().clamp(-32768, 32767)
                 out.append(whole.numpy().astype(SAMPLE).tobytes())
         return out
+
+    def to_keep(self, keep: Any) -> Bools:
+        """Which samples are known: the first `keep` seconds."""
+        shape = self.config.shape
+        try:
+            seconds = float(keep)
+        except (TypeError, ValueError):
+            seconds = math.nan
+        if not 0 < seconds <= shape.seconds:
+            raise ValueRefused(f"keep = {keep!r}: must be seconds, more than 0 and at most "
+                               f"{shape.seconds:g}")  # fmt: skip
+        return np.arange(shape.samples) < seconds * shape.rate
+
+    def known(self, keep: Bools) -> Bools:
+        """The same of codes, (S,): those of frames that no later sample changes much."""
+        frames = (np.arange(self.config.frames) + 1) * self.config.hop <= int(keep.sum())
+        return frames.repeat(self.config.depth)
+
+    def pasted(self, made: bytes, value: bytes, keep: Bools) -> bytes:
+        """What was made, behind what is known."""
+        known = value[: 2 * int(keep.sum())]
+        return known + made[len(known) :]
 
     def coords(self, n: int) -> Ints:
         """(n, 3): frame and level of each code."""

@@ -35,9 +35,9 @@ from omnifill.codecs.support import (
     read_json,
     write_json,
 )
-from omnifill.data.image import ImageShape, as_array, check_picture
+from omnifill.data.image import ImageShape, as_array, check_picture, pasted, to_keep
 from omnifill.errors import RecipeError
-from omnifill.types import Grammar, Ints
+from omnifill.types import Bools, Grammar, Ints
 
 FILE, WEIGHTS = "image.json", "image.safetensors"
 FEW_SLOTS = 128
@@ -132,6 +132,22 @@ class ImageCodec:
             pictures = self.network.decode(grid)[:num]
             out.extend(picture.tobytes() for picture in to_bytes(pictures))
         return out
+
+    def to_keep(self, keep: Any) -> Bools:
+        """Which pixels are known, (height, width)."""
+        return to_keep(keep, self.config.shape)
+
+    def known(self, keep: Bools) -> Bools:
+        """The same of codes, (S,): those all of whose pixels are."""
+        (rows, columns), stride = self.config.grid, self.config.stride
+        whole = np.ones((rows * stride, columns * stride), bool)
+        whole[: keep.shape[0], : keep.shape[1]] = keep
+        places = whole.reshape(rows, stride, columns, stride).all(axis=(1, 3))
+        return places.reshape(-1).repeat(self.config.depth)
+
+    def pasted(self, made: bytes, value: bytes, keep: Bools) -> bytes:
+        """What was made, with what is known put back."""
+        return pasted(made, value, keep, self.config.shape)
 
     def coords(self, n: int) -> Ints:
         """(n, 3): row, column and level of each code."""

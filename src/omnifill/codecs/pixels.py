@@ -18,9 +18,9 @@ from omnifill.codecs.support import (
     read_json,
     write_json,
 )
-from omnifill.data.image import CHANNELS, ImageShape, as_array, check_picture
+from omnifill.data.image import CHANNELS, ImageShape, as_array, check_picture, pasted, to_keep
 from omnifill.errors import RecipeError
-from omnifill.types import Grammar, Ints
+from omnifill.types import Bools, Grammar, Ints
 
 FILE = "pixels.json"
 MOST_COLOURS, MOST_PIXELS = 256, 1024
@@ -91,6 +91,18 @@ class PixelCodec:
     def decode(self, codes: Ints) -> bytes:
         """(S,) -> bytes."""
         return self.palette[codes].astype(np.uint8).tobytes()
+
+    def to_keep(self, keep: Any) -> Bools:
+        """Which pixels are known, (height, width)."""
+        return to_keep(keep, self.shape)
+
+    def known(self, keep: Bools) -> Bools:
+        """The same of codes, (S,)."""
+        return keep.reshape(-1)
+
+    def pasted(self, made: bytes, value: bytes, keep: Bools) -> bytes:
+        """What was made, with what is known put back."""
+        return pasted(made, value, keep, self.shape)
 
     def coords(self, n: int) -> Ints:
         """(n, 3): row and column of each pixel."""

@@ -119,6 +119,12 @@ def to_pixels(value: Any, shape: ImageShape) -> bytes:
     return image.tobytes()
 
 
+def to_keep(value: Any, shape: ImageShape) -> np.ndarray:
+    """What says which parts of a picture are known -> (height, width) bool. ValueRefused."""
+    mask = to_pixels(value, ImageShape(shape.height, shape.width, "L", shape.fit))
+    return np.frombuffer(mask, np.uint8).reshape(shape.height, shape.width) > 127
+
+
 def to_image(value: bytes, shape: ImageShape) -> Image.Image:
     """A canonical picture as a PIL image."""
     return Image.frombytes(shape.mode, (shape.width, shape.height), value)
@@ -134,6 +140,11 @@ def as_array(value: bytes, shape: ImageShape) -> np.ndarray:
     """A canonical picture as (H, W, C) of 8 bits."""
     grid = np.frombuffer(value, np.uint8)
     return grid.reshape(shape.height, shape.width, shape.channels)
+
+
+def pasted(made: bytes, value: bytes, keep: np.ndarray, shape: ImageShape) -> bytes:
+    """A picture with the pixels of another where `keep` (height, width) says so."""
+    return np.where(keep[..., None], as_array(value, shape), as_array(made, shape)).tobytes()
 
 
 def _as_image(value: Any) -> Image.Image:

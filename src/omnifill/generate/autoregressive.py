@@ -76,6 +76,9 @@ class Plan:
     """Whether the last given field is the beginning of the first wanted one (a prompt)."""
     suffix: Ints | None = None
     """Codes that the first wanted text ends with; for samplers that do not write forwards."""
+    known: Ints | None = None
+    """(S,): codes of the first wanted value, -1 where they are to be chosen; for samplers that
+    choose anywhere."""
     quantile: float | None = None
     """Answer with this quantile of ordered fields (0.5: the median) and the mode of the others,
     instead of a draw."""
@@ -199,11 +202,12 @@ class Autoregressive:
         field[torch.arange(num), sizes] = torch.from_numpy(state.field)
         coord = None
         if self.former.coords is not None:
-            first = torch.from_numpy(self.former.coords[:, 0])
             assert batch.coord is not None, "coordinates are there or not for a whole vocabulary"
             coord = torch.zeros((num, width + 1, 3), dtype=torch.long)
             coord[:, :width] = batch.coord
-            coord[torch.arange(num), sizes] = first[torch.from_numpy(state.field)]
+            coord[torch.arange(num), sizes] = torch.from_numpy(
+                self.former.coords[state.field, self._slot(state)]
+            )
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
         sinks = self._sinks(orders if memory is None else given)
@@ -248,8 +252,13 @@ class Autoregressive:
     def _coord(self, state: State) -> Tensor | None:
         if self.former.coords is None:
             return None
-        slot = np.minimum(state.slot, self.former.coords.shape[1] - 1)
-        return torch.from_numpy(self.former.coords[np.maximum(state.field, 0), slot])[:, None]
+        found = self.former.coords[np.maximum(state.field, 0), self._slot(state)]
+        return torch.from_numpy(found)[:, None]
+
+    def _slot(self, state: State) -> Ints:
+        """(n,): the slot of each row's value, as far as there are coordinates."""
+        assert self.former.coords is not None, "asked only where there are some"
+        return np.minimum(state.slot, self.former.coords.shape[1] - 1)
 
     def _continue_prompt(self, state: State) -> None:
         """The first wanted text starts where its given beginning ends."""

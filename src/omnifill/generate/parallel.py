@@ -166,6 +166,9 @@ class Parallel:
         if not want:
             return self._given(plan, row, field), -1 if sized else 0
         if field.slots is not None:
+            first = plan.orders.fields[row][plan.orders.wanted[row]][0]
+            if plan.known is not None and field.index == first:
+                return np.where(plan.known >= 0, field.first + plan.known, MASK), 0
             return np.full(field.slots, MASK), 0
         if sizes is None:
             return np.array([MASK]), -1

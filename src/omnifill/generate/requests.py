@@ -26,6 +26,7 @@ from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import as_learned, in_view, parse_given
 from omnifill.generate.parallel import Parallel
+from omnifill.generate.part import Part, check_part, completed, known_part, whole_ones
 from omnifill.generate.rerank import agreed, check_rerank
 from omnifill.generate.steer import Steer, needs_steering
 from omnifill.progress import Progress
@@ -66,7 +67,7 @@ class Wish:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Records to generate: n rows with the same given and wanted fields."""
+    """Records to generate: n rows with the same given and wanted fields; what a `Wish` says, checked."""
 
     num: int
     given: dict[str, Any]
@@ -79,14 +80,11 @@ class Request:
     stop: list[str]
     sampling: Sampling
     rerank: int = 1
-    """Candidates that are drawn for each record, of which the one most like the others is kept."""
     aims: Sequence[Aim] = ()
     candidates: int = 1
-    """Records that are drawn for each one that is kept by its aims."""
     suffix: str | None = None
-    """What the first wanted text ends with."""
     choices: Sequence[str] | None = None
-    """Texts among which the wanted one is chosen by likelihood."""
+    part: Part | None = None
 
 
 def build(run: LoadedRun, wish: Wish) -> Request:
@@ -111,11 +109,14 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         raise RequestError("stop: an empty string would end every text before it begins")
     if len(set(want or [])) < len(want or []):
         raise RequestError(f"want = {list(want or [])}: names a field twice")
+    part, given = known_part(run, given)
     both = set(given) & set(want or [])
     if both:
         raise RequestError(f"{sorted(both)}: given and wanted at once; leave it out of one")
     parsed = {name: parse_given(run, schema[name], value) for name, value in given.items()}
     form = run.recipe.form
+    if part is not None and want and part.field not in want:
+        want = [part.field, *want]
     wanted = list(want) if want else wanted_from(run.vocabulary, form, parsed)
     if not wanted:
         raise RequestError("every field is given; there is nothing to generate")
@@ -139,6 +140,10 @@ def build(run: LoadedRun, wish: Wish) -> Request:
             raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
         prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
+    if part is not None:
+        more = [prompt, suffix, wish.aims, wish.rerank != 1, wish.choices, sampling.beams > 1]
+        check_part(part, wanted, any(more))
+        wanted = [part.field, *(n for n in wanted if n != part.field)]
     check_sampler(run, sampling, wish.suffix)
     if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
@@ -154,7 +159,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
         sampling, wish.rerank, parsed_aims,
-        (wish.candidates or CANDIDATES) if parsed_aims else 1, suffix, choices,
+        (wish.candidates or CANDIDATES) if parsed_aims else 1, suffix, choices, part,
     )  # fmt: skip
 
 
@@ -186,15 +191,21 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     values = {name: [value] for name, value in request.given.items()}
     if request.prompt is not None:
         values[request.want[0]] = [request.prompt]
+    begun = request.prompt is not None
+    if request.part is not None and not run.vocabulary.canvas:
+        values[request.part.field] = [request.part.value]
+        begun = request.part.begins
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
     if request.prompt is not None and not run.vocabulary.canvas:
         shard = _open_end(run, shard, request.want[0])
+    if request.part is not None and not run.vocabulary.canvas:
+        shard = _cut(run, shard, request.want[0], int((request.part.codes >= 0).sum()))
     if first == 0:
         _tell_far(run, shard, request)
     names = run.vocabulary.in_order(request.given)
     row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
     wanted = np.zeros(len(row), bool)
-    given = [*names, *([request.want[0]] if request.prompt is not None else [])]
+    given = [*names, *([request.want[0]] if begun else [])]
     order = [run.vocabulary[n].index for n in [*given, *request.want]]
     row[: len(order)] = order
     wanted[len(given) : len(order)] = True
@@ -203,11 +214,13 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         Steer(run, request.aims, request.prompt or "", request.seed, first) if steered else None
     )
     there = {*request.no_missing, *(aim.field for aim in request.aims)}
+    there |= {request.part.field} if request.part is not None else set()
     forbid = np.array([n in there for n in run.schema.names])
     return Plan(
         shard, np.zeros(num, np.int64), Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))),
         np.arange(first, first + num), request.seed, request.sampling, request.max_tokens,
-        forbid, partial=request.prompt is not None, leaning=leaning,
+        forbid, partial=begun, leaning=leaning,
+        known=None if request.part is None else request.part.codes,
         suffix=None if request.suffix is None else _codes(run, request.want[0], request.suffix),
     )  # fmt: skip
 
@@ -250,11 +263,17 @@ def tell_moved(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:
 
 def _open_end(run: LoadedRun, shard: Shard, name: str) -> Shard:
     """The shard's one record with the <end> of a text taken off: a beginning, not a whole."""
+    return _cut(run, shard, name, int(shard.lens[0, run.schema.index(name)]) - 1)
+
+
+def _cut(run: LoadedRun, shard: Shard, name: str, size: int) -> Shard:
+    """The shard's one record with only the first `size` ids of a field."""
     index = run.schema.index(name)
     lens = np.asarray(shard.lens).copy()
-    last = int(lens[0, : index + 1].sum()) - 1
-    lens[0, index] -= 1
-    return Shard(np.delete(shard.ids, last), np.delete(shard.rows, last), lens)
+    start = int(lens[0, :index].sum())
+    gone = np.arange(start + size, start + int(lens[0, index]))
+    lens[0, index] = size
+    return Shard(np.delete(shard.ids, gone), np.delete(shard.rows, gone), lens)
 
 
 def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
@@ -370,10 +389,14 @@ def _decoded(
     run: LoadedRun, plan: Plan, request: Request, steps: Sequence[Any], num: int
 ) -> dict[str, list[Any]]:
     """What a sampler chose for `num` rows -> canonical values by wanted field."""
-    out = {name: decode_field(run, steps, name, num) for name in request.want}
+    part = request.part
+    whole = whole_ones(run, part, request.want)
+    out = {name: decode_field(run, steps, name, num) for name in whole}
     if request.prompt is not None and not run.vocabulary.canvas:
         name = request.want[0]
         out[name] = [joined(run, plan, name, steps, i) for i in range(num)]
+    if part is not None:
+        out[part.field] = completed(run, part, out.get(part.field), steps, num)
     for name in request.want if request.stop else []:
         if run.vocabulary[name].slots is None:
             given = len(request.prompt or "") if name == request.want[0] else 0
