@@ -258,7 +258,8 @@ class Autoregressive:
     def _slot(self, state: State) -> Ints:
         """(n,): the slot of each row's value, as far as there are coordinates."""
         assert self.former.coords is not None, "asked only where there are some"
-        return np.minimum(state.slot, self.former.coords.shape[1] - 1)
+        out: Ints = np.minimum(state.slot, self.former.coords.shape[1] - 1)
+        return out
 
     def _continue_prompt(self, state: State) -> None:
         """The first wanted text starts where its given beginning ends."""

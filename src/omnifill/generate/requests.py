@@ -67,7 +67,7 @@ class Wish:
 
 @dataclass(frozen=True, eq=False)
 class Request:
-    """Records to generate: n rows with the same given and wanted fields; what a `Wish` says, checked."""
+    """Records to generate, n rows with the same given and wanted fields: a `Wish`, checked."""
 
     num: int
     given: dict[str, Any]
