@@ -316,12 +316,26 @@ def test_other_models_go_on_from_the_top_alone(exact: api.Model, learned: api.Mo
     assert np.mean([(np.array(p)[:, 2] == 255).all() for p in more["image"]]) > 0.7
 
 
+def test_an_unknown_region_has_no_effect(learned: api.Model) -> None:
+    keep = np.zeros((6, 6), bool)
+    keep[:4] = True
+    picture = bars(1, seed=2)["image"][0]
+    other = np.where(keep, picture, 255 - picture)
+    made = [learned.generate(2, given={"image": Partial(p, keep)}, seed=1)["image"]
+            for p in (picture, other)]  # fmt: skip
+    for a, b in zip(*made, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
 def test_what_cannot_be_known_in_part_is_refused(exact: api.Model) -> None:
     picture = bars(1)["image"][0]
+    whole = np.ones((6, 6), np.uint8)
     for given, options, message in (
+        ({"image": Partial(picture, whole)}, {}, "nothing to make"),
+        ({"image": Partial(picture, 0 * whole)}, {}, "too little"),
         ({"label": Partial("lying", 1)}, {}, "cannot be known in part"),
         ({"image": Partial(picture, "nowhere.png")}, {}, "keep: there is no such file"),
-        ({"image": Partial(picture, np.ones((6, 6), bool))}, {"rerank": 3}, "leave out prompt"),
+        ({"image": Partial(picture, np.arange(36).reshape(6, 6) < 9)}, {"rerank": 3}, "leave out"),
     ):
         with pytest.raises((RequestError, ValueRefused), match=message):
             exact.generate(1, given=given, **options)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -17,6 +19,7 @@ from tests.conftest import mixed_table
 from tests.test_skeleton import StopAt, weights
 
 from omnifill import api
+from omnifill.codecs.support import of_length
 from omnifill.errors import Interrupted, RecipeError, RequestError
 from omnifill.evaluate.run import render
 from omnifill.form.encode import encode_records
@@ -27,6 +30,7 @@ from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import target_nats
 from omnifill.objectives.corruption import Schedule
 from omnifill.objectives.masked import MaskedObjective
+from omnifill.types import Grammar
 
 MASKED: dict[str, Any] = {"objective": {"name": "masked"}, "model": {"size": "nano"}}
 schedules = pytest.mark.parametrize("name", ["linear", "cosine"])
@@ -398,3 +402,45 @@ def test_a_text_that_is_cut_leaves_room_for_one_beside_it(tmp_path: Path) -> Non
     with pytest.warns(UserWarning, match="cut to fit"):
         filled = run.fill(rows)
     assert filled["b"].notna().all()
+
+
+# --- what fits beside what is chosen -------------------------------------------------------
+
+
+class Plain:
+    """A field's grammar, and how many slots it has."""
+
+    def __init__(self, grammar: Grammar, slots: int | None) -> None:
+        self.grammar, self.slots = grammar, slots
+
+
+def accepted(lattice: Lattice, columns: Sequence[int]) -> bool:
+    state = 0
+    for column in columns:
+        state = int(lattice.step[lattice.kind[column], state])
+        if state < 0:
+            return False
+    return bool(lattice.final[state])
+
+
+@pytest.mark.parametrize("optional", [False, True])
+@pytest.mark.parametrize("case", ["free", "ending"])
+def test_what_fits_is_what_some_whole_value_holds(case: str, optional: bool) -> None:
+    grammar = of_length(3, 2)
+    if case == "ending":  # code 1 is behind the end, and stays there
+        step = np.array([[1, 3], [2, 3], [2, 2], [3, 3]])
+        allowed = np.array([[1, 0, 0], [1, 1, 1], [1, 1, 1], [0, 1, 1]], bool)
+        grammar = Grammar(allowed, step)
+    lattice = Lattice(cast(Any, Plain(grammar, 3)), optional, False)
+    assert lattice.free == (case == "free")
+    every = list(product(range(4), repeat=3))
+    whole = [columns for columns in every if accepted(lattice, columns)]
+    for some in product((OPEN, 1, 2, 3), repeat=3):
+        fit, possible = lattice.fits(np.array([some]))
+        there = [w for w in whole if all(s in (OPEN, c) for s, c in zip(some, w, strict=True))]
+        assert possible[0] == bool(there)
+        for slot, column in product(range(3), range(4)):
+            rest = [*some[:slot], column, *some[slot + 1 :]]
+            others = [w for w in whole if all(s in (OPEN, c) for s, c in zip(rest, w, strict=True))]
+            if some[slot] == OPEN:
+                assert fit[0, slot, lattice.kind[column]] == bool(others), (some, slot, column)

@@ -16,6 +16,7 @@ import soundfile
 
 from omnifill import Partial, api, cli
 from omnifill.data.inspect import inspect_data, render
+from omnifill.errors import DataError
 from omnifill.recipe import Recipe
 from omnifill.types import Sound
 
@@ -113,6 +114,9 @@ def test_a_sound_goes_on_from_its_beginning(
     assert status == 0, err
     begun, rest = soundfile.read(file)[0], soundfile.read(tmp_path / "made" / "00001.wav")[0]
     np.testing.assert_allclose(rest[:320], begun[:320], atol=1e-3)
+    status, _, err = command("generate", model.run.folder.path, "--given", f"audio={file}",
+                             "--keep", "0.3")  # fmt: skip
+    assert status == 2 and "the whole sound lasts" in err
     for keep in ("soon", "0", "99"):
         status, _, err = command("generate", model.run.folder.path, "--given", f"audio={file}",
                                  "--keep", keep)  # fmt: skip
@@ -172,3 +176,12 @@ def test_without_the_extra_it_says_what_to_install(
     monkeypatch.setitem(sys.modules, "soundfile", None)
     status, _, err = command("inspect", folder)
     assert status == 2 and "omnifill[audio]" in err
+
+
+def test_wrong_sounds_in_a_table_name_the_row(tmp_path: Path) -> None:
+    table = tones(20)
+    table.loc[4, "audio"] = Sound(np.zeros(50), "8000")  # type: ignore
+    with pytest.raises(DataError, match="a rate of '8000'"):
+        api.train(table, tmp_path / "run", steps=1, recipe=RECIPE)
+    with pytest.raises(DataError, match="a ndarray"):
+        api.train(table.assign(audio=[np.zeros(9)] * 20), tmp_path / "run", steps=1, recipe=RECIPE)

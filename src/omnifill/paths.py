@@ -53,8 +53,8 @@ def split_path(path: str) -> list[str]:
         rest = path[len(prefix) :]
         name, _, key = rest.rpartition(".")
         for group in ("options", "learn"):
-            if f".{group}" in f".{name}":
-                name, _, inner = rest.partition(f".{group}.")
-                return ["schema", "fields", name, group, inner]
+            field, found, inner = rest.rpartition(f".{group}.")
+            if found:
+                return ["schema", "fields", field, group, inner]
         return ["schema", "fields", name, key]
     return path.split(".")

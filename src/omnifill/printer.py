@@ -9,6 +9,7 @@ import pandas as pd
 import typer
 
 from omnifill.api import Model
+from omnifill.data.audio import library
 from omnifill.data.results import Origin, check_folder, write_results
 from omnifill.data.sink import check_target, render_table, write_frame
 from omnifill.errors import RequestError, unknown_name
@@ -81,6 +82,8 @@ class Printer:
             return
         if self.media:
             check_folder(out)
+            if any(spec.type == "audio" for spec in made):
+                library("soundfile")
             return
         check_target(out)
         if format_ != "table" and out.suffix.lower() != f".{format_}":

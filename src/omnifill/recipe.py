@@ -100,6 +100,14 @@ class DataSettings(Settings):
         return value
 
 
+def rising(knots: list[tuple[int, float]] | None) -> list[tuple[int, float]] | None:
+    """The knots of a schedule, if they are ones; else ValueError."""
+    steps = [step for step, _ in knots or [(1, 0.0)]]
+    if steps != sorted(steps) or steps[0] < 0 or steps[-1] < 1:
+        raise ValueError("must be knots [step, share], steps rising, the last one above 0")
+    return knots
+
+
 class LearnSettings(Settings):
     """How a codec that learns is trained, before the model."""
 
@@ -113,6 +121,11 @@ class LearnSettings(Settings):
     """Values of one step."""
     lr: float = Field(0.003, gt=0)
     """Peak learning rate."""
+
+    @field_validator("schedule")
+    @classmethod
+    def _rises(cls, value: list[tuple[int, float]] | None) -> list[tuple[int, float]] | None:
+        return rising(value)
 
 
 class FieldSettings(Settings):
@@ -330,10 +343,7 @@ class TrainSettings(Settings):
     @field_validator("schedule")
     @classmethod
     def _rises(cls, value: list[tuple[int, float]] | None) -> list[tuple[int, float]] | None:
-        steps = [step for step, _ in value or [(1, 0.0)]]
-        if steps != sorted(steps) or steps[0] < 0 or steps[-1] < 1:
-            raise ValueError("must be knots [step, share], steps rising, the last one above 0")
-        return value
+        return rising(value)
 
     @model_validator(mode="after")
     def _one_length(self) -> TrainSettings:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from torch import nn
 
 from omnifill.data.stage import Staged
@@ -60,6 +61,7 @@ def teach(
     """
     asked = recipe.schema_.fields.get(stage.name)
     settings = (asked.learn if asked else None) or LearnSettings()
+    torch.manual_seed(recipe.train.seed)  # what a learner has beside the codec begins alike
     learner: Learner = codec.learner()
     values, held = staged.values("train", stage.name), staged.values("valid", stage.name)
     stream = value_batches(values, learner, settings.batch, recipe.train.seed)
@@ -69,7 +71,8 @@ def teach(
         live.say(line)
     attach(trainer)
     shown = held if len(held) else values
-    some = [shown[i] for i in range(min(MOST_VALID, len(shown)))]
+    chosen = np.random.default_rng(0).permutation(len(shown))[:MOST_VALID]
+    some = [shown[i] for i in chosen.tolist()]
     metrics = MetricsFile(stage.metrics, trainer.progress.step)
     live.label = f"codec of {stage.name} · "
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from PIL import Image
 
@@ -114,6 +115,62 @@ def test_an_archive_with_names_that_lead_out_of_it_is_refused(tmp_path: Path, na
             open_source(path, DataSettings())
 
 
+def test_an_archive_of_a_folders_content_is_read(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "t.tgz", {f"./{name}": data for name, data in FILES.items()})
+    with tarfile.open(path, "w:gz") as archive:
+        archive.add(write_folder(tmp_path / "f", FILES | {"12:30.png": png(3)}), ".")
+    assert len(rows(path)) == 41
+
+
+def test_names_with_the_other_slash_are_in_folders_too(tmp_path: Path) -> None:
+    path = write_zip(tmp_path / "z.zip", {n.replace("/", "\\"): d for n, d in FILES.items()})
+    assert {row[1] for row in rows(path)} == {"a", "b"}
+
+
+def test_linked_folders_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "f", {"a/1.png": png(1)})
+    try:
+        (folder / "b").symlink_to(write_folder(tmp_path / "g", {"2.png": png(2)}))
+    except OSError:
+        pytest.skip("no links here")
+    assert [row[1] for row in rows(folder)] == ["a", "b"]
+    (folder / "a" / "again").symlink_to(folder)
+    with pytest.raises(DataError, match="a link to a folder that holds it"):
+        open_source(folder, DataSettings())
+
+
+def test_paths_in_metadata_stay_in_the_folder(tmp_path: Path) -> None:
+    (tmp_path / "secret.png").write_bytes(png(5))
+    table = "file_name,mask\n" + "".join(f"{n},../secret.png\n" for n in FILES)
+    folder = write_folder(tmp_path / "f", FILES | {"metadata.csv": table.encode()})
+    with pytest.raises(DataError, match="points outside"):
+        inspect_data(folder, Recipe())
+
+
+def test_folders_that_are_joined_keep_their_labels(tmp_path: Path) -> None:
+    for name in "pq":
+        files = {f"{i % 3}/{i}.png": png(i) for i in range(9)}
+        write_folder(tmp_path / name, files | {"x.md": b""})
+    settings = DataSettings(union=True)
+    source = open_source([tmp_path / "p", tmp_path / "q"], settings)
+    assert source.types["label"][0] == "category" and len(source.notes) == 2
+
+
+def test_names_that_only_look_like_pictures_can_be_texts(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("url,n\n" + "".join(f"http://x/{i}.png,{i}\n" for i in range(30)))
+    with pytest.raises(DataError, match="--field NAME:text"):
+        inspect_data(path, Recipe())
+    text = Recipe().with_values(**{"schema.fields.url.type": "text"})
+    assert inspect_data(path, text).schema["url"].type == "text"
+
+
+def test_a_column_of_pictures_and_something_else_names_the_row(tmp_path: Path) -> None:
+    cells: list[Any] = [np.zeros((4, 4), np.uint8)] * 9 + ["none"]
+    with pytest.raises(DataError, match="DataFrame:10, column 'p', none: is not a picture"):
+        inspect_data(pd.DataFrame({"p": cells, "n": range(10)}), Recipe())
+
+
 def test_links_in_an_archive_are_never_followed(tmp_path: Path) -> None:
     (tmp_path / "secret.png").write_bytes(png(7))
     path = tmp_path / "t.tar"
@@ -209,6 +266,14 @@ def test_few_broken_files_are_left_out_by_name_and_many_stop(tmp_path: Path) -> 
     staged = stage(source, schema, patient, tmp_path / "s2")
     assert sum(staged.rows.values()) == 40
     assert any("2 rows are left out" in note and "b/cut.png" in note for note in staged.notes)
+
+
+def test_broken_files_may_all_stand_in_one_folder(tmp_path: Path) -> None:
+    few = {f"a/{i:03}.png": b"no" for i in range(15)} | {f"b/{i}.png": png(i) for i in range(250)}
+    source = open_source(write_folder(tmp_path / "f", few), DataSettings())
+    recipe = Recipe().with_values(**{"data.broken": 0.06})
+    schema = infer_schema(profile(source, recipe), recipe)
+    assert sum(stage(source, schema, recipe, tmp_path / "s").rows.values()) == 250
 
 
 def test_pictures_of_which_none_can_be_read_are_an_error(tmp_path: Path) -> None:

@@ -172,6 +172,13 @@ class AudioCodec:
         frames = (np.arange(self.config.frames) + 1) * self.config.hop <= int(keep.sum())
         return frames.repeat(self.config.depth)
 
+    def blanked(self, value: bytes, keep: Bools) -> bytes:
+        """The sound up to where it is known."""
+        if 2 * int(keep.sum()) >= len(value):
+            seconds = len(value) / 2 / self.config.shape.rate
+            raise ValueRefused(f"keep: the whole sound lasts {seconds:.2f} s; give less")
+        return value[: 2 * int(keep.sum())]
+
     def pasted(self, made: bytes, value: bytes, keep: Bools) -> bytes:
         """What was made, behind what is known."""
         known = value[: 2 * int(keep.sum())]

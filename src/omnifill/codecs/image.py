@@ -145,6 +145,10 @@ class ImageCodec:
         places = whole.reshape(rows, stride, columns, stride).all(axis=(1, 3))
         return places.reshape(-1).repeat(self.config.depth)
 
+    def blanked(self, value: bytes, keep: Bools) -> bytes:
+        """The picture without what is not known, which would show in codes beside it."""
+        return pasted(bytes(len(value)), value, keep, self.config.shape)
+
     def pasted(self, made: bytes, value: bytes, keep: Bools) -> bytes:
         """What was made, with what is known put back."""
         return pasted(made, value, keep, self.config.shape)

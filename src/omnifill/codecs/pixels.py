@@ -100,6 +100,10 @@ class PixelCodec:
         """The same of codes, (S,)."""
         return keep.reshape(-1)
 
+    def blanked(self, value: bytes, keep: Bools) -> bytes:
+        """The picture without what is not known."""
+        return pasted(bytes(len(value)), value, keep, self.shape)
+
     def pasted(self, made: bytes, value: bytes, keep: Bools) -> bytes:
         """What was made, with what is known put back."""
         return pasted(made, value, keep, self.shape)

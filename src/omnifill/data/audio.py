@@ -62,8 +62,8 @@ def measure(value: Any) -> tuple[int, float]:
     """(rate, seconds) of what a cell holds, by the header of a file."""
     if isinstance(value, Sound):
         _check(value)
-        return value.rate, len(value.samples) / value.rate
-    soundfile = _library("soundfile")
+        return int(value.rate), len(value.samples) / int(value.rate)
+    soundfile = library("soundfile")
     _check_bytes(value)
     try:
         info = soundfile.info(io.BytesIO(value))
@@ -80,7 +80,7 @@ def to_samples(value: Any, shape: SoundShape) -> bytes:
     most = math.ceil(shape.seconds * sound.rate) + 1
     wave = np.asarray(sound.samples, np.float64)[:most]
     if sound.rate != shape.rate:
-        wave = _library("soxr").resample(wave, sound.rate, shape.rate, quality="HQ")
+        wave = library("soxr").resample(wave, sound.rate, shape.rate, quality="HQ")
     whole = np.round(np.clip(wave, -1, 1) * 32767)[: shape.samples]
     if not len(whole):
         raise ValueRefused("holds no sample")
@@ -108,7 +108,7 @@ def _read(value: Any) -> Sound:
     _check_bytes(value)
     measure(value)
     try:
-        wave, rate = _library("soundfile").read(io.BytesIO(value), dtype="float32", always_2d=True)
+        wave, rate = library("soundfile").read(io.BytesIO(value), dtype="float32", always_2d=True)
     except Exception as error:  # as above
         raise ValueRefused(f"is a broken sound file ({_first_line(error)})") from None
     return Sound(wave.mean(axis=1), int(rate))
@@ -130,6 +130,10 @@ def _check_size(frames: int, channels: int, rate: int) -> None:
 
 
 def _check(sound: Sound) -> None:
+    if isinstance(sound.rate, bool) or not isinstance(sound.rate, (int, np.integer)):
+        raise ValueRefused(
+            f"has a rate of {sound.rate!r}; a whole number of samples a second is one"
+        )
     wave = np.asarray(sound.samples)
     if wave.ndim != 1 or wave.dtype.kind != "f":
         raise ValueRefused(f"is an array of {wave.dtype} and shape {wave.shape}; a sound is one "
@@ -139,7 +143,7 @@ def _check(sound: Sound) -> None:
         raise ValueRefused("holds samples that are no numbers")
 
 
-def _library(name: str) -> Any:
+def library(name: str) -> Any:
     """soundfile or soxr; DataError says how to get them."""
     import importlib
 

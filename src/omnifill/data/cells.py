@@ -25,6 +25,8 @@ class Chunk:
     def folder(self) -> Path | None:
         """Where paths in its cells go on from; None: from where the program runs."""
         path = Path(self.file)
+        if path.is_dir():
+            return path
         return path.parent if path.is_file() else None
 
     def rows(self, kept: Sequence[int]) -> Chunk:

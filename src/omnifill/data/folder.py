@@ -10,7 +10,9 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import lzma
 import os
+import re
 import struct
 import tarfile
 import zipfile
@@ -29,13 +31,16 @@ from omnifill.data.cells import Chunk, Problem
 from omnifill.data.csvfile import find_delimiter
 from omnifill.data.media import ENDINGS, MOST_BYTES, MediaFile, check_bytes, kind_of_name, read_file
 from omnifill.errors import DataError, ValueRefused
+from omnifill.files import reason
 
 CHUNK_FILES = 256
 METADATA = "metadata.csv"
 FILE_COLUMNS = ("file_name", "file")
 ARCHIVES = (".zip", ".tar", ".tar.gz", ".tgz")
-MOST_FILES = 5_000_000
-BROKEN = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+BROKEN = (
+    OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError, zipfile.BadZipFile,
+    NotImplementedError, UnicodeError,
+)  # fmt: skip
 """What reading an archive that is cut off or damaged raises."""
 Files = Iterator[tuple[str, Callable[[], bytes]]]
 """(name, how to read it) of every file, in order."""
@@ -175,7 +180,12 @@ def _walk_folder(path: Path) -> Iterator[Files]:
 
 
 def _in_folder(path: Path) -> Files:
-    for folder, inner, files in os.walk(path):
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename}: cannot be read ({reason(error)})")
+
+    for folder, inner, files in os.walk(path, onerror=refuse, followlinks=True):
+        if os.path.realpath(folder) in {os.path.realpath(p) for p in Path(folder).parents}:
+            raise DataError(f"{folder}: is a link to a folder that holds it; remove it")
         inner[:] = sorted(name for name in inner if not name.startswith("."))
         for name in sorted(files):
             if not name.startswith(".") and name.lower() != "thumbs.db":
@@ -193,7 +203,7 @@ def _in_zip(path: Path, archive: zipfile.ZipFile) -> Files:
     for info in archive.infolist():
         _check_name(path, info.filename)
         if not info.is_dir() and not _is_clutter(info.filename):
-            yield info.filename, partial(_from_zip, archive, info)
+            yield info.filename.replace("\\", "/"), partial(_from_zip, archive, info)
 
 
 def _from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -245,7 +255,8 @@ def _is_clutter(name: str) -> bool:
 def _check_name(path: Path, name: str) -> None:
     """DataError for a name that would lie outside of the archive: it was not made in good faith."""
     plain = PurePosixPath(name.replace("\\", "/"))
-    if plain.is_absolute() or ".." in plain.parts or ":" in plain.parts[0]:
+    drive = bool(re.match(r"[A-Za-z]:", name))
+    if plain.is_absolute() or ".." in plain.parts or drive:
         raise DataError(
             f"{path}: holds a file named {name!r}, outside of the archive; make it anew"
         )

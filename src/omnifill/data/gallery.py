@@ -29,6 +29,8 @@ class MediaProfile:
     kind: Kind | None = None
     none: bool = False
     """Whether some cell is no picture and no sound, and no path of one."""
+    held: bool = False
+    """Whether cells hold pictures or sounds themselves, and not their paths alone."""
     num: int = 0
     sizes: Counter[tuple[int, int]] = field(default_factory=Counter)
     """(width, height)."""
@@ -50,22 +52,31 @@ class MediaProfile:
         if isinstance(cell, str):
             named = kind_of_name(cell)
             if named is None:
-                self.none = True
+                self._give_up(where)
                 return
         elif not isinstance(cell, MediaFile):
-            self.none = True
+            self._give_up(where)
             return
-        self.num += 1
         kind = named or "image"
         if self.kind not in (None, kind):
-            self.none = True  # a mixture is a column of texts
+            self._give_up(where)
             return
+        self.num += 1
         self.kind = kind
+        self.held = self.held or isinstance(cell, MediaFile)
         try:
             self._measure(load_cell(cell, folder))
         except ValueRefused as error:
             if len(self.broken) < SHOWN:
                 self.broken.append(Problem(where, str(error)))
+
+    def _give_up(self, where: str) -> None:
+        """A column of texts; DataError if it has held pictures or sounds themselves."""
+        if self.held:
+            kind = "a picture" if self.kind == "image" else "a sound"
+            raise DataError(f"{where}: is not {kind}, as the cells before it are; leave such rows "
+                            f"out, or their cells blank")  # fmt: skip
+        self.none = True
 
     def _measure(self, value: Any) -> None:
         if self.kind == "audio":
@@ -90,24 +101,35 @@ class MediaProfile:
         """In words, as `inspect` shows it. DataError if all files are broken."""
         if not self.sizes and not self.rates:
             first = "".join(f"\n  {p.where}: {p.what}" for p in self.broken)
-            raise DataError(f"none of {self.num} files can be read:{first}")
+            raise DataError(
+                f"none of {self.num} files can be read (names that are only text: --field "
+                f"NAME:text):{first}"
+            )
         if self.kind == "audio":
             return self._why_sounds()
         mode = {"L": "grey", "RGB": "in colour", "RGBA": "with alpha"}[self.mode()]
         if len(self.sizes) == 1:
             (width, height), *_ = self.sizes
-            return f"pictures of {width} × {height} pixels, {mode}"
+            return f"pictures of {width} × {height} pixels, {mode}{self._brought()}"
         widths, heights = zip(*self.sizes, strict=True)
         return (
             f"pictures from {min(widths)} × {min(heights)} to {max(widths)} × {max(heights)} "
-            f"pixels, {mode}"
+            f"pixels, {mode}{self._brought()}"
         )
+
+    def _brought(self) -> str:
+        """The size that they all get, if that is another."""
+        options = self.options()
+        size = (options["width"], options["height"])
+        return "" if set(self.sizes) == {size} else f", brought to {size[0]} × {size[1]}"
 
     def _why_sounds(self) -> str:
         rates = " and ".join(f"{rate:,}" for rate in sorted(self.rates)[:3])
         more = " and other rates" if len(self.rates) > 3 else ""
         cut = sum(s > self._longest() for s in self.seconds)
         what = f"; {cut} of them are cut at {self._longest():g} s" if cut else ""
+        rate = self.options()["rate"]
+        what += "" if set(self.rates) == {rate} else f"; brought to {rate:,} Hz"
         return (
             f"sounds of {min(self.seconds):.2f} to {max(self.seconds):.2f} s, "
             f"{sum(self.seconds) / 60:.1f} min in all, at {rates}{more} Hz{what}"

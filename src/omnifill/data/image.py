@@ -121,6 +121,8 @@ def to_pixels(value: Any, shape: ImageShape) -> bytes:
 
 def to_keep(value: Any, shape: ImageShape) -> np.ndarray:
     """What says which parts of a picture are known -> (height, width) bool. ValueRefused."""
+    if isinstance(value, np.ndarray) and value.dtype.kind in "iu" and value.max(initial=0) <= 1:
+        value = value.astype(bool)
     mask = to_pixels(value, ImageShape(shape.height, shape.width, "L", shape.fit))
     return np.frombuffer(mask, np.uint8).reshape(shape.height, shape.width) > 127
 
@@ -175,10 +177,11 @@ def _as_image(value: Any) -> Image.Image:
 
 
 def _in_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I") and image.mode != "I":  # 16 bits to 8
-        image = Image.fromarray((np.array(image) >> 8).astype(np.uint8))
-    elif image.mode in ("I", "F"):
-        image = image.convert("L")
+    if image.mode.startswith("I"):  # 16 bits to 8
+        deep = np.clip(np.array(image), 0, 65_535)
+        image = Image.fromarray((deep >> 8 if deep.max() > 255 else deep).astype(np.uint8))
+    elif image.mode == "F":
+        image = _as_image(np.array(image))
     if image.mode == mode:
         return image
     if mode != "RGBA" and mode_of(image) == "RGBA":  # what shows through is white

@@ -9,7 +9,7 @@ from omnifill.data.cells import Problem
 from omnifill.data.profile import ColumnProfile, Profile
 from omnifill.errors import DataError, RecipeError, unknown_name
 from omnifill.recipe import FieldSettings, Recipe
-from omnifill.schema import DEFAULT_CODECS, FieldSpec, Schema
+from omnifill.schema import DEFAULT_CODECS, MEDIA, FieldSpec, Schema
 
 MOST_DIGITS = 15
 """Significant digits that every double keeps."""
@@ -62,6 +62,8 @@ def infer_schema(found: Profile, recipe: Recipe) -> Schema:
 
 def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:
     asked = recipe.schema_.fields.get(column.name)
+    if asked is not None and asked.type is not None and asked.type not in MEDIA:
+        column.media.none = True  # names that end like those of pictures, then
     kind, why = guess_type(column, found)
     if asked is not None and asked.type is not None:
         if asked.codec is None and asked.type not in DEFAULT_CODECS:
@@ -94,7 +96,8 @@ def _weighed(
 ) -> FieldSpec:
     """Beside a text, which has many tokens to each of theirs, other fields count for more."""
     said = spec.name in asked and asked[spec.name].weight is not None
-    if said or spec.type == "text" or all(other.type != "text" for other in specs):
+    many = spec.type == "text" or spec.type in MEDIA
+    if said or many or all(other.type != "text" for other in specs):
         return spec
     return spec.model_copy(update={"weight": BESIDE_TEXT})
 

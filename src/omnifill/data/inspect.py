@@ -112,7 +112,7 @@ def draw_sheet(inspection: Inspection, path: Path) -> None:
     images = [spec for spec in inspection.schema.fields if spec.type == "image"]
     if not images:
         raise RequestError("--sheet draws pictures, and no field holds any")
-    spec, every = images[0], max(1, inspection.found.rows // MOST_DRAWN)
+    spec, every = images[0], max(1, -(-inspection.found.rows // MOST_DRAWN))
     shape, drawn, number = ImageShape.of(spec.options), [], 0
     for chunk in inspection.found.source.chunks():
         rows = [row for row in range(len(chunk)) if (number + row) % every == 0]

@@ -127,7 +127,11 @@ def _inside(text: str, folder: Path | None) -> Path:
         return Path(text)
     base = os.path.abspath(folder)
     whole = os.path.normpath(os.path.join(base, text))
-    if os.path.commonpath([base, whole]) != base:
+    try:
+        inside = os.path.commonpath([base, whole]) == base
+    except ValueError:  # on another drive
+        inside = False
+    if not inside:
         raise ValueRefused(
             f"points outside of the table's folder ({folder}); put the files below it"
         )

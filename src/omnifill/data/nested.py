@@ -61,7 +61,7 @@ def _flat(
             f"element, --set 'data.drop=[{name}]' leaves the column out"
         )
     if not _plain(cell):
-        if hasattr(cell, "isoformat") or hasattr(cell, "item") or hasattr(cell, "as_tuple"):
+        if hasattr(cell, "isoformat") or getattr(cell, "size", 0) == 1 or hasattr(cell, "as_tuple"):
             return [(name, _scalar(cell))]
         kind = type(cell).__name__
         example = base64.b64encode(cell[:6]).decode() if isinstance(cell, bytes) else str(cell)[:20]

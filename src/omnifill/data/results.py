@@ -16,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from omnifill import __version__
+from omnifill.data.audio import library
 from omnifill.data.image import sheet
 from omnifill.data.sink import check_place, json_line
 from omnifill.errors import RequestError
@@ -74,6 +75,7 @@ def write_results(
 ) -> None:
     """Write native values to a new folder, whole or not at all. `origin` None: files say nothing
     of where they come from."""
+    path = path.resolve()
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         beside.mkdir()
@@ -119,9 +121,7 @@ def _write(
 
 
 def _write_wav(sound: Sound, path: Path, origin: Origin | None) -> None:
-    import soundfile
-
-    with soundfile.SoundFile(path, "w", sound.rate, 1, "PCM_16") as file:
+    with library("soundfile").SoundFile(path, "w", sound.rate, 1, "PCM_16") as file:
         if origin is not None:
             file.software = f"Omnifill {__version__}"
             file.comment = f"{origin.words()}; {SOURCE_TYPE}"

@@ -137,7 +137,14 @@ def _union(paths: list[Path], settings: DataSettings) -> Source:
                 yield Chunk(columns, chunk.file, chunk.lines)
 
     label = f"{paths[0]} and {len(paths) - 1} more"
-    return Source(label, "union", names, read)
+    types: dict[str, tuple[str, str]] = {}
+    for name in names:
+        kinds = {part.types.get(name) for part in parts if name in part.names}
+        kind = kinds.pop()
+        if kind is not None and not kinds:  # all that have it say the same
+            types[name] = kind
+    notes = [f"{part.label}: {note}" for part in parts for note in part.notes]
+    return Source(label, "union", names, read, types=types, notes=notes)
 
 
 def _file_source(paths: list[Path], settings: DataSettings) -> Source:

@@ -23,8 +23,8 @@ from omnifill.progress import Progress
 from omnifill.recipe import Recipe, SplitSettings
 from omnifill.schema import MEDIA, FieldSpec, Schema
 
-ENOUGH = 1000
-"""Rows from which on a share of broken files is taken for that of all."""
+ENOUGH = 200
+"""Broken files at which reading may stop before its end."""
 SHOWN = 5
 """Broken files that one message names."""
 STREAM_SHARDS = 400
@@ -76,7 +76,10 @@ class Broken:
     def check(self, rows: int, *, end: bool = False) -> None:
         """Count `rows` more that can be read. DataError if too many cannot."""
         self.rows += rows
-        if (end or self.rows >= ENOUGH) and len(self.found) > self.most * self.rows:
+        most = self.most * self.rows
+        # Before the end only far too many count: broken files may all stand in one folder.
+        too_many = len(self.found) > most if end else len(self.found) > max(ENOUGH, 20 * most)
+        if too_many:
             some = "".join(f"\n  {line}" for line in self.found[:SHOWN])
             more = len(self.found) - SHOWN
             raise DataError(

@@ -100,7 +100,9 @@ def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = Non
     nats = schema_nats(run, encoded(run, columns), columns)
     out.add("", "nats", nats.sum(axis=1))
     out.figures["groups"] = group_figures(run, columns, nats)
-    some = {n: v[:MOST_ROWS] for n, v in columns.items()}
+    # Rows may be sorted by one of their fields, as files in folders are.
+    chosen = np.sort(np.random.default_rng(0).permutation(num)[:MOST_ROWS]).tolist()
+    some = {n: [v[i] for i in chosen] for n, v in columns.items()}
     learned = wanted_fields(run.vocabulary, run.recipe.form)
     for spec in run.schema.fields:
         if spec.name not in columns or spec.name not in learned:

@@ -50,7 +50,7 @@ def picture_figures(
     label = _label_field(run, train, name)
     judge, classes = learn_judge(real, train[label] if label else None)
     few = min(len(held.values), len(ours.values), COMPARED)
-    some = real.shuffled()
+    some, held = real.shuffled(), held.shuffled()
     parts = {
         "": ours, "resampled": some, "mean": real.mean(few), "noise": real.noise(run, name, few),
     }  # fmt: skip

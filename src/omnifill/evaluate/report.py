@@ -25,6 +25,7 @@ from omnifill.evaluate.rows import as_arrays, pair_trends
 from omnifill.files import write_atomic
 from omnifill.form.encode import encode_records
 from omnifill.generate.likelihood import schema_nats
+from omnifill.schema import MEDIA
 from omnifill.types import Floats, Ints
 
 MOST_FIELDS = 40
@@ -271,7 +272,12 @@ def _closest(run: LoadedRun, train: Columns, made: Columns) -> tuple[Floats, Int
         return np.zeros(num), np.zeros(num, np.int64)
     real, ours = as_arrays(run.schema, train, made)
     for spec in run.schema.fields:
-        if spec.name in made and spec.name not in ours:
+        if spec.name in made and spec.type in MEDIA:  # alike or not: nearest pictures are drawn
+            code: dict[Any, int] = {}
+            for arrays, table in ((real, train), (ours, made)):
+                codes = [code.setdefault(value, len(code)) for value in table[spec.name]]
+                arrays[spec.name] = np.array(codes, np.int64)
+        elif spec.name in made and spec.name not in ours:
             for arrays, table in ((real, train), (ours, made)):
                 arrays[spec.name] = np.array(table[spec.name], object)
     return nearest(ours, real)

@@ -68,8 +68,8 @@ def _fit(vocabulary: Vocabulary, lens: Ints, longest: int, room: int, cuts: dict
             index = int(np.argmax(np.where(texts, keep[record], -1)))
             second = np.partition(np.append(np.where(texts, keep[record], 1), [1, 1]), -2)[-2]
             less = min(over, max(1, int(keep[record, index] - second)))
-            if keep[record, index] <= 1:
-                break
+            if not texts[index] or keep[record, index] <= 1:
+                break  # only texts are cut; the context grows with the rest
             keep[record, index] -= less
             over -= less
     for index, field in enumerate(vocabulary.fields):

@@ -201,7 +201,8 @@ class Vocabulary:
         first_slots = (np.cumsum(all_lens) - all_lens)[all_lens > 0]
         out_rows[first_slots] = field.start_row
         cut = 0
-        if max_tokens is not None and (all_lens > max_tokens).any():
+        varying = field.slots is None
+        if varying and max_tokens is not None and (all_lens > max_tokens).any():
             cut = int((all_lens > max_tokens).sum())
             within = ragged(np.zeros_like(all_lens), all_lens) < max_tokens
             out, out_rows = out[within], out_rows[within]

@@ -210,7 +210,9 @@ class Autoregressive:
             )
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        sinks = self._sinks(orders if memory is None else given)
+        first = np.where(_begun(plan, orders), -1, orders.fields)  # it stands behind, once more
+        sinks = self._sinks(Orders(first, orders.wanted) if memory is None else given)
+        sinks = sinks.clamp(max=max(1, capacity - CHUNK))
         cache = self.network.new_cache(num, capacity, sinks, memory)
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)

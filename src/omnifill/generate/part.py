@@ -22,7 +22,7 @@ class Part:
 
     field: str
     value: Any
-    """Canonical; where it is not known, it does not matter."""
+    """Canonical; what of it is not known has no effect."""
     keep: Bools
     """What of the value is known, as its codec has it."""
     codes: Ints
@@ -45,7 +45,14 @@ def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial) -> Part:
         keep = codec.to_keep(load_cell(given.keep, None) if spec.type == "image" else given.keep)
     except ValueRefused as error:
         raise ValueRefused(f"field {spec.name!r}: keep: {error}") from None
-    codes = np.where(codec.known(keep), codec.encode(value), -1)
+    codes = np.where(codec.known(keep), codec.encode(codec.blanked(value, keep)), -1)
+    if (codes >= 0).all():
+        raise RequestError(f"field {spec.name!r}: all of it is known; there is nothing to make")
+    if not (codes >= 0).any():
+        raise RequestError(
+            f"field {spec.name!r}: what is known of it (keep) is too little to tell anything: less "
+            f"than one of its {len(codes)} codes"
+        )
     begins = np.logical_and.accumulate(codes >= 0)
     if not run.vocabulary.canvas and (begins != (codes >= 0)).any():
         raise RequestError(

@@ -13,6 +13,7 @@ import pandas as pd
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.clean import read_cells
+from omnifill.data.media import MediaFile
 from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, check_kind, unknown_name
@@ -254,7 +255,15 @@ def fill_source(
     tell_moved(run, columns)
     _tell_blanks(run, columns)
     for name, cells in columns.items():
-        if run.schema[name].type in MEDIA and None in cells:
+        if run.schema[name].type not in MEDIA:
+            continue
+        if source.kind != "media" and any(isinstance(cell, MediaFile) for cell in raw[name]):
+            raise RequestError(
+                f"{source.label}: column {name!r} holds files, and not their paths; fill it as a "
+                f"DataFrame in Python"
+            )
+        raw[name] = [cell.name if isinstance(cell, MediaFile) else cell for cell in raw[name]]
+        if None in cells:
             raise RequestError(
                 f"{source.label}: column {name!r} has blank cells, and a table file holds no "
                 f"pictures; fill a DataFrame in Python, or generate them: omnifill generate --given"

@@ -30,7 +30,11 @@ OFTEN = 30.0
 AVERAGE = 0.98
 """Decay of the average of weights that rows of short values keep (docs/log.md)."""
 TEXT_DECAY = 0.03
-"""Weight decay where texts are learned in not too many epochs (docs/log.md)."""
+"""Weight decay where texts, or anything masked, are learned in not too many epochs
+(docs/log.md)."""
+LOOKS_NEW = 8.0
+"""Times that a record comes by before it has been seen as often as without masks, which hide other
+slots each time (docs/log.md)."""
 SETTLE = 0.4
 """Share of the peak rate below which dropout ends, unless records come by often (docs/log.md)."""
 LONG = 1500.0
@@ -132,6 +136,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
     and a gentler rate. Before that, rows of short values keep an average of the weights, whose
     shares of values are truer (docs/log.md).
     """
+    masked = recipe.objective.name == "masked"
+    epochs = epochs / LOOKS_NEW if masked else epochs
     first = 8.0 if has_text else 1.0
     seldom = epochs < 1.5 * first  # a little dropout costs more than it brings (docs/log.md)
     dropout = 0.0 if seldom else round(min(0.3, 0.05 * math.log2(epochs / first)), 3)
@@ -145,7 +151,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
     if recipe.train.lr is None:
         changes["train.lr"] = 0.005 if often else 0.02
     if recipe.train.weight_decay is None:
-        changes["train.weight_decay"] = TEXT_DECAY if has_text and not often else 0.1
+        gentle = (has_text or masked) and not often
+        changes["train.weight_decay"] = TEXT_DECAY if gentle else 0.1
     if recipe.train.ema is None:
         changes["train.ema"] = 0.0 if often or has_text else AVERAGE
     if recipe.train.settle is None:
