@@ -215,16 +215,8 @@ def generate(
         printer(model.baseline(baseline, n, given=values, seed=seed))
         return
     if pareto or plot is not None:
-        if (
-            not pareto
-            or suffix
-            or stream
-            or stop
-            or no_missing
-            or candidates
-            or choices
-            or rerank != 1
-        ):
+        more = [suffix, stream, stop, no_missing, candidates, choices, rerank != 1]
+        if not pareto or any(more):
             raise RequestError(
                 "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
                 "and sampling options; --plot belongs to it"

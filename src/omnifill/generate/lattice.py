@@ -80,8 +80,8 @@ class Lattice:
         return fit, np.asarray((left[-1] * right[-1]).any(axis=1))
 
     def _fits_free(self, columns: Ints) -> tuple[Bools, Bools]:
-        code: Bools = (columns >= CODE_COLUMN).any(axis=1)
-        missing: Bools = (columns == MISSING_COLUMN).any(axis=1)
+        code = np.asarray((columns >= CODE_COLUMN).any(axis=1))
+        missing = np.asarray((columns == MISSING_COLUMN).any(axis=1))
         fit = np.zeros((*columns.shape, len(self.step)), bool)
         if self.optional:
             fit[:, :, self.kind[MISSING_COLUMN]] = ~code[:, None]
