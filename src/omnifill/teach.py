@@ -19,6 +19,7 @@ import torch
 from torch import nn
 
 from omnifill.data.stage import Staged
+from omnifill.errors import TrainingStopped
 from omnifill.recipe import LearnSettings, Recipe
 from omnifill.train.decide import too_small
 from omnifill.train.loop import Trainer, TrainPlan, default_schedule
@@ -86,7 +87,14 @@ def teach(
         live(report)
 
     started = time.monotonic()
-    progress = trainer.run(stream, learner.loss, evaluate, listen)
+    try:
+        progress = trainer.run(stream, learner.loss, evaluate, listen)
+    except TrainingStopped as error:
+        what = str(error).partition(" Try ")[0]
+        raise TrainingStopped(
+            f"codec of {stage.name}: {what} Try a lower rate: --set "
+            f"schema.fields.{stage.name}.learn.lr={settings.lr / 2:g}"
+        ) from None
     live.label = ""
     # Not the weights of the least error: what a critic asks for costs a little of it.
     learner.network.load_state_dict(trainer.weights())

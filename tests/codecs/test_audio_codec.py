@@ -115,7 +115,8 @@ def test_learning_brings_the_spectra_together() -> None:
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"frames": 1}, "frames"), ({"levels": [9] * 9}, "levels"), ({"depth": 0}, "depth"),
+    [({"frames": 1}, "frames"), ({"frames": 400}, "at most 250"), ({"levels": [9] * 9}, "levels"),
+     ({"depth": 0}, "depth"),
      ({"rates": 3}, "rates"), ({"rate": 1}, "rate")],
 )  # fmt: skip
 def test_options_that_cannot_be_are_refused(options: dict[str, object], message: str) -> None:

@@ -19,11 +19,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
 from omnifill.codecs.support import (
+    OPTIONS,
     SOUND_OPTIONS,
     LossSum,
     check_options,
@@ -34,6 +35,7 @@ from omnifill.codecs.support import (
     nothing_to_learn,
     read_json,
     write_json,
+    write_weights,
 )
 from omnifill.data.audio import SAMPLE, SoundShape, as_wave, check_sound
 from omnifill.errors import RecipeError, ValueRefused
@@ -42,6 +44,8 @@ from omnifill.types import Bools, Grammar, Ints
 FILE, WEIGHTS = "audio.json", "audio.safetensors"
 FRAMES = 50
 """Frames a second, where the recipe says nothing."""
+LEAST_HOP = 16
+"""Samples of a frame, at least."""
 LEVELS = (8, 8, 8, 8)
 OVERLAP = 4
 """Frames that each sample lies in."""
@@ -105,8 +109,11 @@ class AudioCodec:
         if not any(len(chunk) for chunk in chunks):
             raise nothing_to_learn("audio")
         rate = int_option(options, "frames", FRAMES, 5, 500) or FRAMES
+        if shape.rate / rate < LEAST_HOP:
+            most = shape.rate // LEAST_HOP
+            raise RecipeError(f"{OPTIONS}.frames = {rate}: at {shape.rate} Hz at most {most}")
         config = AudioConfig(
-            shape, max(16, round(shape.rate / rate)), levels_option(options, LEVELS),
+            shape, round(shape.rate / rate), levels_option(options, LEVELS),
             int_option(options, "depth", 2, 1, 8) or 2,
             int_option(options, "channels", 192, 4, 2048) or 192,
             int_option(options, "blocks", 4, 1, 32) or 4,
@@ -213,8 +220,7 @@ class AudioCodec:
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, asdict(self.config))
-        tensors = {n: t.contiguous() for n, t in self.network.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
+        write_weights(folder / WEIGHTS, self.network)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
@@ -34,6 +34,7 @@ from omnifill.codecs.support import (
     of_length,
     read_json,
     write_json,
+    write_weights,
 )
 from omnifill.data.image import ImageShape, as_array, check_picture, pasted, to_keep
 from omnifill.errors import RecipeError
@@ -170,8 +171,7 @@ class ImageCodec:
 
     def save(self, folder: Path) -> None:
         write_json(folder / FILE, asdict(self.config))
-        tensors = {n: t.contiguous() for n, t in self.network.state_dict().items()}
-        save_file(tensors, folder / WEIGHTS)
+        write_weights(folder / WEIGHTS, self.network)
 
     @classmethod
     def load(cls, folder: Path) -> Self:

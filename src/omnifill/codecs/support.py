@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors.torch import save
+from torch import Tensor, nn
 
 from omnifill.errors import DataError, RecipeError, RunError, unknown_name
+from omnifill.files import write_atomic
 from omnifill.types import Grammar, Ints
 
 OPTIONS = "schema.fields.NAME.options"
@@ -101,7 +103,12 @@ def nothing_to_learn(kind: str) -> DataError:
 def write_json(path: Path, tree: Mapping[str, Any]) -> None:
     """Write plain data, the same bytes on every platform."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    write_atomic(path, json.dumps(tree, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+
+
+def write_weights(path: Path, network: nn.Module) -> None:
+    """Write a network's weights, whole or not at all."""
+    write_atomic(path, save({n: t.contiguous() for n, t in network.state_dict().items()}))
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -44,8 +44,8 @@ BROKEN = (
 """What reading an archive that is cut off or damaged raises."""
 Files = Iterator[tuple[str, Callable[[], bytes]]]
 """(name, how to read it) of every file, in order."""
-Walk = Callable[[], AbstractContextManager[Files]]
-"""Opens what holds them; they can be read as long as it is open."""
+Walk = Callable[[bool], AbstractContextManager[Files]]
+"""Opens what holds them; they can be read as long as it is open. False: only names are wanted."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ def _table(path: Path, walk: Walk) -> MediaTable:
     kinds: dict[str, list[str]] = {}
     metadata: tuple[PurePosixPath, bytes] | None = None
     others: list[str] = []
-    with walk() as files:
+    with walk(False) as files:
         for name, load in files:
             found = kind_of_name(name)
             if found is not None:
@@ -144,7 +144,7 @@ def _rows(
                 cells[column] = [rows.get(file.name, {}).get(column) for file in some]
         return Chunk(cells, str(path), list(range(done + 1, done + 1 + len(some))))
 
-    with walk() as files:
+    with walk(True) as files:
         wanted = (MediaFile(name, load, kind_of_name(name)) for name, load in files
                   if kind_of_name(name) == kind)  # fmt: skip
         while some := list(islice(wanted, CHUNK_FILES)):
@@ -175,7 +175,7 @@ def _nothing(path: Path, others: Sequence[str]) -> str:
 
 
 @contextmanager
-def _walk_folder(path: Path) -> Iterator[Files]:
+def _walk_folder(path: Path, read: bool) -> Iterator[Files]:
     yield _in_folder(path)
 
 
@@ -194,7 +194,7 @@ def _in_folder(path: Path) -> Files:
 
 
 @contextmanager
-def _walk_zip(path: Path) -> Iterator[Files]:
+def _walk_zip(path: Path, read: bool) -> Iterator[Files]:
     with _readable(path), zipfile.ZipFile(path) as archive:
         yield _in_zip(path, archive)
 
@@ -215,22 +215,24 @@ def _from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
 
 
 @contextmanager
-def _walk_tar(path: Path) -> Iterator[Files]:
+def _walk_tar(path: Path, read: bool) -> Iterator[Files]:
     with _readable(path), tarfile.open(path, "r:*") as archive:
-        yield _in_tar(path, archive)
+        yield _in_tar(path, archive, read)
 
 
-def _in_tar(path: Path, archive: tarfile.TarFile) -> Files:
+def _in_tar(path: Path, archive: tarfile.TarFile, read: bool) -> Files:
     for member in archive:
         _check_name(path, member.name)
         if member.isfile() and not _is_clutter(member.name):
-            yield member.name.removeprefix("./"), _from_tar(archive, member)
+            asked = read and kind_of_name(member.name) is not None
+            load = _from_tar(archive, member) if asked or _is_table(member.name) else _unread
+            yield member.name.removeprefix("./"), load
 
 
 def _from_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:
     """Read at once, while the archive stands there: it goes one way."""
-    if member.size > MOST_BYTES or not (kind_of_name(member.name) or _is_table(member.name)):
-        return partial(_unread, member.size)
+    if member.size > MOST_BYTES:
+        return partial(_too_large, member.size)
     file = archive.extractfile(member)
     data = b"" if file is None else file.read()
     return lambda: data
@@ -240,8 +242,12 @@ def _is_table(name: str) -> bool:
     return PurePosixPath(name).name == METADATA
 
 
-def _unread(size: int) -> bytes:
+def _too_large(size: int) -> bytes:
     check_bytes(size)
+    return b""
+
+
+def _unread() -> bytes:
     raise ValueRefused("is no file that is read")
 
 

@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from omnifill.data.media import load_cell
-from omnifill.errors import DataError, ValueRefused
+from omnifill.errors import DataError, RecipeError, ValueRefused
 from omnifill.schema import MEDIA, FieldSpec
 
 NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?")
@@ -178,14 +178,14 @@ def unfit_text(text: str) -> str:
 
 def _parser(field: FieldSpec, folder: Path | None = None) -> Callable[[Any], Any]:
     if field.type == "image":
-        from omnifill.data.image import ImageShape, to_pixels
+        from omnifill.data.image import to_pixels
 
-        shape = ImageShape.of(field.options)
+        shape = media_shape(field)
         return lambda cell: to_pixels(load_cell(cell, folder), shape)
     if field.type == "audio":
-        from omnifill.data.audio import SoundShape, to_samples
+        from omnifill.data.audio import to_samples
 
-        sound = SoundShape.of(field.options)
+        sound = media_shape(field)
         return lambda cell: to_samples(load_cell(cell, folder), sound)
     if field.type == "number" and field.options.get("decimal_comma"):
         return lambda cell: _number(with_point(cell) if isinstance(cell, str) else cell)
@@ -195,6 +195,17 @@ def _parser(field: FieldSpec, folder: Path | None = None) -> Callable[[Any], Any
         format_ = str(field.options.get("format", ""))
         return lambda cell: _datetime(cell, format_)
     return _string
+
+
+def media_shape(field: FieldSpec) -> Any:
+    """The `ImageShape` or `SoundShape` of a field; RecipeError names it and the option."""
+    from omnifill.data.audio import SoundShape
+    from omnifill.data.image import ImageShape
+
+    try:
+        return (ImageShape if field.type == "image" else SoundShape).of(field.options)
+    except RecipeError as error:  # a shape does not know its field's name
+        raise RecipeError(str(error).replace("NAME", field.name)) from None
 
 
 def _number(cell: Any) -> int | float | None:
@@ -248,13 +259,13 @@ def to_native(field: FieldSpec, value: Any) -> Any:
     if field.type == "datetime":
         return _moment(field, int(value))
     if field.type == "image":
-        from omnifill.data.image import ImageShape, to_image
+        from omnifill.data.image import to_image
 
-        return to_image(value, ImageShape.of(field.options))
+        return to_image(value, media_shape(field))
     if field.type == "audio":
-        from omnifill.data.audio import SoundShape, to_sound
+        from omnifill.data.audio import to_sound
 
-        return to_sound(value, SoundShape.of(field.options))
+        return to_sound(value, media_shape(field))
     if field.native == "bool":
         return value == "True"
     if field.native == "int":
