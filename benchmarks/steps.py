@@ -56,7 +56,8 @@ def main() -> None:
         + ", ".join(f"{n}: {masked}, causal {causal}" for n, (masked, causal) in SETS.items())
         + f"), then records drawn in so many steps, order {args.order}"
     )
-    harness.keep("steps", protocol, figures, ["pandas"], args.quick)
+    name = f"steps-{args.only}" if args.only else "steps"
+    harness.keep(name, protocol, figures, ["pandas"], args.quick)
 
 
 def drawings(args, models) -> list[tuple[str, Any, dict[str, Any]]]:

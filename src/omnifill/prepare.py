@@ -10,7 +10,7 @@ import torch
 
 from omnifill.artifact import RunFolder, codec_folders
 from omnifill.codecs.table import check_codec, load_codec
-from omnifill.data.stage import Staged, open_staged
+from omnifill.data.stage import Staged, open_staged, rows_at_once
 from omnifill.errors import RecipeError
 from omnifill.form.encode import encode_part
 from omnifill.form.vocabulary import Vocabulary
@@ -90,13 +90,13 @@ def encode_parts(
     """Encode every part into the run folder; returns notes for the user."""
     stream = vocabulary.schema.stream
     longest = None if recipe.form.windows else (recipe.model.context or LONGEST_RECORD)
-    notes = []
+    notes, rows = [], rows_at_once(vocabulary.schema)
     total = sum(staged.rows[part] for part in PARTS)
     with Progress("encoding", total, "rows") as progress:
         for part in PARTS:
             cuts = encode_part(
-                vocabulary, _counted(staged, part, progress), folder.encoded / part, longest,
-                stream,
+                vocabulary, _counted(staged, part, rows, progress), folder.encoded / part,
+                longest, stream,
             )  # fmt: skip
             if cuts.unknown:
                 notes.append(
@@ -112,8 +112,10 @@ def encode_parts(
     return notes
 
 
-def _counted(staged: Staged, part: str, progress: Progress) -> Iterator[dict[str, list[Any]]]:
-    for chunk in staged.chunks(part):
+def _counted(
+    staged: Staged, part: str, rows: int, progress: Progress
+) -> Iterator[dict[str, list[Any]]]:
+    for chunk in staged.chunks(part, size=rows):
         yield chunk
         progress.advance(len(next(iter(chunk.values()))))
 

@@ -19,7 +19,7 @@ from omnifill.data.infer import infer_schema
 from omnifill.data.inspect import inspect_data, render
 from omnifill.data.profile import profile
 from omnifill.data.source import open_source
-from omnifill.data.stage import stage
+from omnifill.data.stage import rows_at_once, stage
 from omnifill.errors import DataError
 from omnifill.recipe import DataSettings, Recipe
 
@@ -274,6 +274,23 @@ def test_broken_files_may_all_stand_in_one_folder(tmp_path: Path) -> None:
     recipe = Recipe().with_values(**{"data.broken": 0.06})
     schema = infer_schema(profile(source, recipe), recipe)
     assert sum(stage(source, schema, recipe, tmp_path / "s").rows.values()) == 250
+
+
+def test_large_values_come_in_small_pieces(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_source(write_folder(tmp_path / "f", FILES), DataSettings())
+    schema = infer_schema(profile(source, Recipe()), Recipe())
+    assert rows_at_once(schema) == 8192
+    whole = stage(source, schema, Recipe(), tmp_path / "a")
+    monkeypatch.setattr("omnifill.data.stage.AT_ONCE", 20 * 16)
+    assert rows_at_once(schema) == 20
+    pieces = stage(source, schema, Recipe(), tmp_path / "b")
+    for part in ("train", "valid", "test"):
+        columns: list[dict[str, list[Any]]] = [{}, {}]
+        for staged, out in zip((whole, pieces), columns, strict=True):
+            for chunk in staged.chunks(part):
+                for name, values in chunk.items():
+                    out.setdefault(name, []).extend(values)
+        assert columns[0] == columns[1]
 
 
 def test_pictures_of_which_none_can_be_read_are_an_error(tmp_path: Path) -> None:

@@ -57,6 +57,11 @@ class SoundShape:
         """Of the longest sound."""
         return math.ceil(self.rate * self.seconds)
 
+    @property
+    def size(self) -> int:
+        """Bytes of the longest sound."""
+        return 2 * self.samples
+
 
 def measure(value: Any) -> tuple[int, float]:
     """(rate, seconds) of what a cell holds, by the header of a file."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,6 +33,14 @@ class Chunk:
         """Some of the rows."""
         columns = {name: [cells[row] for row in kept] for name, cells in self.columns.items()}
         return Chunk(columns, self.file, [self.lines[row] for row in kept])
+
+    def parts(self, most: int) -> Iterator[Chunk]:
+        """The chunk in pieces of at most so many rows."""
+        if len(self) <= most:
+            yield self
+            return
+        for at in range(0, len(self), most):
+            yield self.rows(range(at, min(at + most, len(self))))
 
     def where(self, row: int, column: str) -> str:
         """How a message names a cell."""

@@ -17,6 +17,7 @@ from omnifill.data.cells import Chunk
 from omnifill.data.clean import AS_TEXT, Repeats, read_cells
 from omnifill.data.source import Source
 from omnifill.data.split import PARTS, part_of, stream_parts
+from omnifill.data.values import media_shape
 from omnifill.errors import DataError, RunError
 from omnifill.files import atomic_path, reason, write_atomic
 from omnifill.progress import Progress
@@ -27,6 +28,8 @@ ENOUGH = 200
 """Broken files at which reading may stop before its end."""
 SHOWN = 5
 """Broken files that one message names."""
+CHUNK_ROWS, AT_ONCE = 8192, 64 << 20
+"""Rows of a chunk, and bytes of its pictures and sounds, at most."""
 STREAM_SHARDS = 400
 """A stream's pieces are cut again so that there are about this many to share out."""
 
@@ -44,7 +47,7 @@ class Staged:
         return Values(self.folder / f"{part}.arrow", name)
 
     def chunks(
-        self, part: str, names: list[str] | None = None, size: int = 8192
+        self, part: str, names: list[str] | None = None, size: int = CHUNK_ROWS
     ) -> Iterator[dict[str, list[Any]]]:
         """Columns of a part, chunk by chunk (memory-mapped)."""
         path = self.folder / f"{part}.arrow"
@@ -59,6 +62,12 @@ class Staged:
                         yield batch.slice(start, size).to_pydict()
         except (pa.ArrowException, OSError) as error:
             raise RunError(f"{path}: staged rows are damaged or missing ({error})") from None
+
+
+def rows_at_once(schema: Schema) -> int:
+    """Rows that are in memory together: fewer where values are large."""
+    sizes = [int(media_shape(f).size) for f in schema.fields if f.type in MEDIA]
+    return max(16, min(CHUNK_ROWS, AT_ONCE // max(1, sum(sizes))))
 
 
 class Broken:
@@ -216,7 +225,8 @@ def _clean_chunks(
     missing = [f.name for f in schema.fields if f.name not in source.names]
     if missing:
         raise DataError(f"{source.label}: has no column {missing[0]!r}, which the schema names")
-    for chunk in source.chunks():
+    most = rows_at_once(schema)
+    for chunk in (part for whole in source.chunks() for part in whole.parts(most)):
         bad: dict[int, str] = {}
         columns = {
             f.name: read_cells(
