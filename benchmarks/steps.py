@@ -51,9 +51,10 @@ def main() -> None:
             figures[name] = rows(args, models, data / name)
         else:
             figures[name] = texts(args, models, TEXTS[name])
+    budgets = {name: SETS[name] for name in figures}
     protocol = (
         "`omnifill train --budget` ("
-        + ", ".join(f"{n}: {masked}, causal {causal}" for n, (masked, causal) in SETS.items())
+        + ", ".join(f"{n}: {masked}, causal {causal}" for n, (masked, causal) in budgets.items())
         + f"), then records drawn in so many steps, order {args.order}"
     )
     name = f"steps-{args.only}" if args.only else "steps"

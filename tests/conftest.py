@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-from omnifill import api
+from omnifill import api, cli
 
 settings.register_profile("any machine", deadline=None)  # no test fails for being slow
 settings.load_profile("any machine")
@@ -52,3 +53,18 @@ def model(table_csv: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     """A model trained for a few steps: enough to work, too few to be good."""
     out = tmp_path_factory.mktemp("runs") / "drinks"
     yield api.train(table_csv, out, steps=40, recipe={"model": {"size": "nano"}})
+
+
+@pytest.fixture
+def command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command -> (status, output, errors)."""
+
+    def run(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["omnifill", *map(str, args)])
+        with pytest.raises(SystemExit) as leaving:
+            cli.main()
+        return int(leaving.value.code or 0), *capsys.readouterr()
+
+    return run

@@ -17,7 +17,8 @@ import omnifill
 from omnifill import api, cli
 
 ROOT = Path(__file__).parent.parent
-PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted(ROOT.glob("*.md")) + sorted((ROOT / "docs").rglob("*.md"))
+RECIPE_PAGES = sorted((ROOT / "docs" / "recipes").glob("*.md"))
 
 
 def read(name: str) -> str:
@@ -41,6 +42,14 @@ def test_the_chinese_readme_is_in_step() -> None:
     assert levels[0] == levels[1]
     rows = [len(re.findall(r"^\|", text, flags=re.M)) for text in (english, chinese)]
     assert rows[0] == rows[1]
+
+
+@pytest.mark.parametrize("page", RECIPE_PAGES, ids=lambda p: p.stem)
+def test_the_page_of_a_recipe_runs_what_its_head_says(page: Path) -> None:
+    recipe = read(f"recipes/{page.stem}.yaml")
+    head = re.findall(r"^# +(omnifill .*)$", recipe, flags=re.M)
+    ran = re.findall(r"^omnifill .*$", page.read_text(encoding="utf-8"), flags=re.M)
+    assert head and ran[: len(head)] == head
 
 
 def commands() -> list[str]:

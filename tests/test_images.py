@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import io
 import json
 import struct
-import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from PIL import Image
 from tests.test_skeleton import StopAt, weights
 
-from omnifill import Partial, api, cli
+from omnifill import Partial, api
 from omnifill.errors import DataError, Interrupted, RecipeError, RequestError, ValueRefused
+from omnifill.train.loop import Report
+from omnifill.train.metrics import LiveLine
 
 NANO = {"model": {"size": "nano"}}
 LEARNED = {
@@ -63,21 +67,6 @@ def learned(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> api.Model
     """A model over a codec that learns; both barely trained."""
     out = tmp_path_factory.mktemp("runs") / "codec"
     return api.train(folder, out, steps=20, recipe=LEARNED)
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command -> (status, output, errors)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["omnifill", *map(str, args)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        return int(leaving.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 def test_a_folder_a_table_of_paths_and_arrays_train_the_same_model(
@@ -141,6 +130,20 @@ def test_a_codec_that_learns_is_a_stage_that_resumes_exactly(folder: Path, tmp_p
     api.train(folder, tmp_path / "again", recipe=tmp_path / "whole" / "recipe.yaml")
     for name in names[:2]:
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_a_codec_cut_before_its_first_checkpoint_resumes_exactly(
+    folder: Path, tmp_path: Path
+) -> None:
+    recipe = {**LEARNED, "train": {"save_every": 50}}
+    api.train(folder, tmp_path / "whole", steps=12, recipe=recipe)
+    with pytest.raises((KeyboardInterrupt, Interrupted)):
+        api.train(folder, tmp_path / "cut", steps=12, recipe=recipe, live=StopAt(10))
+    assert not list((tmp_path / "cut" / "checkpoints").rglob("step-*"))
+    torch.manual_seed(4321)  # another process has drawn other numbers before
+    api.train(folder, tmp_path / "cut", recipe=recipe, resume=True)
+    for name in ("codecs/0000/image.safetensors", "model.safetensors"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
 def test_a_codec_learns_under_a_budget_and_says_how_good_it_is(
@@ -218,7 +221,8 @@ def test_a_picture_is_given_by_its_path(
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [(["--format", "jsonl"], "name a folder"), (["--out", "x.csv"], "name a folder"),
+    [(["--no-label"], "none are written here"), (["--keep", "x.png"], "name it with --given"),
+     (["--format", "jsonl"], "name a folder"), (["--out", "x.csv"], "name a folder"),
      (["--out", "full"], "holds files already"), (["--out", "no/where"], "there is no folder")],
 )  # fmt: skip
 def test_pictures_go_to_a_new_folder_alone(
@@ -233,12 +237,59 @@ def test_pictures_go_to_a_new_folder_alone(
     assert [p.name for p in tmp_path.iterdir()] == ["full"]
 
 
+def test_only_what_a_task_wants_decides_where_records_go(
+    folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    recipe = {**PIXELS, "form": {"tasks": [{"given": ["image"], "want": ["label"]}]}}
+    run = tmp_path / "run"
+    api.train(folder, run, steps=3, recipe=recipe)
+    file = next((folder / "lying").iterdir())
+    status, out, err = command("generate", run, "--given", f"image={file}", "--format", "jsonl")
+    assert status == 0 and json.loads(out)["label"] in ("lying", "upright"), err
+    status, _, err = command("generate", run, "--given", f"image={file}", "--no-label", "--out",
+                             tmp_path / "x.csv")  # fmt: skip
+    assert status == 2 and "none are written here" in err
+
+
+def test_messages_name_files_and_print_no_pixels(exact: api.Model) -> None:
+    bad = pd.DataFrame({"image": [np.full((6, 6), 999)], "label": [None]})
+    with pytest.raises(DataError) as error:
+        exact.fill(bad)
+    assert "row 1, column 'image': is an array" in str(error.value) and "[999" not in str(
+        error.value
+    )
+    with pytest.raises(ValueRefused, match=r"field 'image': is an array"):
+        exact.generate(1, given={"image": bad["image"][0]})
+
+
+def test_what_pictures_become_is_told(folder: Path) -> None:
+    def why(options: dict[str, int]) -> str:
+        tree = {"schema": {"fields": {"image": {"options": options}}}}
+        return api.inspect(folder, api.build_recipe(tree)).schema["image"].why
+
+    assert why({}) == "pictures of 6 × 6 pixels, grey"
+    assert why({"height": 4, "width": 5}) == "pictures of 6 × 6 pixels, grey; brought to 5 × 4"
+
+
+def test_the_live_line_begins_anew_after_a_codec() -> None:
+    line = LiveLine(io.StringIO())
+    line.live = True
+    line.begin("codec of image · ")
+    line(Report(90, 100, 1.0, 0.5, 1.0, 9.0, 1.0, 1.0))
+    line.begin()
+    line(Report(1, 100, 2.0, None, 1.0, 9.0, 1.0, 1.0))
+    shown = cast(io.StringIO, line.stream).getvalue().split("\r")[-1]
+    assert "step 1/100" in shown and "codec" not in shown and "valid" not in shown
+    assert line.first_step == 1, "time is counted from here"
+
+
 def test_what_cannot_be_is_refused_before_training(folder: Path, tmp_path: Path) -> None:
     def recipe(**field: object) -> dict[str, object]:
         return {**NANO, "schema": {"fields": {"image": field}}}
 
     for wrong, message in (
         (recipe(codec="bpe"), "image or pixels"),
+        (recipe(max_tokens=9), "max_tokens: is for texts"),
         (recipe(codec="pixels", learn={"steps": 3}), "does not learn"),
         (recipe(options={"stride": 5}), "fields.image.options.stride"),
         (recipe(codec="pixels", options={"height": 64, "width": 64}), "1024 are the most"),
@@ -321,7 +372,12 @@ def test_an_unknown_region_has_no_effect(learned: api.Model) -> None:
     keep[:4] = True
     picture = bars(1, seed=2)["image"][0]
     other = np.where(keep, picture, 255 - picture)
-    made = [learned.generate(2, given={"image": Partial(p, keep)}, seed=1)["image"]
+    model = api.load(learned.run.folder.path)
+    for parameter in model.run.vocabulary["image"].codec.network.parameters():  # type: ignore
+        torch.nn.init.normal_(parameter, std=0.3)  # codes that lean on all that is around them
+    codec = model.run.vocabulary["image"].codec
+    assert (codec.encode(picture.tobytes()) != codec.encode(other.tobytes()))[:6].any()
+    made = [model.generate(2, given={"image": Partial(p, keep)}, seed=1)["image"]
             for p in (picture, other)]  # fmt: skip
     for a, b in zip(*made, strict=True):
         assert a.tobytes() == b.tobytes()
@@ -333,6 +389,7 @@ def test_what_cannot_be_known_in_part_is_refused(exact: api.Model) -> None:
     for given, options, message in (
         ({"image": Partial(picture, whole)}, {}, "nothing to make"),
         ({"image": Partial(picture, 0 * whole)}, {}, "too little"),
+        ({"image": Partial(picture, whole), "label": Partial("lying", 1)}, {}, "only one field"),
         ({"label": Partial("lying", 1)}, {}, "cannot be known in part"),
         ({"image": Partial(picture, "nowhere.png")}, {}, "keep: there is no such file"),
         ({"image": Partial(picture, np.arange(36).reshape(6, 6) < 9)}, {"rerank": 3}, "leave out"),
@@ -353,6 +410,17 @@ def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -
     assert image["frechet"]["value"] < min(others["mean"], others["noise"]) / 2
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "pictures of 6 × 6 pixels" in page and page.count("<figcaption>image: ") == 4
+
+
+def test_figures_of_sorted_files_are_of_all_kinds(
+    exact: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("omnifill.evaluate.pictures.COMPARED", 30)
+    monkeypatch.setattr("omnifill.evaluate.measures.MOST_ROWS", 30)
+    found = exact.evaluate(bars(120, seed=7).sort_values("label"))
+    assert found["baselines"]["resampled"]["fields"]["image"]["precision"]["value"] > 0.7
+    plain = found["baselines"]["most_frequent_or_median"]["fields"]["label"]["accuracy"]["value"]
+    assert 0.3 < plain < 0.8, "both labels are asked for"
 
 
 def test_aims_and_beams_over_pictures_are_refused_by_name(exact: api.Model) -> None:

@@ -62,7 +62,9 @@ def test_every_slot_counts_once_on_average_under_any_schedule(name: str) -> None
     torch.testing.assert_close(Schedule(name).even(alone), expected)
 
 
-def test_what_is_learned_counts_alike_and_what_is_known_is_a_bound(small: api.Model) -> None:
+def test_what_is_learned_counts_alike_and_what_is_known_is_a_bound(
+    small: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
     batch, run = batch_of(small, small.generate(60, seed=1)), small.run
     torch.manual_seed(0)
     with torch.no_grad():
@@ -71,6 +73,17 @@ def test_what_is_learned_counts_alike_and_what_is_known_is_a_bound(small: api.Mo
     learned = [float(run.objective.loss(run.network, batch).total.detach()) for _ in range(80)]
     assert known == again and np.std(learned) > 0
     assert 0.5 < np.mean(learned) / known < 1.5
+    real = Schedule.corrupt
+
+    def heavier(self: Schedule, *told: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        hidden, weight = real(self, *told)
+        return hidden, 1000 * weight
+
+    monkeypatch.setattr(Schedule, "corrupt", heavier)
+    torch.manual_seed(0)
+    assert float(run.objective.loss(run.network, batch).total.detach()) < 10 * known
+    with torch.no_grad():
+        assert float(run.objective.loss(run.network, batch).total) > 500 * known
 
 
 @schedules

@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 import soundfile
 
-from omnifill import Partial, api, cli
+from omnifill import Partial, api
 from omnifill.data.inspect import inspect_data, render
 from omnifill.errors import DataError
 from omnifill.recipe import Recipe
@@ -55,21 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
     return api.train(folder, tmp_path_factory.mktemp("runs") / "tones", steps=60, recipe=RECIPE)
-
-
-@pytest.fixture
-def command(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command -> (status, output, errors)."""
-
-    def run(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["omnifill", *map(str, args)])
-        with pytest.raises(SystemExit) as leaving:
-            cli.main()
-        return int(leaving.value.code or 0), *capsys.readouterr()
-
-    return run
 
 
 def test_inspect_tells_rates_lengths_and_broken_files(folder: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, TextIO
+from typing import Annotated, Any, TextIO
 
 import typer
 
@@ -62,9 +62,6 @@ from omnifill.options import (
     TopPOpt,
     WantOpt,
 )
-
-if TYPE_CHECKING:
-    pass
 
 STARTED = time.monotonic()
 """The budget counts from here."""
@@ -198,7 +195,7 @@ def generate(
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
     values = given_values(given or [], model, keep)
-    printer = Printer(model, format_, out, values, wanted, None if no_label else seed)
+    printer = Printer(model, format_, out, values, wanted, seed, not no_label)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,

@@ -14,6 +14,7 @@ from omnifill.data.results import Origin, check_folder, write_results
 from omnifill.data.sink import check_target, render_table, write_frame
 from omnifill.errors import RequestError, unknown_name
 from omnifill.files import reason
+from omnifill.form.tasks import wanted_from
 from omnifill.schema import MEDIA, FieldSpec
 from omnifill.types import Partial
 
@@ -65,14 +66,20 @@ class Printer:
 
     def __init__(
         self, model: Model, format_: str, out: Path | None, given: dict[str, Any],
-        want: list[str] | None, seed: int | None,
+        want: list[str] | None, seed: int, label: bool,
     ) -> None:  # fmt: skip
+        """`label`: whether files of media say what made them."""
         self.model, self.format, self.out = model, format_, out
         self.given = {n: v for n, v in given.items() if not isinstance(v, Partial)}
-        self.seed = seed
-        made = [s for s in model.run.schema.fields if s.name not in self.given and (
-            not want or s.name in want or s.name in given)]  # fmt: skip
+        self.seed, self.label = seed, label
+        run = model.run
+        wanted = want or wanted_from(run.vocabulary, run.recipe.form, self.given)
+        parts = [name for name in given if name not in self.given]
+        made = [spec for spec in run.schema.fields if spec.name in {*wanted, *parts}]
         self.media = any(spec.type in MEDIA for spec in made)
+        if not label and not (self.media and out is not None):
+            raise RequestError("--no-label is about files of pictures and sounds (--out DIR), and "
+                               "none are written here; leave it out")  # fmt: skip
         if self.media and (format_ != "table" or (out is not None and out.suffix)):
             raise RequestError(
                 "pictures and sounds are files of their own: name a folder for them and their "
@@ -108,7 +115,7 @@ class Printer:
             typer.echo(render_table(table, specs, self.format), nl=False)
             return
         if self.media:
-            origin = None if self.seed is None else Origin(self.model.run.sha256, self.seed)
+            origin = Origin(self.model.run.sha256, self.seed) if self.label else None
             write_results(table, specs, self.out, origin)
         elif self.out.suffix.lower() == ".txt" and len(specs) > 1:
             raise RequestError(

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from omnifill.artifact import LoadedRun, RunFolder
+from omnifill.artifact import LoadedRun, RunFolder, codec_folders
 from omnifill.data.shards import Shard, open_shard
 from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
@@ -205,17 +205,16 @@ class Session:
         schema = self.folder.load_schema()
         codecs = self.folder.load_codecs(schema)
         self.asked_for = self.asked_for or self.folder.read_state().get("asked", {})
-        for index, spec in enumerate(schema.fields):
-            codec, number = codecs[spec.name], f"codec-{index:04d}"
-            done = self.folder.path / "codecs" / f"{index:04d}" / "learned.json"
-            if not is_learned(codec) or done.exists():
+        for name, place in codec_folders(schema).items():
+            done = self.folder.path / "codecs" / place / "learned.json"
+            if not is_learned(codecs[name]) or done.exists():
                 continue
-            stage = Stage(spec.name, self.folder.checkpoints / number,
-                          self.folder.path / f"metrics-{number}.jsonl",
+            stage = Stage(name, self.folder.checkpoints / f"codec-{place}",
+                          self.folder.path / f"metrics-codec-{place}.jsonl",
                           self._time_left(recipe)[0])  # fmt: skip
-            recipe = teach(codec, stage, staged, recipe, self.live, self._attach)
+            recipe = teach(codecs[name], stage, staged, recipe, self.live, self._attach)
             self.trainer = None
-            self.folder.save_codecs(schema, {**codecs})
+            self.folder.save_codecs(schema, codecs)
             self.folder.write("recipe.yaml", dump_recipe(recipe))
             write_atomic(done, b"{}")
         return recipe, schema, codecs

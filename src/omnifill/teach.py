@@ -75,7 +75,7 @@ def teach(
     chosen = np.random.default_rng(0).permutation(len(shown))[:MOST_VALID]
     some = [shown[i] for i in chosen.tolist()]
     metrics = MetricsFile(stage.metrics, trainer.progress.step)
-    live.label = f"codec of {stage.name} · "
+    live.begin(f"codec of {stage.name} · ")
 
     def evaluate(network: nn.Module) -> float:
         parts = [learner.loss(network, learner.batch(some[i : i + settings.batch]))
@@ -95,7 +95,7 @@ def teach(
             f"codec of {stage.name}: {what} Try a lower rate: --set "
             f"schema.fields.{stage.name}.learn.lr={settings.lr / 2:g}"
         ) from None
-    live.label = ""
+    live.begin()
     # Not the weights of the least error: what a critic asks for costs a little of it.
     learner.network.load_state_dict(trainer.weights())
     learner.network.eval()

@@ -159,7 +159,7 @@ def test_folders_that_are_joined_keep_their_labels(tmp_path: Path) -> None:
 def test_names_that_only_look_like_pictures_can_be_texts(tmp_path: Path) -> None:
     path = tmp_path / "t.csv"
     path.write_text("url,n\n" + "".join(f"http://x/{i}.png,{i}\n" for i in range(30)))
-    with pytest.raises(DataError, match="--field NAME:text"):
+    with pytest.raises(DataError, match="--field url:text"):
         inspect_data(path, Recipe())
     text = Recipe().with_values(**{"schema.fields.url.type": "text"})
     assert inspect_data(path, text).schema["url"].type == "text"

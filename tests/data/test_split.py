@@ -80,3 +80,10 @@ def test_a_stream_ends_with_validation_and_test(sizes: list[int]) -> None:
     parts = stream_parts(sizes, SplitSettings(valid=0.2, test=0.2))
     rank = {"train": 0, "valid": 1, "test": 2}
     assert [rank[p] for p in parts] == sorted(rank[p] for p in parts)
+
+
+def test_pictures_are_split_by_what_they_show() -> None:
+    settings = SplitSettings(valid=0.3, test=0.3)
+    parts = [part_of(("cat", bytes([i, i])), settings) for i in range(200)]
+    assert parts == [part_of(("cat", bytes([i, i])), settings) for i in range(200)]
+    assert all(40 < parts.count(part) < 110 for part in ("train", "valid", "test"))

@@ -13,13 +13,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
@@ -28,12 +26,11 @@ from omnifill.codecs.support import (
     SOUND_OPTIONS,
     LossSum,
     check_options,
-    damaged,
     in_groups,
     int_option,
     levels_option,
     nothing_to_learn,
-    read_json,
+    read_learned,
     write_json,
     write_weights,
 )
@@ -224,17 +221,13 @@ class AudioCodec:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        tree = read_json(folder / FILE)
-        try:
+        def build(tree: dict[str, Any]) -> tuple[AudioConfig, Vocoder]:
             shape = SoundShape.of(tree.pop("shape"))
             config = AudioConfig(shape, **(tree | {"levels": tuple(tree["levels"])}))
-            network = Vocoder(config)
-            network.load_state_dict(load_file(folder / WEIGHTS))
-        except (KeyError, TypeError, ValueError, AttributeError, RecipeError) as error:
-            raise damaged(folder / FILE, str(error)) from None
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise damaged(folder / WEIGHTS, str(error)) from None
-        return cls(config, network.eval())
+            return config, Vocoder(config)
+
+        config, network = read_learned(folder, (FILE, WEIGHTS), build)
+        return cls(config, cast(Vocoder, network))
 
 
 def waves_of(values: Sequence[bytes], config: AudioConfig) -> Tensor:

@@ -2,7 +2,7 @@
 
 Mentzer et al. 2023 (arXiv 2309.15505): no codebook that could collapse. The straight-through
 gradient is Bengio et al.'s (2013, arXiv 1308.3432). Where one code is not enough, further levels
-round what the ones before them left over (Chen et al. 2025, arXiv 2508.15860).
+round what the ones before them left over (residual FSQ: arXiv 2508.15860).
 """
 
 from __future__ import annotations

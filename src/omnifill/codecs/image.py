@@ -10,13 +10,11 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
@@ -25,14 +23,13 @@ from omnifill.codecs.support import (
     OPTIONS,
     LossSum,
     check_options,
-    damaged,
     grid_coords,
     in_groups,
     int_option,
     levels_option,
     nothing_to_learn,
     of_length,
-    read_json,
+    read_learned,
     write_json,
     write_weights,
 )
@@ -47,7 +44,7 @@ STRIDES = (2, 4, 8, 16)
 LEVELS = (8, 8, 8, 8)
 CRITIC_WIDTH = 32
 FEATURES, REALISM = 0.1, 0.02
-"""Weights of the errors beside that of pixels (docs/log.md)."""
+"""Weights of the errors beside that of pixels: first guesses (docs/log.md)."""
 
 
 @dataclass(frozen=True)
@@ -175,17 +172,13 @@ class ImageCodec:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        tree = read_json(folder / FILE)
-        try:
+        def build(tree: dict[str, Any]) -> tuple[ImageConfig, Autoencoder]:
             shape = ImageShape.of(tree.pop("shape"))
             config = ImageConfig(shape, **(tree | {"levels": tuple(tree["levels"])}))
-            network = Autoencoder(config)
-            network.load_state_dict(load_file(folder / WEIGHTS))
-        except (KeyError, TypeError, ValueError, AttributeError, RecipeError) as error:
-            raise damaged(folder / FILE, str(error)) from None
-        except (OSError, RuntimeError, SafetensorError) as error:
-            raise damaged(folder / WEIGHTS, str(error)) from None
-        return cls(config, network.eval())
+            return config, Autoencoder(config)
+
+        config, network = read_learned(folder, (FILE, WEIGHTS), build)
+        return cls(config, cast(Autoencoder, network))
 
 
 def _stride(shape: ImageShape, depth: int) -> int:

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
 from omnifill.errors import DataError, RecipeError, RunError, unknown_name
@@ -23,12 +24,8 @@ from omnifill.types import Grammar, Ints
 
 OPTIONS = "schema.fields.NAME.options"
 """Where a codec's options stand in the recipe; a codec does not know its field's name."""
-
-
 IMAGE_OPTIONS = ("height", "width", "mode", "fit")
 """Options of an image field that say what its values are; its codec's come beside them."""
-
-
 SOUND_OPTIONS = ("rate", "seconds")
 """The same of an audio field."""
 MOST_CODES = 1 << 16
@@ -109,6 +106,27 @@ def write_json(path: Path, tree: Mapping[str, Any]) -> None:
 def write_weights(path: Path, network: nn.Module) -> None:
     """Write a network's weights, whole or not at all."""
     write_atomic(path, save({n: t.contiguous() for n, t in network.state_dict().items()}))
+
+
+def read_learned(
+    folder: Path, names: tuple[str, str], build: Callable[[dict[str, Any]], tuple[Any, nn.Module]]
+) -> tuple[Any, nn.Module]:
+    """The config and the network of a codec that learns, as its `save` left them.
+
+    `names`: of its files of settings and of weights; `build`: settings -> config and network.
+    RunError names the file that is damaged.
+    """
+    settings, weights = (folder / name for name in names)
+    tree = read_json(settings)
+    try:
+        config, network = build(tree)
+    except (KeyError, TypeError, ValueError, AttributeError, RecipeError) as error:
+        raise damaged(settings, str(error)) from None
+    try:
+        network.load_state_dict(load_file(weights))
+    except (OSError, RuntimeError, SafetensorError) as error:
+        raise damaged(weights, str(error)) from None
+    return config, network.eval()
 
 
 def read_json(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -97,42 +98,42 @@ class MediaProfile:
         """What the column holds: pictures, sounds, or neither."""
         return None if self.none else self.kind
 
-    def why(self) -> str:
+    def why(self, name: str) -> str:
         """In words, as `inspect` shows it. DataError if all files are broken."""
         if not self.sizes and not self.rates:
             first = "".join(f"\n  {p.where}: {p.what}" for p in self.broken)
             raise DataError(
-                f"none of {self.num} files can be read (names that are only text: --field "
-                f"NAME:text):{first}"
+                f"none of {self.num} files can be read (if they are only names: --field "
+                f"{name}:text):{first}"
             )
         if self.kind == "audio":
             return self._why_sounds()
         mode = {"L": "grey", "RGB": "in colour", "RGBA": "with alpha"}[self.mode()]
         if len(self.sizes) == 1:
             (width, height), *_ = self.sizes
-            return f"pictures of {width} × {height} pixels, {mode}{self._brought()}"
+            return f"pictures of {width} × {height} pixels, {mode}"
         widths, heights = zip(*self.sizes, strict=True)
         return (
             f"pictures from {min(widths)} × {min(heights)} to {max(widths)} × {max(heights)} "
-            f"pixels, {mode}{self._brought()}"
+            f"pixels, {mode}"
         )
 
-    def _brought(self) -> str:
-        """The size that they all get, if that is another."""
-        options = self.options()
+    def changed(self, options: Mapping[str, Any]) -> str:
+        """What all of them become, if that is not what they are."""
+        if self.kind == "audio":
+            rate, most = options["rate"], options["seconds"]
+            cut = sum(s > most for s in self.seconds)
+            what = f"; {cut} of them are cut at {most:g} s" if cut else ""
+            return what + ("" if set(self.rates) == {rate} else f"; brought to {rate:,} Hz")
         size = (options["width"], options["height"])
-        return "" if set(self.sizes) == {size} else f", brought to {size[0]} × {size[1]}"
+        return "" if set(self.sizes) == {size} else f"; brought to {size[0]} × {size[1]}"
 
     def _why_sounds(self) -> str:
         rates = " and ".join(f"{rate:,}" for rate in sorted(self.rates)[:3])
         more = " and other rates" if len(self.rates) > 3 else ""
-        cut = sum(s > self._longest() for s in self.seconds)
-        what = f"; {cut} of them are cut at {self._longest():g} s" if cut else ""
-        rate = self.options()["rate"]
-        what += "" if set(self.rates) == {rate} else f"; brought to {rate:,} Hz"
         return (
             f"sounds of {min(self.seconds):.2f} to {max(self.seconds):.2f} s, "
-            f"{sum(self.seconds) / 60:.1f} min in all, at {rates}{more} Hz{what}"
+            f"{sum(self.seconds) / 60:.1f} min in all, at {rates}{more} Hz"
         )
 
     def _longest(self) -> float:

@@ -81,13 +81,19 @@ def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:
         codec, why = "characters", f"{why}, of {len(column.signs)} kinds: spelt one by one"
     codec = codec or DEFAULT_CODECS[kind]
     marks = tuple(column.marks) if kind in ("number", "datetime") else ()
+    options = {**_options(column, kind), **(asked.options if asked else {})}
+    if kind == column.media.found:
+        why += column.media.changed(options)
+    if asked and asked.max_tokens and kind in DEFAULT_CODECS and kind != "text":
+        raise RecipeError(f"schema.fields.{column.name}.max_tokens: is for texts, and this is "
+                          f"a field of type {kind}; leave it out")  # fmt: skip
     return FieldSpec(
         name=column.name, type=kind, codec=codec, why=why,
         optional=column.blanks > 0 or bool(marks), blank_marks=marks,
         weight=(asked.weight if asked else None) or 1.0,
         max_tokens=asked.max_tokens if asked else None,
         join=recipe.data.join if column.kinds["list"] else None, native=_native(column, kind),
-        options={**_options(column, kind), **(asked.options if asked else {})},
+        options=options,
     )  # fmt: skip
 
 
@@ -106,7 +112,7 @@ def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:
     """(type, reason)."""
     distinct = len(column.distinct) - len(column.marks)
     if column.media.found is not None:
-        return column.media.found, column.media.why()
+        return column.media.found, column.media.why(column.name)
     if column.name in found.source.types:
         return found.source.types[column.name]
     if column.kinds["bool"] and column.kinds["bool"] == column.values:

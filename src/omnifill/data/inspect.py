@@ -15,6 +15,7 @@ from omnifill.data.infer import infer_schema
 from omnifill.data.profile import ColumnProfile, Profile, profile
 from omnifill.data.source import open_source
 from omnifill.data.stage import Broken, split_sizes
+from omnifill.data.values import media_shape
 from omnifill.errors import DataError, RequestError
 from omnifill.files import atomic_path
 from omnifill.recipe import Recipe
@@ -107,13 +108,13 @@ def render(inspection: Inspection) -> str:
 def draw_sheet(inspection: Inspection, path: Path) -> None:
     """Some of the pictures, from all over the source, as a model would see them. RequestError if
     there are none."""
-    from omnifill.data.image import ImageShape, sheet, to_image
+    from omnifill.data.image import sheet, to_image
 
     images = [spec for spec in inspection.schema.fields if spec.type == "image"]
     if not images:
         raise RequestError("--sheet draws pictures, and no field holds any")
     spec, every = images[0], max(1, -(-inspection.found.rows // MOST_DRAWN))
-    shape, drawn, number = ImageShape.of(spec.options), [], 0
+    shape, drawn, number = media_shape(spec), [], 0
     for chunk in inspection.found.source.chunks():
         rows = [row for row in range(len(chunk)) if (number + row) % every == 0]
         number += len(chunk)

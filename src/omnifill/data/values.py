@@ -17,7 +17,7 @@ from typing import Any
 
 import pandas as pd
 
-from omnifill.data.media import load_cell
+from omnifill.data.media import MediaFile, load_cell
 from omnifill.errors import DataError, RecipeError, ValueRefused
 from omnifill.schema import MEDIA, FieldSpec
 
@@ -129,10 +129,15 @@ def _parse_media(
             out.append(None if cell is None else parse(cell))
         except ValueRefused as error:
             if broken is None:
-                raise DataError(f"{where(i)}: {cell} {error}") from None
-            broken[i] = f"{cell} {error}"
+                raise DataError(f"{where(i)}: {_called(cell)}{error}") from None
+            broken[i] = f"{_called(cell)}{error}"
             out.append(None)
     return out
+
+
+def _called(cell: Any) -> str:
+    """The name of a file that a cell holds, before what is wrong with it; nothing for a value."""
+    return f"{cell} " if isinstance(cell, (str, Path, MediaFile)) else ""
 
 
 def _is_mark(cell: Any) -> bool:
@@ -146,7 +151,7 @@ def parse_value(field: FieldSpec, value: Any) -> Any:
     try:
         parsed = _parser(field)(value)
     except ValueRefused as error:
-        raise ValueRefused(f"field {field.name!r}: {str(value)[:60]} {error}") from None
+        raise ValueRefused(f"field {field.name!r}: {_called(value)}{error}") from None
     if parsed is None:
         raise ValueRefused(f"field {field.name!r}: {refusal(field, value)}")
     return parsed

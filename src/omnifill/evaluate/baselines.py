@@ -39,6 +39,8 @@ def generate_baseline(
     """`num` records whose texts are a baseline's, learned from the training rows where the given
     values stand; all other fields are drawn from those rows, each by itself."""
     request = requests.build(run, requests.Wish(num, given, seed=seed))
+    if request.part is not None:
+        raise RequestError("a baseline knows nothing in part; leave out what is kept (--keep)")
     texts = [n for n in request.want if run.vocabulary[n].slots is None]
     if not texts:
         raise RequestError("--baseline makes texts, and this run has no text to make")

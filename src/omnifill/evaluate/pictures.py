@@ -21,6 +21,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.image import ImageShape, as_array
 from omnifill.evaluate.evaluation import Columns
 from omnifill.evaluate.intervals import Measure, interval, interval_of
+from omnifill.form.vocabulary import decode_grid
 from omnifill.types import Codec, Floats, Ints
 
 SIDE = 32
@@ -115,8 +116,7 @@ class Pictures:
         """Codes by chance, as pictures."""
         codec: Any = run.vocabulary[name].codec
         codes = np.random.default_rng(0).integers(0, codec.size, (num, codec.slots))
-        decode = getattr(codec, "decode_many", lambda some: [codec.decode(c) for c in some])
-        return Pictures(decode(codes), self.shape, [0] * num)
+        return Pictures(decode_grid(codec, codes), self.shape, [0] * num)
 
     def batches(self, size: int = 256) -> Iterator[Tensor]:
         """(n, C, H, W) from -1 to 1, at most `SIDE` pixels in each direction."""
@@ -261,10 +261,10 @@ def reconstruction(codec: Codec, pictures: Pictures) -> dict[str, Measure]:
     if not pictures.values:
         return {}
     codes, _ = codec.encode_many(pictures.values)
-    grid = codes.reshape(len(pictures.values), -1)
+    made = decode_grid(codec, codes.reshape(len(pictures.values), -1))
     error = np.array([
-        np.square(_floats(codec.decode(row)) - _floats(value)).mean()
-        for row, value in zip(grid, pictures.values, strict=True)
+        np.square(_floats(ours) - _floats(value)).mean()
+        for ours, value in zip(made, pictures.values, strict=True)
     ])  # fmt: skip
     return {"psnr": interval_of(lambda i: _psnr(error[i]), len(error))}
 

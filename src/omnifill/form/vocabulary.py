@@ -252,6 +252,12 @@ class Column:
     """How many values were cut."""
 
 
+def decode_grid(codec: Codec, codes: Ints) -> list[Any]:
+    """Codes (N, S) of values of as many slots -> the values, together where the codec can."""
+    together = getattr(codec, "decode_many", None)
+    return list(together(codes)) if together else [codec.decode(row) for row in codes]
+
+
 def _rows_of(grammar: Grammar, varying: bool, optional: bool) -> list[Bools]:
     """Rows over (<end>, <missing>, codes): the start, every state, the rest of a missing one."""
     states = np.zeros((len(grammar.allowed), CODE_COLUMN + grammar.allowed.shape[1] - 1), bool)

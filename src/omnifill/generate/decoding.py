@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from omnifill.artifact import LoadedRun
-from omnifill.form.vocabulary import END, MISSING
+from omnifill.form.vocabulary import END, MISSING, decode_grid
 from omnifill.generate.autoregressive import Plan
 from omnifill.types import Bools, Ints
 
@@ -49,9 +49,7 @@ def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> l
     if field.slots is not None and len(ids) == num * field.slots:
         grid = ids.reshape(num, field.slots)
         known = grid[:, 0] != MISSING
-        decode_many = getattr(field.codec, "decode_many", None)
-        codes = grid[known] - field.first
-        values = decode_many(codes) if decode_many else [field.codec.decode(c) for c in codes]
+        values = decode_grid(field.codec, grid[known] - field.first)
         out: list[Any] = [None] * num
         for i, value in zip(np.flatnonzero(known), values, strict=True):
             out[i] = value

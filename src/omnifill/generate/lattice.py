@@ -56,6 +56,7 @@ class Lattice:
         self.free = field.slots is not None and bool(grammar.allowed[: field.slots, :-1].all())
         """Whether any codes fit together, and only <missing> does not fit to them."""
         self.places: dict[tuple[int, bool], list[tuple[Ints, Floats]]] = {}
+        self.between: dict[tuple[bytes, bytes], Floats] = {}
 
     def fits(self, columns: Ints, anywhere: bool = False) -> tuple[Bools, Bools]:
         """columns (R, S), `OPEN` where nothing is chosen -> (R, S, kinds): what kinds of column may
@@ -98,13 +99,17 @@ class Lattice:
             for _ in range(num):
                 after = self.step[:, states[-1]]
                 states.append(np.unique(after[after >= 0]))
-            out = []
-            for here, there in pairwise(states):
-                after = self.step[:, here]
-                out.append((here, (after[:, :, None] == there).astype(np.float32)))
+            out = [(here, self._between(here, there)) for here, there in pairwise(states)]
             nothing = np.zeros((len(self.step), len(states[-1]), 0), np.float32)
             self.places[key] = [*out, (states[-1], nothing)]
         return self.places[key]
+
+    def _between(self, here: Ints, there: Ints) -> Floats:
+        """(kinds, q, p) from some states to others; of texts they are the same at most slots."""
+        key = (here.tobytes(), there.tobytes())
+        if key not in self.between:
+            self.between[key] = (self.step[:, here][:, :, None] == there).astype(np.float32)
+        return self.between[key]
 
     def _moves(self, part: Floats, columns: Ints) -> Floats:
         """(kinds, q, p) and the columns (R,) of one slot -> (R, q, p)."""

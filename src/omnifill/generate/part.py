@@ -11,6 +11,7 @@ import numpy as np
 from omnifill.artifact import LoadedRun
 from omnifill.data.media import load_cell
 from omnifill.errors import RequestError, ValueRefused
+from omnifill.form.vocabulary import decode_grid
 from omnifill.generate.given import parse_given
 from omnifill.schema import FieldSpec
 from omnifill.types import Bools, Ints, Partial
@@ -22,7 +23,9 @@ class Part:
 
     field: str
     value: Any
-    """Canonical; what of it is not known has no effect."""
+    """Canonical, whole as it was given."""
+    told: Any
+    """The same without what is not known: what is encoded."""
     keep: Bools
     """What of the value is known, as its codec has it."""
     codes: Ints
@@ -45,7 +48,8 @@ def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial) -> Part:
         keep = codec.to_keep(load_cell(given.keep, None) if spec.type == "image" else given.keep)
     except ValueRefused as error:
         raise ValueRefused(f"field {spec.name!r}: keep: {error}") from None
-    codes = np.where(codec.known(keep), codec.encode(codec.blanked(value, keep)), -1)
+    told = codec.blanked(value, keep)
+    codes = np.where(codec.known(keep), codec.encode(told), -1)
     if (codes >= 0).all():
         raise RequestError(f"field {spec.name!r}: all of it is known; there is nothing to make")
     if not (codes >= 0).any():
@@ -60,7 +64,7 @@ def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial) -> Part:
             f"beginning alone, and what is known here is not; a region anywhere needs a masked "
             f"model (--set objective.name=masked)"
         )
-    return Part(spec.name, value, keep, codes)
+    return Part(spec.name, value, told, keep, codes)
 
 
 def known_part(run: LoadedRun, given: Mapping[str, Any]) -> tuple[Part | None, dict[str, Any]]:
@@ -108,8 +112,7 @@ def completed(
 def _continued(run: LoadedRun, name: str, codes: Ints, steps: Sequence[Any], num: int) -> list[Any]:
     """Values of fixed length whose first codes were given, and the rest chosen."""
     field = run.vocabulary[name]
-    out = []
-    for row in range(num):
-        ids = np.concatenate([s.id[(s.row == row) & (s.field == field.index)] for s in steps])
-        out.append(field.codec.decode(np.concatenate([codes, ids - field.first])))
-    return out
+    rows = np.concatenate([s.row[s.field == field.index] for s in steps])
+    ids = np.concatenate([s.id[s.field == field.index] for s in steps])
+    rest = ids[np.argsort(rows, kind="stable")].reshape(num, -1) - field.first
+    return decode_grid(field.codec, np.concatenate([np.tile(codes, (num, 1)), rest], axis=1))

@@ -193,7 +193,7 @@ def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         values[request.want[0]] = [request.prompt]
     begun = request.prompt is not None
     if request.part is not None and not run.vocabulary.canvas:
-        values[request.part.field] = [request.part.value]
+        values[request.part.field] = [request.part.told]
         begun = request.part.begins
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
     if request.prompt is not None and not run.vocabulary.canvas:

@@ -78,8 +78,11 @@ class LiveLine:
     def __init__(self, stream: TextIO | None = None) -> None:
         self.stream = stream or sys.stderr
         self.live = self.stream.isatty()
-        self.label = ""
-        """What is trained, if it is not the model."""
+        self.begin()
+
+    def begin(self, label: str = "") -> None:
+        """Tell of another training from here on; `label`: what of, if it is not the model's."""
+        self.label = label
         self.valid: float | None = None
         self.started = time.monotonic()
         self.first_step: int | None = None
