@@ -410,6 +410,7 @@ def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -
     assert image["frechet"]["value"] < min(others["mean"], others["noise"]) / 2
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "pictures of 6 × 6 pixels" in page and page.count("<figcaption>image: ") == 4
+    assert page.count('alt="(picture of 6 × 6)"') == 9 and "from the closest" not in page
 
 
 def test_figures_of_sorted_files_are_of_all_kinds(

@@ -36,6 +36,8 @@ MOST_CONFUSED = 12
 CELL = 600
 """Characters of a cell that are shown."""
 RANKS = ("likeliest", "middle", "least likely")
+SEARCHED = 4096
+"""Training pictures that are compared at once."""
 DRAWN, COLUMNS = 40, 10
 """Pictures of each kind, and how many stand side by side."""
 MOST_SCORED = 500
@@ -207,35 +209,45 @@ def _pictures(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, str]]:
             continue
         shape, codec = ImageShape.of(spec.options), run.vocabulary[spec.name].codec
         real, made, train = (
-            [v for v in part[spec.name] if v is not None][:most]
-            for part, most in ((found.held_out, DRAWN), (found.made, DRAWN), (found.train, None))
+            [v for v in part[spec.name] if v is not None]
+            for part in (found.held_out, found.made, found.train)
         )
         if not real or not made:
             continue
+        # From all over: files may be sorted by what they show.
+        real, made = real[:: max(1, len(real) // DRAWN)][:DRAWN], made[:DRAWN]
         again = [codec.decode(codec.encode(value)) for value in real]
         near = [train[i] for i in _nearest_picture(made, train)]
         drawn = {"real": real, "the same, as codes": again, "generated": made,
                  "the training picture next to each": near}  # fmt: skip
         for title, values in drawn.items():
-            buffer = io.BytesIO()
-            sheet([to_image(v, shape) for v in values], COLUMNS).save(buffer, "PNG")
-            data = base64.b64encode(buffer.getvalue()).decode()
-            yield {"title": f"{spec.name}: {title}", "src": f"data:image/png;base64,{data}"}
+            yield {"title": f"{spec.name}: {title}", "src": _embedded(values, shape)}
+
+
+def _embedded(values: Sequence[bytes], shape: ImageShape) -> str:
+    """Canonical pictures side by side, as the address of a picture in the page itself."""
+    buffer = io.BytesIO()
+    sheet([to_image(v, shape) for v in values], COLUMNS).save(buffer, "PNG")
+    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def _nearest_picture(made: Sequence[bytes], train: Sequence[bytes]) -> list[int]:
     """Of each generated picture the training picture of the least difference, pixel by pixel."""
-    ours, theirs = (np.stack([np.frombuffer(v, np.uint8) for v in part]).astype(np.float32)
-                    for part in (made, train))  # fmt: skip
-    apart = np.square(theirs).sum(axis=1)[None] - 2 * ours @ theirs.T
-    return [int(i) for i in apart.argmin(axis=1)]
+    ours = np.stack([np.frombuffer(v, np.uint8) for v in made]).astype(np.float32)
+    parts = []
+    for at in range(0, len(train), SEARCHED):
+        some = [np.frombuffer(v, np.uint8) for v in train[at : at + SEARCHED]]
+        theirs = np.stack(some).astype(np.float32)
+        parts.append(np.square(theirs).sum(axis=1)[None] - 2 * ours @ theirs.T)
+    return [int(i) for i in np.concatenate(parts, axis=1).argmin(axis=1)]
 
 
 # --- samples -------------------------------------------------------------------------------
 
 
 def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
-    """The likeliest, middle and least likely generated records, each with its nearest real one."""
+    """The likeliest, middle and least likely generated records, each with its nearest real one;
+    of records with pictures or sounds, the pictures have theirs elsewhere on the page."""
     if not found.made:
         return
     some = _different(found.made)
@@ -246,7 +258,12 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
     chosen = {RANKS[0]: order[:EACH], RANKS[1]: order[middle : middle + EACH],
               RANKS[2]: order[-EACH:]}  # fmt: skip
     shown = np.concatenate(list(chosen.values()))
-    apart, place = _closest(run, found.train, {n: [v[i] for i in shown] for n, v in some.items()})
+    specs = [run.schema[name] for name in some]
+    compared = not run.schema.stream and all(spec.type not in MEDIA for spec in specs)
+    apart, place = np.zeros(len(shown)), np.zeros(len(shown), np.int64)
+    if compared:
+        few = {n: [v[i] for i in shown] for n, v in some.items()}
+        apart, place = _closest(run, found.train, few)
     at = iter(zip(apart.tolist(), place.tolist(), strict=True))
     for rank, rows in chosen.items():
         for row in rows.tolist():
@@ -257,8 +274,13 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
                     _split(cell, found.copied.get(name, {}).get(some[name][row], ""))
                     for name, cell in zip(some, _cells(run, some, row), strict=True)
                 ],
+                "pictures": [
+                    _embedded([some[spec.name][row]], ImageShape.of(spec.options))
+                    if spec.type == "image" and some[spec.name][row] is not None else ""
+                    for spec in specs
+                ],
             }  # fmt: skip
-            if not run.schema.stream:
+            if compared:
                 sample["closest"] = _cells(run, {n: found.train[n] for n in some}, closest)
                 sample["distance"] = f"{distance:.3f}"
             yield sample
@@ -266,18 +288,10 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
 
 def _closest(run: LoadedRun, train: Columns, made: Columns) -> tuple[Floats, Ints]:
     """(n,) and (n,): how far the closest training record is, texts by what they share, and which
-    one it is; zeros where there are no records, but one stream."""
-    if run.schema.stream:
-        num = len(next(iter(made.values())))
-        return np.zeros(num), np.zeros(num, np.int64)
+    one it is."""
     real, ours = as_arrays(run.schema, train, made)
     for spec in run.schema.fields:
-        if spec.name in made and spec.type in MEDIA:  # alike or not: nearest pictures are drawn
-            code: dict[Any, int] = {}
-            for arrays, table in ((real, train), (ours, made)):
-                codes = [code.setdefault(value, len(code)) for value in table[spec.name]]
-                arrays[spec.name] = np.array(codes, np.int64)
-        elif spec.name in made and spec.name not in ours:
+        if spec.name in made and spec.name not in ours:
             for arrays, table in ((real, train), (ours, made)):
                 arrays[spec.name] = np.array(table[spec.name], object)
     return nearest(ours, real)
