@@ -27,7 +27,7 @@ def table(pictures: np.ndarray) -> pd.DataFrame:
 
 def pixels(pictures: np.ndarray) -> torch.Tensor:
     """(n, 28, 28) bytes -> (n, 1, 28, 28) from -1 to 1."""
-    return torch.from_numpy(np.ascontiguousarray(pictures)).float()[:, None] / 127.5 - 1
+    return torch.from_numpy(np.array(pictures)).float()[:, None] / 127.5 - 1
 
 
 class Judge(nn.Module):
