@@ -9,8 +9,8 @@ from pathlib import Path
 import harness
 
 SCRIPTS = ["preparation", "filling", "tabular", "language_model", "text_given_label", "likelihood",
-           "languages", "optimisers", "aims", "steps", "endless", "cells",
-           "translation"]  # fmt: skip
+           "languages", "optimisers", "aims", "steps", "endless", "cells", "pictures", "speech",
+           "emoji", "small_media", "modalities", "translation"]  # fmt: skip
 
 
 def main() -> None:

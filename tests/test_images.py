@@ -18,7 +18,14 @@ from PIL import Image
 from tests.test_skeleton import StopAt, weights
 
 from omnifill import Partial, api
-from omnifill.errors import DataError, Interrupted, RecipeError, RequestError, ValueRefused
+from omnifill.errors import (
+    DataError,
+    Interrupted,
+    RecipeError,
+    RequestError,
+    RunError,
+    ValueRefused,
+)
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
 
@@ -146,6 +153,31 @@ def test_a_codec_cut_before_its_first_checkpoint_resumes_exactly(
         assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+def test_a_codec_is_shared_by_several_models(
+    learned: api.Model, exact: api.Model, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, weights_of = learned.run.folder.path, "codecs/0000/image.safetensors"
+    others = bars(60, seed=4).rename(columns={"image": "drawing", "label": "way"})
+    shared = {"model": {"size": "nano"}, "train": {"codec": str(source)}}
+    model = api.train(others, tmp_path / "run", steps=5, recipe=shared)
+    assert "codec of drawing" not in capsys.readouterr().err, "nothing is left to learn"
+    assert (tmp_path / "run" / weights_of).read_bytes() == (source / weights_of).read_bytes()
+    ours, theirs = (m.run.vocabulary[n].codec for m, n in ((model, "drawing"), (learned, "image")))
+    value = others["drawing"][0].tobytes()
+    assert (ours.encode(value) == theirs.encode(value)).all()
+    api.train(others, tmp_path / "again", recipe=tmp_path / "run" / "recipe.yaml")
+    assert weights(tmp_path / "again") == weights(tmp_path / "run")
+
+    with pytest.raises(RunError, match=r"no field here can use a codec .* ones there: none"):
+        api.train(others, tmp_path / "no", recipe={"train": {"codec": str(exact.run.folder.path)}})
+    with pytest.raises(RunError, match="there is no such run folder"):
+        api.train(others, tmp_path / "no", recipe={"train": {"codec": str(tmp_path / "none")}})
+    for setting in ({"learn": {"batch": 8}}, {"codec": "pixels"}, {"options": {"stride": 4}}):
+        recipe = {**shared, "schema": {"fields": {"drawing": setting}}}
+        with pytest.raises(RecipeError, match=f"drawing.{next(iter(setting))}.*has no effect"):
+            api.train(others, tmp_path / "no", recipe=recipe)
+
+
 def test_a_codec_learns_under_a_budget_and_says_how_good_it_is(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -177,6 +209,30 @@ def test_generated_pictures_are_files_that_say_what_made_them(
     again = tmp_path / "again"
     assert command("generate", run, "-n", 3, "--seed", 7, "--out", again)[0] == 0
     assert all((again / f.name).read_bytes() == f.read_bytes() for f in out.iterdir())
+
+
+@pytest.mark.parametrize("ending", ["webp", "jpeg"])
+def test_pictures_of_other_formats_say_what_made_them(
+    exact: api.Model, tmp_path: Path, command: Callable[..., tuple[int, str, str]], ending: str
+) -> None:
+    run, out = exact.run.folder.path, tmp_path / "made"
+    asked = ("generate", run, "-n", 2, "--seed", 7, "--format", ending)
+    status, _, err = command(*asked, "--out", out)
+    assert status == 0, err
+    for file, picture in zip(sorted(out.glob("0*")), exact.generate(2, seed=7)["image"],
+                             strict=True):  # fmt: skip
+        assert file.suffix == f".{ending}"
+        with Image.open(file) as read:
+            assert read.format == ending.upper() and read.size == picture.size
+            near = np.abs(np.array(read.convert("L"), int) - np.array(picture))
+            assert near.max() <= (0 if ending == "webp" else 40)
+        said = file.read_bytes()
+        assert f"model {exact.run.sha256}, seed 7".encode() in said
+        assert b"trainedAlgorithmicMedia" in said and b"x:xmpmeta" in said
+    assert command(*asked, "--out", tmp_path / "again")[0] == 0
+    assert all((tmp_path / "again" / f.name).read_bytes() == f.read_bytes() for f in out.iterdir())
+    assert command(*asked, "--out", tmp_path / "bare", "--no-label")[0] == 0
+    assert b"Omnifill" not in (tmp_path / "bare" / f"00001.{ending}").read_bytes()
 
 
 def opened(path: Path) -> Image.Image:
@@ -213,7 +269,19 @@ def test_a_picture_is_given_by_its_path(
     assert status == 2 and "t.csv:3, column 'image': x.png there is no such file" in err
     (tmp_path / "t.csv").write_text(f"image,label\n{file.name},\n,lying\n", encoding="utf-8")
     status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
-    assert status == 2 and "column 'image' has blank cells" in err
+    assert status == 0, err
+    filled = pd.read_csv(tmp_path / "u.csv")
+    assert filled["image"].tolist() == [file.name, "u-files/00001.png"]
+    assert filled["label"].tolist() == ["upright", "lying"]
+    made = exact.fill(pd.DataFrame({"image": [opened(file), None], "label": [None, "lying"]}))
+    assert opened(tmp_path / "u-files" / "00001.png").tobytes() == made["image"][1].tobytes()
+    assert exact.run.sha256 in text_chunks(tmp_path / "u-files" / "00001.png")["Description"]
+    again = command("fill", run, tmp_path / "u.csv", "--out", tmp_path / "v.csv")
+    assert again[0] == 0 and not (tmp_path / "v-files").exists(), "nothing was left to fill"
+    (tmp_path / "u.csv").unlink()
+    status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
+    assert status == 2 and "u-files: holds files already" in err
+    assert not (tmp_path / "u.csv").exists()
     assert command("generate", run, "--given", "image=nowhere.png")[0] == 2
     with pytest.raises(ValueRefused, match="field 'image'"):
         exact.generate(1, given={"image": 5})
@@ -223,6 +291,10 @@ def test_a_picture_is_given_by_its_path(
     ("options", "message"),
     [(["--no-label"], "none are written here"), (["--keep", "x.png"], "name it with --given"),
      (["--format", "jsonl"], "name a folder"), (["--out", "x.csv"], "name a folder"),
+     (["--out", "new", "--format", "flac"], "is for sounds, and none"),
+     (["--out", "new", "--format", "png,webp"], "two formats of the same"),
+     (["--out", "new", "--format", "gif"], "no format called 'gif'"),
+     (["--format", "webp"], "name a folder"),
      (["--out", "full"], "holds files already"), (["--out", "no/where"], "there is no folder")],
 )  # fmt: skip
 def test_pictures_go_to_a_new_folder_alone(
@@ -338,6 +410,14 @@ def test_a_region_is_painted_in_and_the_rest_stays(
             np.testing.assert_array_equal(ours[:, :4], picture[:, :4])
             whole.append((ours == picture).all())
     assert np.mean(whole) > 0.5, "the bar goes on"
+    for share, num in (("50%", 18), ("90%", 32)):  # variations
+        given = {"image": Partial(picture, share)}
+        made = [np.array(p) for p in model.generate(6, given=given, seed=4)["image"]]
+        apart = [int((ours != picture).sum()) for ours in made]
+        kept = np.all([ours == picture for ours in made], axis=0).sum()
+        assert max(apart) <= 36 - num and kept >= num
+        again = model.generate(2, given=given, seed=4)["image"]
+        assert all((np.array(a) == b).all() for a, b in zip(again, made, strict=False))
     Image.fromarray(picture).save(tmp_path / "p.png")
     Image.fromarray(half).save(tmp_path / "keep.png")
     given = f"image={tmp_path / 'p.png'}"
@@ -389,6 +469,9 @@ def test_what_cannot_be_known_in_part_is_refused(exact: api.Model) -> None:
     for given, options, message in (
         ({"image": Partial(picture, whole)}, {}, "nothing to make"),
         ({"image": Partial(picture, 0 * whole)}, {}, "too little"),
+        ({"image": Partial(picture, "100%")}, {}, "nothing to make"),
+        ({"image": Partial(picture, "0%")}, {}, "too little"),
+        ({"image": Partial(picture, "40%")}, {}, "needs a masked model"),
         ({"image": Partial(picture, whole), "label": Partial("lying", 1)}, {}, "only one field"),
         ({"label": Partial("lying", 1)}, {}, "cannot be known in part"),
         ({"image": Partial(picture, "nowhere.png")}, {}, "keep: there is no such file"),
@@ -416,7 +499,7 @@ def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -
 def test_figures_of_sorted_files_are_of_all_kinds(
     exact: api.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("omnifill.evaluate.pictures.COMPARED", 30)
+    monkeypatch.setattr("omnifill.evaluate.media.COMPARED", 30)
     monkeypatch.setattr("omnifill.evaluate.measures.MOST_ROWS", 30)
     found = exact.evaluate(bars(120, seed=7).sort_values("label"))
     assert found["baselines"]["resampled"]["fields"]["image"]["precision"]["value"] > 0.7

@@ -31,14 +31,14 @@ def pixels(pictures: np.ndarray) -> torch.Tensor:
 
 
 class Judge(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, classes: int = 10) -> None:
         super().__init__()
         layers: list[nn.Module] = []
         for inner, outer, stride in ((1, 32, 1), (32, 64, 2), (64, 128, 2), (128, 128, 1)):
             layers += [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer),
                        nn.ReLU()]  # fmt: skip
         self.layers, self.drop = nn.Sequential(*layers), nn.Dropout(0.3)
-        self.head = nn.Linear(128, 10)
+        self.head = nn.Linear(128, classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x).mean(dim=(2, 3))
@@ -58,7 +58,7 @@ class Judge(nn.Module):
 
     def figures(self, made: np.ndarray, labels: np.ndarray, real: np.ndarray) -> dict[str, float]:
         """Labels told again, Fréchet distance to real pictures, precision and recall."""
-        from omnifill.evaluate.pictures import frechet, precision_recall
+        from omnifill.evaluate.media import frechet, precision_recall
 
         (ours, told), (theirs, _) = self.read(made), self.read(real)
         some = 2000

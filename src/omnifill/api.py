@@ -21,6 +21,7 @@ from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema
 from omnifill.data.inspect import Inspection, draw_sheet, inspect_data
 from omnifill.data.profile import profile
+from omnifill.data.results import Origin, media_beside
 from omnifill.data.sink import check_ending, check_target, format_of, write_cells
 from omnifill.data.source import later, open_source
 from omnifill.data.stage import open_staged, stage
@@ -32,12 +33,18 @@ from omnifill.evaluate.report import write_report
 from omnifill.evaluate.run import evaluate_run
 from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.generate import requests, tables
+from omnifill.generate import requests, streaming, tables
 from omnifill.generate.aims import Goal
 from omnifill.generate.filters import Sampling
 from omnifill.generate.requests import Wish
 from omnifill.objectives.table import on_canvas
-from omnifill.prepare import encode_parts, fit_codecs, settle_windows, staged_columns
+from omnifill.prepare import (
+    encode_parts,
+    fit_codecs,
+    settle_windows,
+    staged_columns,
+    take_codecs,
+)
 from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
 from omnifill.session import Session
 from omnifill.train.metrics import LiveLine
@@ -104,13 +111,13 @@ def train(
             session.start_afresh(resume)
             session.asked_for = {"data": _described(data), "recipe": asked}
             source = open_source(data, chosen.data)
-            schema = infer_schema(profile(source, chosen), chosen)
+            schema, taken = take_codecs(infer_schema(profile(source, chosen), chosen), chosen)
             valid_file = chosen.data.split.valid_file
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
-            codecs = fit_codecs(staged, schema, chosen)
+            codecs = fit_codecs(staged, schema, chosen, taken)
             check_tasks(Vocabulary(schema, codecs), chosen.form)
-            session.keep(chosen, schema, codecs)
+            session.keep(chosen, schema, codecs, taken)
         if not session.is_decided():
             staged = open_staged(folder.staged)
             chosen, schema, codecs = session.teach(staged)
@@ -194,13 +201,14 @@ class Model:
         self, *, given: Mapping[str, Any] | None = None, want: str | None = None,
         prompt: str | None = None, seed: int = 0, max_tokens: int = 512,
         stop: Sequence[str] = (), **sampling: Any,
-    ) -> Iterator[str]:  # fmt: skip
-        """One text field, piece by piece, never splitting a character."""
+    ) -> Iterator[Any]:  # fmt: skip
+        """One field, piece by piece while it is made: a text, never splitting a character, or
+        `Sound`s that follow each other."""
         wish = Wish(
             1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
             no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
-        return requests.stream(self.run, requests.build(self.run, wish))
+        return streaming.stream(self.run, requests.build(self.run, wish))
 
     def fill(
         self, table: pd.DataFrame, *, draw: bool = False, seed: int = 0, **sampling: Any
@@ -287,7 +295,10 @@ def fill_file(
     model: Model, file: str | Path, out: Path, *, draw: bool = False, seed: int = 0,
     encoding: str | None = None, **sampling: Any,
 ) -> int:  # fmt: skip
-    """Fill the blank cells of a table file, touch no other, and return how many there were."""
+    """Fill the blank cells of a table file, touch no other, and return how many there were.
+
+    Pictures and sounds that are made for them go to a folder beside `out`, named after it.
+    """
     check_target(out)
     chosen = _sampling(sampling)
     tables.check_fill(model.run, draw, chosen)
@@ -296,8 +307,12 @@ def fill_file(
     source = open_source(file, later(model.run.recipe.data, encoding))
     if format_of(out) == "txt" and len(source.names) > 1:
         raise RequestError(f"{out}: a text file holds no table; name it .csv, .jsonl or .parquet")
-    filled, raw = tables.fill_source(model.run, source, draw=draw, seed=seed, sampling=chosen)
-    write_cells(raw, out, source.delimiter)
+    files = out.with_name(f"{out.name.partition('.')[0]}-files")
+    filled, raw = tables.fill_source(
+        model.run, source, draw=draw, seed=seed, sampling=chosen, files=files
+    )
+    with media_beside(raw, model.run.schema.fields, files, Origin(model.run.sha256, seed)) as cells:
+        write_cells(cells, out, source.delimiter)
     return filled
 
 

@@ -114,14 +114,18 @@ class RunFolder:
 
     def load_codecs(self, schema: Schema) -> dict[str, Codec]:
         loaded: dict[str, Codec] = {}
-        folders = codec_folders(schema)
         out = {}
-        for spec in schema.fields:
-            folder = folders[spec.name]
+        for name, folder in codec_folders(schema).items():
             if folder not in loaded:
-                loaded[folder] = load_codec(spec.codec).load(self.path / "codecs" / folder)
-            out[spec.name] = loaded[folder]
+                loaded[folder] = self.load_codec(schema, name)
+            out[name] = loaded[folder]
         return out
+
+    def load_codec(self, schema: Schema, name: str) -> Codec:
+        """The codec of one field."""
+        return load_codec(schema[name].codec).load(
+            self.path / "codecs" / codec_folders(schema)[name]
+        )
 
     def save_model(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
         self.write("config.json", config.model_dump_json(indent=1))

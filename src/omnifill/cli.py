@@ -132,6 +132,8 @@ def train(
     want: Annotated[str | None, typer.Option(help="Fields to learn to generate: c,d.")] = None,
     field: FieldOpt = None, set_: SetOpt = None, recipe: RecipeOpt = None,
     encoding: EncodingOpt = None,
+    codec: Annotated[Path | None, typer.Option(
+        help="A run folder: use the codecs of pictures or sounds that it has learned.")] = None,
     valid: Annotated[str | None, typer.Option(
         help="A file of validation rows; none are then split off.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
@@ -142,9 +144,8 @@ def train(
 
     if given is not None and want is None:
         raise RequestError("--given needs --want: which fields are to be generated from them?")
-    chosen = api.build_recipe(
-        recipe, **_settings(field, set_, encoding, **{"data.split.valid_file": valid})
-    )
+    more = {"data.split.valid_file": valid, "train.codec": codec and str(codec)}
+    chosen = api.build_recipe(recipe, **_settings(field, set_, encoding, **more))
     model = api.train(
         _data(data), out, budget=budget, steps=steps, epochs=epochs,
         given=_names("--given", given), want=_names("--want", want), recipe=chosen,
@@ -187,7 +188,6 @@ def generate(
 ) -> None:  # fmt: skip
     """Generate records: any fields from any others."""
     from omnifill import api
-    from omnifill.data.sink import visible
     from omnifill.generate.filters import Sampling
     from omnifill.printer import Printer, check_format, given_values
 
@@ -195,7 +195,7 @@ def generate(
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
     values = given_values(given or [], model, keep)
-    printer = Printer(model, format_, out, values, wanted, seed, not no_label)
+    printer = Printer(model, format_, out, values, wanted, seed, not no_label, stream)
     sampling: dict[str, Any] = {
         "temperature": temperature, "top_k": top_k, "top_p": top_p, "min_p": min_p,
         "repetition_penalty": repetition_penalty, "no_repeat_ngram": no_repeat_ngram,
@@ -226,17 +226,14 @@ def generate(
         more = [n != 1, aim, candidates, choices, rerank != 1, out, suffix, len(wanted or []) > 1]
         if any(more) or format_ != "table":
             raise RequestError(
-                "--stream shows one text as it is: leave out -n, --rerank, --aim, --choices, "
-                "--format, --out, --suffix and further fields"
+                "--stream shows one text or sound as it is: leave out -n, --rerank, --aim, "
+                "--choices, --format, --out, --suffix and further fields"
             )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
             max_tokens=max_tokens, stop=stop or (), **sampling,
         )  # fmt: skip
-        for piece in pieces:
-            typer.echo(visible(piece, "\n\t") if sys.stdout.isatty() else piece, nl=False)
-            sys.stdout.flush()
-        typer.echo()
+        printer.show(pieces)
         return
     table = model.generate(
         n, given=values, want=wanted, prompt=prompt, suffix=suffix, seed=seed,

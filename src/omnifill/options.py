@@ -9,7 +9,7 @@ import typer
 
 DataArg = Annotated[list[str], typer.Argument(
     help="CSV, TSV, JSONL, Parquet or text files (.gz too); a folder, archive or idx file of "
-    "pictures or sounds; builtin:unicode.", metavar="DATA"
+    "pictures or sounds; builtin:unicode, builtin:glyphs.", metavar="DATA"
 )]  # fmt: skip
 RunArg = Annotated[Path, typer.Argument(help="A run folder that `train` wrote.", metavar="RUN")]
 FieldOpt = Annotated[list[str] | None, typer.Option(
@@ -29,7 +29,10 @@ CodeOpt = Annotated[list[str] | None, typer.Option(
 SeedOpt = Annotated[int, typer.Option(
     help="The same seed gives the same bytes.", min=0, max=2**32 - 1
 )]  # fmt: skip
-FormatOpt = Annotated[str, typer.Option("--format", help="table, jsonl or csv.")]
+FormatOpt = Annotated[str, typer.Option(
+    "--format", help="table, jsonl or csv; of files that go to --out: png, jpeg, webp, wav, flac, "
+    "ogg."
+)]  # fmt: skip
 
 # --- generate ------------------------------------------------------------------------------
 
@@ -39,7 +42,8 @@ GivenOpt = Annotated[list[str] | None, typer.Option(
 )]  # fmt: skip
 KeepOpt = Annotated[str | None, typer.Option(
     help="What is known of the given picture or sound: a picture that is bright there (of masked "
-    "models; others go on from the top), or its first seconds; the rest is made."
+    "models; others go on from the top), or its first seconds; the rest is made. 60%: of masked "
+    "models, as much of it anywhere, for variations."
 )]  # fmt: skip
 WantOpt = Annotated[str | None, typer.Option(help="Fields to generate; default: all others.")]
 PromptOpt = Annotated[str | None, typer.Option(help="The beginning of the text.")]
@@ -48,7 +52,8 @@ SuffixOpt = Annotated[str | None, typer.Option(
 )]  # fmt: skip
 MaxTokensOpt = Annotated[int, typer.Option(help="Most tokens of one text.", min=1)]
 StreamOpt = Annotated[bool, typer.Option(
-    "--stream", help="Show one text while it is made, without the prompt."
+    "--stream", help="Show one text while it is made, without the prompt; a sound as a WAV file on "
+    "its way: --stream > sound.wav."
 )]  # fmt: skip
 OutOpt = Annotated[Path | None, typer.Option(
     "--out", help="Write to a file instead; pictures and sounds: to a new folder, with "

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from omnifill.artifact import RunFolder, codec_folders
-from omnifill.codecs.table import check_codec, load_codec
+from omnifill.codecs.table import CODECS, check_codec, load_codec
 from omnifill.data.stage import Staged, open_staged, rows_at_once
-from omnifill.errors import RecipeError
+from omnifill.errors import RecipeError, RunError
 from omnifill.form.encode import encode_part
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.progress import Progress
@@ -28,14 +29,69 @@ LONG = 512
 PARTS = ("train", "valid", "test")
 
 
-def fit_codecs(staged: Staged, schema: Schema, recipe: Recipe) -> dict[str, Codec]:
-    """A codec for every field, from the training part alone; one that learns is a draft yet."""
+def take_codecs(schema: Schema, recipe: Recipe) -> tuple[Schema, dict[str, Codec]]:
+    """Codecs that another run has learned (`train.codec`), by field, and the schema with their
+    options. RunError or RecipeError where there is none to take."""
+    if recipe.train.codec is None:
+        return schema, {}
+    folder = RunFolder(Path(recipe.train.codec))
+    state = folder.read_state().get("state")
+    if state not in ("training", "done"):
+        raise RunError(f"{folder.path}: its codecs have not learned yet (it is {state}); go on "
+                       f"with --resume there first")  # fmt: skip
+    theirs = folder.load_schema()
+    learned = [s for s in theirs.fields if s.codec in CODECS and is_learned(load_codec(s.codec))]
+    specs, taken = [], {}
+    for spec in schema.fields:
+        of_kind = [s for s in learned if s.type == spec.type]
+        named = [s for s in of_kind if s.name == spec.name]
+        source = named[0] if named else of_kind[0] if len(of_kind) == 1 else None
+        if source is not None:
+            _check_taken(spec, source, recipe, folder)
+            taken[spec.name] = folder.load_codec(theirs, source.name)
+            spec = spec.model_copy(update={"codec": source.codec, "options": source.options})
+        specs.append(spec)
+    if not taken:
+        there = ", ".join(f"{s.name} ({s.type})" for s in learned) or "none"
+        raise RunError(f"train.codec: no field here can use a codec of {folder.path}; fields that "
+                       f"have learned ones there: {there}")  # fmt: skip
+    return schema.model_copy(update={"fields": tuple(specs)}), taken
+
+
+def _check_taken(spec: FieldSpec, source: FieldSpec, recipe: Recipe, folder: RunFolder) -> None:
+    """RecipeError for a setting that a codec from elsewhere leaves without effect."""
+    asked = recipe.schema_.fields.get(spec.name)
+    if asked is None:
+        return
+    where = f"schema.fields.{spec.name}"
+    wrong = [f"{where}.learn"] if asked.learn else []
+    wrong += [f"{where}.codec"] if asked.codec not in (None, source.codec) else []
+    wrong += [
+        f"{where}.options.{key}"
+        for key, value in asked.options.items() if source.options.get(key) != value
+    ]  # fmt: skip
+    if wrong:
+        raise RecipeError(f"{', '.join(wrong)}: has no effect beside train.codec, which takes the "
+                          f"codec of {folder.path} as it is; leave it out")  # fmt: skip
+
+
+def is_learned(codec: Codec | type[Codec]) -> bool:
+    """Whether a codec must be trained before it is of use."""
+    return hasattr(codec, "learner")
+
+
+def fit_codecs(
+    staged: Staged, schema: Schema, recipe: Recipe, taken: Mapping[str, Codec]
+) -> dict[str, Codec]:
+    """A codec for every field but those that are `taken` from elsewhere, from the training part
+    alone; one that learns is a draft yet."""
     for spec in schema.fields:
         check_codec(spec.name, spec.type, spec.codec)
     groups: dict[str, list[FieldSpec]] = {}
     for name, folder in codec_folders(schema).items():
-        groups.setdefault(folder, []).append(schema[name])
-    out: dict[str, Codec] = {}
+        if name not in taken:
+            groups.setdefault(folder, []).append(schema[name])
+    out = dict(taken)
     with Progress("learning codecs", len(groups), "codecs") as progress:
         for specs in groups.values():
             options: Mapping[str, Any] = specs[0].options
@@ -46,7 +102,7 @@ def fit_codecs(staged: Staged, schema: Schema, recipe: Recipe) -> dict[str, Code
                 raise RecipeError(str(error).replace("NAME", specs[0].name)) from None
             for spec in specs:
                 asked = recipe.schema_.fields.get(spec.name)
-                if asked and asked.learn and not hasattr(codec, "learner"):
+                if asked and asked.learn and not is_learned(codec):
                     raise RecipeError(
                         f"schema.fields.{spec.name}.learn: codec {spec.codec!r} does not learn; "
                         f"leave it out"

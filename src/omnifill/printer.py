@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,21 @@ import typer
 
 from omnifill.api import Model
 from omnifill.data.audio import library
-from omnifill.data.results import Origin, check_folder, write_results
-from omnifill.data.sink import check_target, render_table, write_frame
+from omnifill.data.results import (
+    ENDINGS,
+    USUAL,
+    Origin,
+    check_folder,
+    wav_head,
+    wav_samples,
+    write_results,
+)
+from omnifill.data.sink import check_target, render_table, visible, write_frame
 from omnifill.errors import RequestError, unknown_name
 from omnifill.files import reason
 from omnifill.form.tasks import wanted_from
 from omnifill.schema import MEDIA, FieldSpec
-from omnifill.types import Partial
+from omnifill.types import Partial, Sound
 
 FORMATS = ("table", "jsonl", "csv")
 
@@ -55,9 +65,26 @@ def given_values(items: list[str], model: Model, keep: str | None = None) -> dic
 
 
 def check_format(format_: str) -> None:
-    """RequestError for a format that is none of `FORMATS`."""
-    if format_ not in FORMATS:
-        raise RequestError(f"--format: {unknown_name('format', format_, FORMATS)}")
+    """RequestError for a format that is none of `FORMATS`, nor one or more of `ENDINGS`."""
+    for part in format_.split(",") if format_ not in FORMATS else []:
+        if part not in ENDINGS:
+            raise RequestError(f"--format: {unknown_name('format', part, [*FORMATS, *ENDINGS])}")
+
+
+def endings(format_: str, made: Sequence[FieldSpec]) -> dict[str, str]:
+    """What files of each type of field are to be. RequestError for a format that none has."""
+    named = [] if format_ in FORMATS else format_.split(",")
+    for ending in named:
+        fitting = [spec for spec in made if spec.type == ENDINGS[ending]]
+        if not fitting:
+            kind = "pictures" if ENDINGS[ending] == "image" else "sounds"
+            raise RequestError(f"--format {ending}: is for {kind}, and none are made here")
+        if ending == "jpeg" and any(spec.options.get("mode") == "RGBA" for spec in fitting):
+            raise RequestError("--format jpeg: cannot hold what shows through; take png or webp")
+    kinds = [ENDINGS[ending] for ending in named]
+    if len(set(kinds)) < len(kinds):
+        raise RequestError(f"--format {format_}: names two formats of the same files; name one")
+    return USUAL | dict(zip(kinds, named, strict=True))
 
 
 class Printer:
@@ -66,9 +93,10 @@ class Printer:
 
     def __init__(
         self, model: Model, format_: str, out: Path | None, given: dict[str, Any],
-        want: list[str] | None, seed: int, label: bool,
+        want: list[str] | None, seed: int, label: bool, stream: bool = False,
     ) -> None:  # fmt: skip
-        """`label`: whether files of media say what made them."""
+        """`label`: whether files of media say what made them. `stream`: whether one value is shown
+        while it is made."""
         self.model, self.format, self.out = model, format_, out
         self.given = {n: v for n, v in given.items() if not isinstance(v, Partial)}
         self.seed, self.label = seed, label
@@ -77,10 +105,15 @@ class Printer:
         parts = [name for name in given if name not in self.given]
         made = [spec for spec in run.schema.fields if spec.name in {*wanted, *parts}]
         self.media = any(spec.type in MEDIA for spec in made)
-        if not label and not (self.media and out is not None):
+        if not label and not (self.media and (out is not None or stream)):
             raise RequestError("--no-label is about files of pictures and sounds (--out DIR), and "
                                "none are written here; leave it out")  # fmt: skip
-        if self.media and (format_ != "table" or (out is not None and out.suffix)):
+        self.endings = endings(format_, made)
+        table = format_ in FORMATS
+        if not table and (out is None or stream):
+            raise RequestError(f"--format {format_} is of files of their own: name a folder for "
+                               f"them (--out DIR)")  # fmt: skip
+        if self.media and ((table and format_ != "table") or (out is not None and out.suffix)):
             raise RequestError(
                 "pictures and sounds are files of their own: name a folder for them and their "
                 "records (--out DIR, without --format), or --want other fields"
@@ -99,6 +132,28 @@ class Printer:
                 f"is enough"
             )
 
+    def show(self, pieces: Iterator[str | Sound]) -> None:
+        """One value while it is made: a text as it is, a sound as a WAV file on its way."""
+        begun = False
+        for piece in pieces:
+            if isinstance(piece, Sound):
+                if sys.stdout.isatty():
+                    raise RequestError(
+                        "a sound is nothing to read: send it to a player or a file (--stream > "
+                        "sound.wav), or name a folder (--out)"
+                    )
+                head = b"" if begun else wav_head(piece.rate, self._origin())
+                sys.stdout.buffer.write(head + wav_samples(piece))
+                begun = True
+            else:
+                typer.echo(visible(piece, "\n\t") if sys.stdout.isatty() else piece, nl=False)
+            sys.stdout.flush()
+        if not begun:
+            typer.echo()
+
+    def _origin(self) -> Origin | None:
+        return Origin(self.model.run.sha256, self.seed) if self.label else None
+
     def __call__(self, table: pd.DataFrame) -> None:
         specs = []
         for name in table.columns:
@@ -115,8 +170,7 @@ class Printer:
             typer.echo(render_table(table, specs, self.format), nl=False)
             return
         if self.media:
-            origin = Origin(self.model.run.sha256, self.seed) if self.label else None
-            write_results(table, specs, self.out, origin)
+            write_results(table, specs, self.out, self._origin(), self.endings)
         elif self.out.suffix.lower() == ".txt" and len(specs) > 1:
             raise RequestError(
                 f"--out {self.out}: a text file holds one field, and there are {len(specs)}; name "

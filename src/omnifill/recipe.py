@@ -117,7 +117,7 @@ class LearnSettings(Settings):
     """Optimiser steps; default: what the budget has time for, or as many as the model's."""
     schedule: list[tuple[int, float]] | None = None
     """(step, share of the peak rate) knots. A run writes down here what it did."""
-    batch: int = Field(64, gt=0)
+    batch: int = Field(16, gt=0)
     """Values of one step."""
     lr: float = Field(0.003, gt=0)
     """Peak learning rate."""
@@ -322,6 +322,9 @@ class TrainSettings(Settings):
     they will be used; chosen if not given."""
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     """auto: bf16 where the machine multiplies it in hardware and the network is wide enough."""
+    codec: str | None = None
+    """A run folder whose learned codecs are used instead of training ones: those of fields of the
+    same name, or of the one field of the same type."""
     compile: bool = False
     """torch.compile: faster steps after half a minute, on a machine with a compiler."""
     seed: int = Field(0, ge=0, lt=2**32)

@@ -13,8 +13,9 @@ import shutil
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from pathlib import Path
 from textwrap import shorten
 from types import FrameType
 from typing import Any
@@ -37,9 +38,10 @@ from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import build_objective, load_objective, on_canvas
 from omnifill.paths import flat
+from omnifill.prepare import is_learned
 from omnifill.recipe import Recipe, dump_recipe, load_recipe, parse_duration, to_dict
 from omnifill.schema import Schema
-from omnifill.teach import Stage, is_learned, teach
+from omnifill.teach import Stage, teach
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
 from omnifill.train.memory import keep_freed_memory
@@ -186,8 +188,11 @@ class Session:
         self.preparing = True
         self.folder.write_state(state="preparing")
 
-    def keep(self, recipe: Recipe, schema: Schema, codecs: Mapping[str, Codec]) -> None:
-        """Write down what is known before codecs learn, if any do: from there a session goes on."""
+    def keep(
+        self, recipe: Recipe, schema: Schema, codecs: Mapping[str, Codec], taken: Collection[str]
+    ) -> None:
+        """Write down what is known before codecs learn, if any do: from there a session goes on.
+        `taken`: fields whose codecs another run has learned."""
         check_matrix(recipe, load_objective(recipe.objective.name))
         train = recipe.train
         if train.budget is None and train.steps is None and train.epochs is None:
@@ -195,6 +200,8 @@ class Session:
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
         self.folder.write("recipe.yaml", dump_recipe(recipe))
+        for name in taken:
+            write_atomic(self._learned(schema, name), b"{}")
         if any(map(is_learned, codecs.values())):
             self.folder.write_state(state="learning codecs", asked=self.asked_for)
             self.preparing = False
@@ -206,7 +213,7 @@ class Session:
         codecs = self.folder.load_codecs(schema)
         self.asked_for = self.asked_for or self.folder.read_state().get("asked", {})
         for name, place in codec_folders(schema).items():
-            done = self.folder.path / "codecs" / place / "learned.json"
+            done = self._learned(schema, name)
             if not is_learned(codecs[name]) or done.exists():
                 continue
             stage = Stage(name, self.folder.checkpoints / f"codec-{place}",
@@ -218,6 +225,10 @@ class Session:
             self.folder.write("recipe.yaml", dump_recipe(recipe))
             write_atomic(done, b"{}")
         return recipe, schema, codecs
+
+    def _learned(self, schema: Schema, name: str) -> Path:
+        """The mark that a field's codec need not learn any more."""
+        return self.folder.path / "codecs" / codec_folders(schema)[name] / "learned.json"
 
     def _attach(self, trainer: Trainer) -> None:
         """A trainer that is to stop when the session is."""

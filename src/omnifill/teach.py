@@ -26,7 +26,7 @@ from omnifill.train.loop import Trainer, TrainPlan, default_schedule
 from omnifill.train.metrics import LiveLine, MetricsFile, clock
 from omnifill.train.optim import OptimConfig
 from omnifill.train.pace import measure_pace
-from omnifill.types import Codec, Learner
+from omnifill.types import Learner
 
 MOST_VALID = 512
 """Values that a codec is validated on."""
@@ -45,11 +45,6 @@ class Stage:
     metrics: Path
     seconds: float | None
     """What is left of the budget for everything; None: there is none."""
-
-
-def is_learned(codec: Codec) -> bool:
-    """Whether a codec must be trained before it is of use."""
-    return hasattr(codec, "learner")
 
 
 def teach(

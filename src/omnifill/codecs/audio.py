@@ -21,6 +21,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
+from omnifill.codecs.spectra import DECIBELS, Mel, log, mean_until, spectrum
 from omnifill.codecs.support import (
     OPTIONS,
     SOUND_OPTIONS,
@@ -47,10 +48,12 @@ LEVELS = (8, 8, 8, 8)
 OVERLAP = 4
 """Frames that each sample lies in."""
 KERNEL = 7
+LEAST_STEP, PASSES = 10, 8
+"""Of a sound that is streamed: the fewest frames of a piece, and about how many pieces it has."""
+SPREAD = 0.3
+"""Weight, in what is learned, of how far codes are from being all in use (docs/log.md)."""
 RESOLUTIONS = (256, 512, 1024)
 """Samples of the windows in which spectra are compared."""
-FLOOR = 1e-3
-"""Loudness below which nothing is heard."""
 
 
 @dataclass(frozen=True)
@@ -159,6 +162,10 @@ class AudioCodec:
                 out.append(whole.numpy().astype(SAMPLE).tobytes())
         return out
 
+    def stream_decoder(self) -> SoundDecoder:
+        """Fed one code after another, it gives the sound as far as it is settled."""
+        return SoundDecoder(self)
+
     def to_keep(self, keep: Any) -> Bools:
         """Which samples are known: the first `keep` seconds."""
         shape = self.config.shape
@@ -230,6 +237,38 @@ class AudioCodec:
         return cls(config, cast(Vocoder, network))
 
 
+class SoundDecoder:
+    """Codes of one sound, one after another -> its samples, as soon as no later code changes them.
+
+    Each pass is one over the whole sound, so that its samples are those of the whole, to the bit.
+    """
+
+    def __init__(self, codec: AudioCodec) -> None:
+        self.codec, config = codec, codec.config
+        self.codes, self.num, self.sent = np.zeros(config.slots, np.int64), 0, 0
+        self.step = max(LEAST_STEP, config.frames // PASSES) * config.hop * 2
+
+    def feed(self, code: int) -> bytes:
+        """One code -> the bytes that are settled by it, most often none."""
+        config, over = self.codec.config, self.codec.size - 1
+        if self.num and self.codes[self.num - 1] == over:  # all has been said
+            self.num += 1
+            return b""
+        self.codes[self.num] = code
+        self.num += 1
+        if code == over or self.num == config.slots:
+            self.codes[self.num :] = over
+            return self._until(None)
+        frames = self.num // config.depth - OVERLAP // 2 - config.blocks * (KERNEL // 2)
+        settled = 2 * frames * config.hop
+        return self._until(settled) if settled - self.sent >= self.step else b""
+
+    def _until(self, end: int | None) -> bytes:
+        piece = self.codec.decode(self.codes)[self.sent : end]
+        self.sent += len(piece)
+        return piece
+
+
 def waves_of(values: Sequence[bytes], config: AudioConfig) -> Tensor:
     """N values -> (N, L) from -1 to 1, silent behind their ends."""
     out = torch.zeros(len(values), (config.frames - 1) * config.hop)
@@ -278,9 +317,11 @@ class Vocoder(nn.Module):
         self.loud = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, bins))
         self.phase = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * bins))
 
-    def forward(self, waves: Tensor, over: Tensor) -> Tensor:
-        """Waves (N, L), and which frames (N, T) are behind their ends -> their reconstructions."""
-        return self._drawn(self.fsq(self._told(waves)), over)
+    def forward(self, waves: Tensor, over: Tensor) -> tuple[Tensor, Tensor]:
+        """Waves (N, L), and which frames (N, T) are behind their ends -> their reconstructions, and
+        how far codes are from being all in use."""
+        told = self._told(waves)
+        return self._drawn(self.fsq(told), over), self.fsq.spread(told[~over])
 
     def encode(self, waves: Tensor) -> Tensor:
         """(N, L) -> (N, T, depth)."""
@@ -293,7 +334,7 @@ class Vocoder(nn.Module):
     def _told(self, waves: Tensor) -> Tensor:
         """(N, T, d), before it is rounded."""
         loud = spectrum(waves, self.config.window, self.config.hop, self.get_buffer("hann"))
-        out: Tensor = self.told(self.down(self.enter(loud.clamp(min=FLOOR).log().mT)))
+        out: Tensor = self.told(self.down(self.enter(log(loud).mT)))
         return out
 
     def _drawn(self, rounded: Tensor, over: Tensor) -> Tensor:
@@ -308,20 +349,16 @@ class Vocoder(nn.Module):
                            window=self.get_buffer("hann"))  # fmt: skip
 
 
-def spectrum(waves: Tensor, size: int, hop: int, window: Tensor) -> Tensor:
-    """(N, L) -> (N, bins, T): how loud each frequency is."""
-    found = torch.stft(waves, size, hop, window=window, return_complex=True, pad_mode="constant")
-    return (found.real.square() + found.imag.square() + 1e-9).sqrt()
-
-
 # --- learning ------------------------------------------------------------------------------
 
 
 class Waves(NamedTuple):
-    """A batch of sounds: (N, L), and which frames (N, T) are behind their ends."""
+    """A batch of sounds: (N, L), which frames (N, T) are behind their ends, and how many samples
+    (N,) they have."""
 
     waves: Tensor
     over: Tensor
+    samples: Tensor
 
     def split(self, micro_tokens: int | None) -> list[Waves]:
         """Whole: a step of sounds is small."""
@@ -334,46 +371,44 @@ class AudioLearner:
     def __init__(self, config: AudioConfig, network: Vocoder) -> None:
         self.config, self.network = config, network
         self.windows = {size: torch.hann_window(size) for size in RESOLUTIONS}
+        self.mel = Mel(config.shape.rate)
 
     def batch(self, values: Sequence[bytes]) -> Waves:
         """Values -> a batch."""
-        frames = torch.tensor([self.config.frames_of(len(value) // 2) for value in values])
+        samples = torch.tensor([len(value) // 2 for value in values])
+        frames = torch.tensor([self.config.frames_of(num) for num in samples.tolist()])
         over = torch.arange(self.config.frames)[None] >= frames[:, None]
-        return Waves(waves_of(values, self.config), over)
+        return Waves(waves_of(values, self.config), over, samples)
 
     def loss(self, network: nn.Module, batch: Waves) -> LossSum:
         """Per sound: how far spectra are apart at several resolutions, in loudness and in its
-        logarithm."""
-        return LossSum.of(self._apart(network(batch.waves, batch.over), batch.waves))
+        logarithm, and on the mel scale."""
+        (made, spread), real, samples = (
+            network(batch.waves, batch.over), batch.waves, batch.samples
+        )  # fmt: skip
+        heard = self.mel.apart(made, real, samples)
+        return LossSum.of(self._apart(made, real, samples) + heard + SPREAD * spread)
 
-    def _apart(self, made: Tensor, real: Tensor) -> Tensor:
+    def _apart(self, made: Tensor, real: Tensor, samples: Tensor) -> Tensor:
         """(N,)."""
         total = torch.zeros(len(real))
         for size, window in self.windows.items():
-            ours, theirs = (spectrum(w, size, size // 4, window).flatten(1) for w in (made, real))
-            share = (ours - theirs).norm(dim=1) / theirs.norm(dim=1).clamp(min=0.1)
-            logs = (_log(ours) - _log(theirs)).abs().mean(dim=1)
+            ours, theirs = (spectrum(w, size, size // 4, window) for w in (made, real))
+            off, whole = ((x.flatten(1)).norm(dim=1) for x in (ours - theirs, theirs))
+            share = off / whole.clamp(min=0.1)
+            logs = mean_until(log(ours) - log(theirs), samples, size // 4)
             total = total + share + logs
         return total / len(self.windows)
 
     @torch.no_grad()
     def figures(self, values: Sequence[bytes]) -> dict[str, float]:
-        """How good reconstructions are: the mean difference of log-spectra in dB, and the share of
-        codes that are used."""
+        """How good reconstructions are: the mean difference of log-mel spectra in dB, and the share
+        of codes that are used."""
         codec = AudioCodec(self.config, self.network)
         codes, _ = codec.encode_many(values)
         made = codec.decode_many(codes.reshape(len(values), -1))
-        window = self.windows[512]
-        apart = [
-            (_log(spectrum(ours, 512, 128, window)) - _log(spectrum(theirs, 512, 128, window)))
-            .abs().mean()
-            for ours, theirs in zip(waves_of(made, self.config), waves_of(values, self.config),
-                                    strict=True)
-        ]  # fmt: skip
+        samples = torch.tensor([len(value) // 2 for value in values])
+        ours, theirs = (waves_of(part, self.config) for part in (made, values))
+        apart = DECIBELS * self.mel.apart(ours, theirs, samples)
         used = len(np.unique(codes[codes < codec.size - 1])) / (codec.size - 1)
-        decibels = 20 / math.log(10) * float(torch.stack(apart).mean())
-        return {"log_spectral_distance": decibels, "codes_used": used}
-
-
-def _log(loud: Tensor) -> Tensor:
-    return loud.clamp(min=FLOOR).log()
+        return {"log_mel_distance": float(apart.mean()), "codes_used": used}

@@ -37,6 +37,12 @@ class Fsq(nn.Module):
         rounded = self._rounded(bounded)[0]
         return bounded + (rounded - bounded).detach()
 
+    def spread(self, z: Tensor) -> Tensor:
+        """z (n, d) -> how far its numbers are from mean 0 and deviation 1, where all codes are in
+        use: numbers that have left for an end have no gradient to come back."""
+        apart: Tensor = z.mean(dim=0).square() + (z.std(dim=0) - 1).square()
+        return apart.sum()
+
     def encode(self, z: Tensor) -> Tensor:
         """z (…, d) -> codes (…, depth)."""
         return self._rounded(torch.tanh(z))[1]

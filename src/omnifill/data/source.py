@@ -18,7 +18,7 @@ from typing import Any
 import pandas as pd
 
 from omnifill.data import csvfile, folder, jsonl, parquet, textfile
-from omnifill.data.builtin import unicode_records
+from omnifill.data.builtin import DATA_SETS
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.media import as_cell, kind_of_name
 from omnifill.data.nested import flatten_chunk
@@ -42,7 +42,6 @@ REFUSED = {
     "or Parquet", ".pickle": "pickles can run code; save CSV or Parquet", ".pt": "it is no table",
     ".npy": "save it as CSV or Parquet", ".bz2": "unpack it first", ".xz": "unpack it first",
 }  # fmt: skip
-BUILTIN = ("builtin:unicode",)
 A_TEXT = ("text", "a text file")
 Reader = Callable[[list[Problem] | None], Iterator[Chunk]]
 
@@ -96,11 +95,11 @@ class Source:
 def open_source(
     data: str | Path | Sequence[str | Path] | pd.DataFrame, settings: DataSettings
 ) -> Source:
-    """A source for a path, several, a glob, 'builtin:unicode' or a DataFrame."""
+    """A source for a path, several, a glob, a built-in data set or a DataFrame."""
     if isinstance(data, pd.DataFrame):
         return _shaped(_frame_source(data, "DataFrame"), settings)
-    if isinstance(data, (str, Path)) and str(data) in BUILTIN:
-        return _shaped(_frame_source(unicode_records(), str(data)), settings)
+    if isinstance(data, (str, Path)) and str(data) in DATA_SETS:
+        return _shaped(_frame_source(DATA_SETS[str(data)](), str(data)), settings)
     try:
         paths = _expand(data)
         if settings.union and len(paths) > 1:
@@ -245,7 +244,7 @@ def _expand(data: str | Path | Sequence[str | Path]) -> list[Path]:
 
 def _no_such_file(path: Path) -> str:
     if str(path).startswith("builtin:"):
-        return unknown_name("data set", str(path), BUILTIN)
+        return unknown_name("data set", str(path), DATA_SETS)
     try:
         there = [p.name for p in path.parent.iterdir()]
     except OSError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from omnifill.artifact import LoadedRun
-from omnifill.data.image import ImageShape, sheet, to_image
 from omnifill.data.values import to_native, to_text
 from omnifill.evaluate import plots
 from omnifill.evaluate.associations import associations
@@ -22,6 +19,7 @@ from omnifill.evaluate.evaluation import Columns, Evaluation, size
 from omnifill.evaluate.flags import ENOUGH, NO_SPAN
 from omnifill.evaluate.memory import nearest
 from omnifill.evaluate.rows import as_arrays, pair_trends
+from omnifill.evaluate.sheets import embedded, sheets
 from omnifill.files import write_atomic
 from omnifill.form.encode import encode_records
 from omnifill.generate.likelihood import schema_nats
@@ -36,10 +34,6 @@ MOST_CONFUSED = 12
 CELL = 600
 """Characters of a cell that are shown."""
 RANKS = ("likeliest", "middle", "least likely")
-SEARCHED = 4096
-"""Training pictures that are compared at once."""
-DRAWN, COLUMNS = 40, 10
-"""Pictures of each kind, and how many stand side by side."""
 MOST_SCORED = 500
 """Generated records that samples are picked from."""
 EACH = 3
@@ -88,7 +82,7 @@ def contents(run: LoadedRun, found: Evaluation) -> dict[str, Any]:
             plots.confusion(name, table)
             for name, table in list(found.figures.get("confusion", {}).items())[:MOST_CONFUSED]
         ],
-        "pictures": list(_pictures(run, found)),
+        "sheets": list(sheets(run, found)),
         "calibration": plots.calibration(found.figures["calibration"])
         if found.figures.get("calibration") else "",
         "samples": list(_samples(run, found)),
@@ -202,52 +196,12 @@ def _pairs(found: Evaluation) -> Iterator[str]:
         yield plots.grid(list(real), scores, 0.8, "how much was kept")
 
 
-def _pictures(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, str]]:
-    """Real, reconstructed and generated pictures, and of these the nearest training pictures."""
-    for spec in found.schema.fields:
-        if spec.type != "image" or spec.name not in found.made:
-            continue
-        shape, codec = ImageShape.of(spec.options), run.vocabulary[spec.name].codec
-        real, made, train = (
-            [v for v in part[spec.name] if v is not None]
-            for part in (found.held_out, found.made, found.train)
-        )
-        if not real or not made:
-            continue
-        # From all over: files may be sorted by what they show.
-        real, made = real[:: max(1, len(real) // DRAWN)][:DRAWN], made[:DRAWN]
-        again = [codec.decode(codec.encode(value)) for value in real]
-        near = [train[i] for i in _nearest_picture(made, train)]
-        drawn = {"real": real, "the same, as codes": again, "generated": made,
-                 "the training picture next to each": near}  # fmt: skip
-        for title, values in drawn.items():
-            yield {"title": f"{spec.name}: {title}", "src": _embedded(values, shape)}
-
-
-def _embedded(values: Sequence[bytes], shape: ImageShape) -> str:
-    """Canonical pictures side by side, as the address of a picture in the page itself."""
-    buffer = io.BytesIO()
-    sheet([to_image(v, shape) for v in values], COLUMNS).save(buffer, "PNG")
-    return f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
-
-
-def _nearest_picture(made: Sequence[bytes], train: Sequence[bytes]) -> list[int]:
-    """Of each generated picture the training picture of the least difference, pixel by pixel."""
-    ours = np.stack([np.frombuffer(v, np.uint8) for v in made]).astype(np.float32)
-    parts = []
-    for at in range(0, len(train), SEARCHED):
-        some = [np.frombuffer(v, np.uint8) for v in train[at : at + SEARCHED]]
-        theirs = np.stack(some).astype(np.float32)
-        parts.append(np.square(theirs).sum(axis=1)[None] - 2 * ours @ theirs.T)
-    return [int(i) for i in np.concatenate(parts, axis=1).argmin(axis=1)]
-
-
 # --- samples -------------------------------------------------------------------------------
 
 
 def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
     """The likeliest, middle and least likely generated records, each with its nearest real one;
-    of records with pictures or sounds, the pictures have theirs elsewhere on the page."""
+    pictures and sounds have theirs elsewhere on the page."""
     if not found.made:
         return
     some = _different(found.made)
@@ -275,8 +229,8 @@ def _samples(run: LoadedRun, found: Evaluation) -> Iterator[dict[str, Any]]:
                     for name, cell in zip(some, _cells(run, some, row), strict=True)
                 ],
                 "pictures": [
-                    _embedded([some[spec.name][row]], ImageShape.of(spec.options))
-                    if spec.type == "image" and some[spec.name][row] is not None else ""
+                    embedded(spec, some[spec.name][row])
+                    if spec.type in MEDIA and some[spec.name][row] is not None else ""
                     for spec in specs
                 ],
             }  # fmt: skip

@@ -20,8 +20,8 @@ from omnifill.evaluate.flags import flags, shown
 from omnifill.evaluate.intervals import Measure, interval
 from omnifill.evaluate.measures import MOST_ROWS as MOST_ASKED
 from omnifill.evaluate.measures import bits_per_byte, evaluate_known, text_measures
+from omnifill.evaluate.media import media_figures
 from omnifill.evaluate.ngram import Ngram
-from omnifill.evaluate.pictures import picture_figures
 from omnifill.evaluate.predictors import iterative, logistic
 from omnifill.evaluate.reference import answered, has_reference, likeness
 from omnifill.evaluate.template import Template
@@ -35,6 +35,7 @@ from omnifill.generate.given import encoded
 from omnifill.generate.likelihood import schema_nats
 from omnifill.generate.tables import fill_columns
 from omnifill.progress import Progress
+from omnifill.schema import MEDIA
 
 MOST_ROWS = 10_000
 MOST_TEXTS = 500
@@ -81,8 +82,8 @@ def evaluate_run(
         for name in [n for n in names if n in learned]:
             if name in texts:
                 copied[name] = _add_texts(out, run, name, made, unseen, train, valid)
-            elif run.schema[name].type == "image":
-                for kind, figures in picture_figures(run, name, train, unseen, made).items():
+            elif run.schema[name].type in MEDIA:
+                for kind, figures in media_figures(run, name, train, unseen, made).items():
                     _place(out, kind)["fields"].setdefault(name, {}).update(figures)
             elif extra_there():
                 _add_predictor(out, run, name, *(_read_for(run, name, p) for p in (train, unseen)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,8 @@ from omnifill.generate.given import parse_given
 from omnifill.schema import FieldSpec
 from omnifill.types import Bools, Ints, Partial
 
+SHARE = re.compile(r"\d+(\.\d+)?%")
+
 
 @dataclass(frozen=True, eq=False)
 class Part:
@@ -26,8 +29,9 @@ class Part:
     """Canonical, whole as it was given."""
     told: Any
     """The same without what is not known: what is encoded."""
-    keep: Bools
-    """What of the value is known, as its codec has it."""
+    keep: Bools | None
+    """What of the value is known, as its codec has it; None: some of its codes, and no part of it
+    for certain."""
     codes: Ints
     """(S,); -1: not known."""
 
@@ -36,20 +40,31 @@ class Part:
         """Whether any code is known: where all known ones stand in front, they are a beginning."""
         return bool((self.codes >= 0).any())
 
+    @property
+    def beginning(self) -> bytes:
+        """Of a sound: what is known."""
+        known: bytes = b"" if self.keep is None else self.value[: 2 * int(self.keep.sum())]
+        return known
 
-def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial) -> Part:
-    """A user's `Partial` as codes. ValueRefused or RequestError."""
+
+def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial, seed: int) -> Part:
+    """A user's `Partial` as codes. `seed`: of the places, where a share of it is to be kept.
+    ValueRefused or RequestError."""
     codec: Any = run.vocabulary[spec.name].codec
     if not hasattr(codec, "known"):
         raise RequestError(f"field {spec.name!r}: a {spec.type} cannot be known in part; of a text "
                            f"give the beginning (prompt) or the end (suffix)")  # fmt: skip
     value = parse_given(run, spec, given.value)
-    try:
-        keep = codec.to_keep(load_cell(given.keep, None) if spec.type == "image" else given.keep)
-    except ValueRefused as error:
-        raise ValueRefused(f"field {spec.name!r}: keep: {error}") from None
-    told = codec.blanked(value, keep)
-    codes = np.where(codec.known(keep), codec.encode(told), -1)
+    if isinstance(given.keep, str) and SHARE.fullmatch(given.keep):
+        told, keep, known = value, None, _some(codec.slots, given.keep, seed)
+    else:
+        try:
+            keep = codec.to_keep(load_cell(given.keep, None) if spec.type == "image"
+                                 else given.keep)  # fmt: skip
+        except ValueRefused as error:
+            raise ValueRefused(f"field {spec.name!r}: keep: {error}") from None
+        told, known = codec.blanked(value, keep), codec.known(keep)
+    codes = np.where(known, codec.encode(told), -1)
     if (codes >= 0).all():
         raise RequestError(f"field {spec.name!r}: all of it is known; there is nothing to make")
     if not (codes >= 0).any():
@@ -67,7 +82,16 @@ def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial) -> Part:
     return Part(spec.name, value, told, keep, codes)
 
 
-def known_part(run: LoadedRun, given: Mapping[str, Any]) -> tuple[Part | None, dict[str, Any]]:
+def _some(slots: int, keep: str, seed: int) -> Bools:
+    """(S,): a share of all codes, such as '60%', at places that the seed says."""
+    num = round(slots * float(keep[:-1]) / 100)
+    known = np.arange(slots) < num
+    return np.random.default_rng([seed, slots]).permutation(known)
+
+
+def known_part(
+    run: LoadedRun, given: Mapping[str, Any], seed: int
+) -> tuple[Part | None, dict[str, Any]]:
     """What is given in part, if anything is; and what is given whole."""
     parts = {name: value for name, value in given.items() if isinstance(value, Partial)}
     whole = {name: value for name, value in given.items() if name not in parts}
@@ -76,7 +100,7 @@ def known_part(run: LoadedRun, given: Mapping[str, Any]) -> tuple[Part | None, d
     if not parts:
         return None, whole
     (name, value), *_ = parts.items()
-    return parse_part(run, run.schema[name], value), whole
+    return parse_part(run, run.schema[name], value, seed), whole
 
 
 def check_part(part: Part, wanted: Sequence[str], more: bool) -> None:
@@ -106,7 +130,9 @@ def completed(
     codec: Any = run.vocabulary[part.field].codec
     if made is None:
         made = _continued(run, part.field, part.codes[part.codes >= 0], steps, num)
-    return [codec.pasted(value, part.value, part.keep) for value in made]
+    return made if part.keep is None else [
+        codec.pasted(value, part.value, part.keep) for value in made
+    ]  # fmt: skip
 
 
 def _continued(run: LoadedRun, name: str, codes: Ints, steps: Sequence[Any], num: int) -> list[Any]:

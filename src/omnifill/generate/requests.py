@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -109,7 +109,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         raise RequestError("stop: an empty string would end every text before it begins")
     if len(set(want or [])) < len(want or []):
         raise RequestError(f"want = {list(want or [])}: names a field twice")
-    part, given = known_part(run, given)
+    part, given = known_part(run, given, seed)
     both = set(given) & set(want or [])
     if both:
         raise RequestError(f"{sorted(both)}: given and wanted at once; leave it out of one")
@@ -186,7 +186,7 @@ def build_sampler(run: LoadedRun) -> Any:
     return Autoregressive(run.network, run.vocabulary, run.objective.columns)
 
 
-def _plan(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
+def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     """Rows first … first + num of a request."""
     values = {name: [value] for name, value in request.given.items()}
     if request.prompt is not None:
@@ -303,7 +303,7 @@ def _drawn(run: LoadedRun, request: Request, total: int) -> dict[str, list[Any]]
     with Progress("generating", total, "records") as progress:
         for first in range(0, total, ROWS):
             num = min(ROWS, total - first)
-            values = _values(run, _plan(run, request, first, num), request)
+            values = _values(run, plan_of(run, request, first, num), request)
             for name in request.want:
                 columns[name].extend(values[name])
             progress.advance(num)
@@ -376,7 +376,7 @@ def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]
 
 def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The likeliest records instead of drawn ones, the best first."""
-    plan = _plan(run, request, 0, 1)
+    plan = plan_of(run, request, 0, 1)
     search = BeamSearch(Autoregressive(run.network, run.vocabulary, run.objective.columns))
     found = search(plan)
     if len(found[0]) < request.num:
@@ -405,43 +405,3 @@ def _decoded(
                 for text in out[name]
             ]
     return out
-
-
-def stream(run: LoadedRun, request: Request) -> Iterator[str]:
-    """Pieces of the first wanted text as they are chosen; a stop string is never shown in part."""
-    texts = [n for n in request.want if run.vocabulary[n].slots is None]
-    if request.sampling.beams > 1:
-        raise RequestError("streaming shows a text while it is made, and beams end with it")
-    if run.vocabulary.canvas:
-        raise RequestError(
-            "streaming shows a text from left to right; a masked model makes it whole"
-        )
-    if not texts:
-        raise RequestError("streaming needs a wanted text field")
-    field = run.vocabulary[texts[0]]
-    sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-    decoder = field.codec.stream_decoder()  # type: ignore[attr-defined]
-    held = ""
-    longest = max((len(s) for s in request.stop), default=1) - 1
-    plan = _plan(run, request, 0, 1)
-    if request.prompt is not None:
-        start = int(plan.shard.lens[0, : field.index].sum())
-        for id_ in plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])]:
-            held += decoder.feed(int(id_) - field.first)
-        held = held.removeprefix(request.prompt)
-    for step in sampler(plan):
-        if step.field[0] != field.index:
-            continue
-        if step.id[0] >= field.first:
-            held += decoder.feed(int(step.id[0]) - field.first)
-        if any(s in held for s in request.stop):
-            yield cut_at(held, request.stop)
-            return
-        ready = len(held) if step.done[0] else len(held) - longest
-        if ready > 0:
-            yield held[:ready]
-            held = held[ready:]
-        if step.done[0]:
-            break
-    if held:
-        yield held

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ import pandas as pd
 from omnifill.artifact import LoadedRun
 from omnifill.data.clean import read_cells
 from omnifill.data.media import MediaFile
+from omnifill.data.results import check_folder
 from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, check_kind, unknown_name
@@ -244,9 +246,10 @@ def _parts(run: LoadedRun, asks: list[Blanks], beams: int) -> Iterator[tuple[lis
 
 
 def fill_source(
-    run: LoadedRun, source: Source, *, draw: bool, seed: int, sampling: Sampling
+    run: LoadedRun, source: Source, *, draw: bool, seed: int, sampling: Sampling, files: Path
 ) -> tuple[int, dict[str, list[Any]]]:
-    """Raw cells of a source with the blank ones filled, and how many were."""
+    """Raw cells of a source with the blank ones filled, and how many were. A picture or sound that
+    was made stands in its cell as it is; `files` is the new folder where it will go."""
     raw: dict[str, list[Any]] = {name: [] for name in source.names}
     for chunk in source.chunks():
         for name in source.names:
@@ -264,17 +267,14 @@ def fill_source(
             )
         raw[name] = [cell.name if isinstance(cell, MediaFile) else cell for cell in raw[name]]
         if None in cells:
-            raise RequestError(
-                f"{source.label}: column {name!r} has blank cells, and a table file holds no "
-                f"pictures; fill a DataFrame in Python, or generate them: omnifill generate --given"
-            )
+            check_folder(files)
     filled = 0
     for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
         spec = run.schema[name]
         as_text = source.kind in ("csv", "text", "aligned")
         for row, value in values.items():
             cell = to_native(spec, value)
-            raw[name][row] = to_text(spec, cell) if as_text else cell
+            raw[name][row] = to_text(spec, cell) if as_text and spec.type not in MEDIA else cell
         filled += len(values)
     return filled, raw
 

@@ -1,15 +1,15 @@
-"""Generated pictures beside real ones, in the features of a small network trained on real ones.
+"""Generated pictures or sounds beside real ones, in the features of a small network trained on real
+ones.
 
 Fréchet distance (Heusel et al. 2017, arXiv 1706.08500), precision and recall (Kynkäänniemi et al.
-2019, arXiv 1904.06991), and whether a label can be told again from the picture made for it. The
-network is trained here on the run's own pictures, so its distances compare with each other alone,
-never with published ones; beside each stands what real training pictures reach.
+2019, arXiv 1904.06991), and whether a label can be told again from what was made for it. The
+network is trained here on the run's own pictures or sounds, so its distances compare with each
+other alone, never with published ones; beside each stands what real training items reach.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,42 +18,36 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.artifact import LoadedRun
-from omnifill.data.image import ImageShape, as_array
 from omnifill.evaluate.evaluation import Columns
 from omnifill.evaluate.intervals import Measure, interval, interval_of
-from omnifill.form.vocabulary import decode_grid
-from omnifill.types import Codec, Floats, Ints
+from omnifill.evaluate.items import Items
+from omnifill.types import Floats, Ints
 
-SIDE = 32
-"""Larger pictures are scaled down to this side."""
 LEARNED_FROM, COMPARED = 20_000, 2000
-"""Pictures that the network learns from, and that are compared."""
+"""Items that the network learns from, and that are compared."""
 STEPS, BATCH, RATE = 400, 128, 0.003
 EPOCHS = 40
-"""Of few pictures, the most."""
+"""Of few items, the most."""
 WIDTH, MOST_CLASSES, CLUSTERS = 128, 200, 20
 NEIGHBOURS, DRAWS = 3, 20
 Parts = dict[str, dict[str, Measure]]
 """Baseline ('': the model) -> its figures."""
 
 
-def picture_figures(
+def media_figures(
     run: LoadedRun, name: str, train: Columns, unseen: Columns, made: Columns
 ) -> Parts:
-    """All figures of a field of pictures; none where there are too few to compare."""
-    known = [_there(part, name) for part in (train, unseen, made)]
-    if min(map(len, known)) <= NEIGHBOURS:
+    """All figures of a field of pictures or sounds; none where there are too few to compare."""
+    spec, codec = run.schema[name], run.vocabulary[name].codec
+    real, held, ours = (Items.of(spec, part) for part in (train, unseen, made))
+    if min(len(part.values) for part in (real, held, ours)) <= NEIGHBOURS:
         return {}
-    real, held, ours = (
-        Pictures.of(run, name, part, rows)
-        for part, rows in zip((train, unseen, made), known, strict=True)
-    )
     label = _label_field(run, train, name)
     judge, classes = learn_judge(real, train[label] if label else None)
     few = min(len(held.values), len(ours.values), COMPARED)
     some, held = real.shuffled(), held.shuffled()
     parts = {
-        "": ours, "resampled": some, "mean": real.mean(few), "noise": real.noise(run, name, few),
+        "": ours, "resampled": some, "mean": real.mean(few), "noise": real.noise(codec, few),
     }  # fmt: skip
     truth, learned = judge.read(held.first(few)), judge.read(some.first(COMPARED))
     out: Parts = {"held_out": {"distance_to_training": interval(_nearest(truth, learned))}}
@@ -68,69 +62,18 @@ def picture_figures(
             right = [classes.get(columns[label][row]) == int(answer)
                      for row, answer in zip(part.rows, told, strict=True)]  # fmt: skip
             out[kind]["label_recovered"] = interval(np.array(right, float))
-    out[""] |= reconstruction(run.vocabulary[name].codec, held.first(few))
+    out[""] |= held.first(few).reconstruction(codec)
     return out
 
 
-def _there(part: Columns, name: str) -> list[int]:
-    return [row for row, value in enumerate(part[name]) if value is not None]
-
-
 def _label_field(run: LoadedRun, train: Columns, name: str) -> str | None:
-    """The first category that tells kinds of pictures apart."""
+    """The first category that tells kinds of pictures or sounds apart."""
     for spec in run.schema.fields:
         if spec.type == "category" and spec.name in train:
             kinds = {v for v in train[spec.name] if v is not None}
             if 2 <= len(kinds) <= min(MOST_CLASSES, len(train[name]) // 10):
                 return spec.name
     return None
-
-
-@dataclass(frozen=True)
-class Pictures:
-    """Some canonical pictures, and the rows that they stand in."""
-
-    values: Sequence[bytes]
-    shape: ImageShape
-    rows: Sequence[int]
-
-    @classmethod
-    def of(cls, run: LoadedRun, name: str, part: Columns, rows: Sequence[int]) -> Pictures:
-        shape = ImageShape.of(run.schema[name].options)
-        return cls([part[name][row] for row in rows], shape, rows)
-
-    def first(self, num: int) -> Pictures:
-        return Pictures(self.values[:num], self.shape, self.rows[:num])
-
-    def shuffled(self) -> Pictures:
-        order = np.random.default_rng(0).permutation(len(self.values)).tolist()
-        return Pictures([self.values[i] for i in order], self.shape, [self.rows[i] for i in order])
-
-    def mean(self, num: int) -> Pictures:
-        """The average picture, so many times."""
-        grid = np.stack([np.frombuffer(v, np.uint8) for v in self.values[:LEARNED_FROM]])
-        average = np.round(grid.mean(axis=0)).astype(np.uint8).tobytes()
-        return Pictures([average] * num, self.shape, [0] * num)
-
-    def noise(self, run: LoadedRun, name: str, num: int) -> Pictures:
-        """Codes by chance, as pictures."""
-        codec: Any = run.vocabulary[name].codec
-        codes = np.random.default_rng(0).integers(0, codec.size, (num, codec.slots))
-        return Pictures(decode_grid(codec, codes), self.shape, [0] * num)
-
-    def batches(self, size: int = 256) -> Iterator[Tensor]:
-        """(n, C, H, W) from -1 to 1, at most `SIDE` pixels in each direction."""
-        for at in range(0, len(self.values), size):
-            yield self.pixels(range(at, min(at + size, len(self.values))))
-
-    def pixels(self, which: Sequence[int]) -> Tensor:
-        grid = np.stack([as_array(self.values[i], self.shape) for i in which])
-        pixels = torch.from_numpy(grid).permute(0, 3, 1, 2).float() / 127.5 - 1
-        side = max(pixels.shape[2:])
-        if side <= SIDE:
-            return pixels
-        size = [max(1, round(n * SIDE / side)) for n in pixels.shape[2:]]
-        return F.interpolate(pixels, size, mode="bilinear", antialias=True)
 
 
 # --- the network ---------------------------------------------------------------------------
@@ -149,28 +92,28 @@ class Judge(nn.Module):
         self.layers = nn.Sequential(*layers)
         self.head = nn.Linear(WIDTH, classes)
 
-    def features(self, pixels: Tensor) -> Tensor:
+    def features(self, grids: Tensor) -> Tensor:
         """(n, C, H, W) -> (n, WIDTH)."""
-        out: Tensor = self.layers(pixels).mean(dim=(2, 3))
+        out: Tensor = self.layers(grids).mean(dim=(2, 3))
         return out
 
     @torch.no_grad()
-    def read(self, pictures: Pictures) -> Floats:
-        """(N, WIDTH): the features of all pictures."""
-        parts = [self.features(batch).double().numpy() for batch in pictures.batches()]
+    def read(self, items: Items) -> Floats:
+        """(N, WIDTH): the features of all items."""
+        parts = [self.features(batch).double().numpy() for batch in items.batches()]
         return np.concatenate(parts)
 
     @torch.no_grad()
-    def told(self, pictures: Pictures) -> Ints:
-        """(N,): the class of each picture."""
-        parts = [self.head(self.features(b)).argmax(dim=1).numpy() for b in pictures.batches()]
+    def told(self, items: Items) -> Ints:
+        """(N,): the class of each item."""
+        parts = [self.head(self.features(b)).argmax(dim=1).numpy() for b in items.batches()]
         return np.concatenate(parts)
 
 
-def learn_judge(real: Pictures, labels: Sequence[Any] | None) -> tuple[Judge, dict[Any, int]]:
-    """A classifier of real pictures, and the class of each label.
+def learn_judge(real: Items, labels: Sequence[Any] | None) -> tuple[Judge, dict[Any, int]]:
+    """A classifier of real items, and the class of each label.
 
-    `labels` by row; without any, the classes are clusters of what pictures look like from afar.
+    `labels` by row; without any, the classes are clusters of what items look like from afar.
     """
     some = real.shuffled().first(LEARNED_FROM)
     if labels is None:
@@ -183,14 +126,14 @@ def learn_judge(real: Pictures, labels: Sequence[Any] | None) -> tuple[Judge, di
     steps = max(50, min(STEPS, EPOCHS * len(keep) // BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        judge = Judge(real.shape.channels, len(classes))
+        judge = Judge(real.channels, len(classes))
         optimizer = torch.optim.AdamW(judge.parameters(), RATE, weight_decay=0.01)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
         rng = np.random.default_rng(0)
         for _ in range(steps):
             which = rng.integers(0, len(keep), min(BATCH, 4 * len(keep)))
-            pixels = some.pixels([keep[i] for i in which])
-            loss = F.cross_entropy(judge.head(judge.features(pixels)), target[which])
+            grids = some.grids([keep[i] for i in which])
+            loss = F.cross_entropy(judge.head(judge.features(grids)), target[which])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -198,9 +141,9 @@ def learn_judge(real: Pictures, labels: Sequence[Any] | None) -> tuple[Judge, di
     return judge.eval(), classes
 
 
-def _clusters(pictures: Pictures) -> Ints:
-    """(N,): k-means over pictures of 8 × 8 pixels (Lloyd 1982)."""
-    small = torch.cat([F.adaptive_avg_pool2d(b, 8).flatten(1) for b in pictures.batches()])
+def _clusters(items: Items) -> Ints:
+    """(N,): k-means over grids of 8 × 8 cells (Lloyd 1982)."""
+    small = torch.cat([F.adaptive_avg_pool2d(b, 8).flatten(1) for b in items.batches()])
     centres = small[:CLUSTERS].clone()
     nearest = torch.zeros(len(small), dtype=torch.long)
     for _ in range(20):
@@ -215,7 +158,7 @@ def _clusters(pictures: Pictures) -> Ints:
 
 
 def compared(made: Floats, real: Floats) -> dict[str, Measure]:
-    """Features of generated and of as many real pictures: Fréchet distance, precision, recall."""
+    """Features of generated and of as many real items: Fréchet distance, precision, recall."""
     inside, reached = precision_recall(made, real)
     return {
         "frechet": interval_of(lambda i: frechet(made[i], real), len(made), DRAWS),
@@ -236,7 +179,7 @@ def frechet(made: Floats, real: Floats) -> float:
 
 
 def precision_recall(made: Floats, real: Floats) -> tuple[Floats, Floats]:
-    """(n,): whether each generated picture lies among the real ones; whether each real one lies
+    """(n,): whether each generated item lies among the real ones; whether each real one lies
     among the generated ones: within the distance of a neighbour to its own third neighbour."""
     return _among(made, real), _among(real, made)
 
@@ -254,24 +197,3 @@ def _nearest(points: Floats, crowd: Floats) -> Floats:
 
 def _distances(a: Floats, b: Floats) -> Floats:
     return torch.cdist(torch.from_numpy(a), torch.from_numpy(b)).numpy()
-
-
-def reconstruction(codec: Codec, pictures: Pictures) -> dict[str, Measure]:
-    """What is left of real pictures that have been codes: PSNR in dB."""
-    if not pictures.values:
-        return {}
-    codes, _ = codec.encode_many(pictures.values)
-    made = decode_grid(codec, codes.reshape(len(pictures.values), -1))
-    error = np.array([
-        np.square(_floats(ours) - _floats(value)).mean()
-        for ours, value in zip(made, pictures.values, strict=True)
-    ])  # fmt: skip
-    return {"psnr": interval_of(lambda i: _psnr(error[i]), len(error))}
-
-
-def _floats(value: bytes) -> Floats:
-    return np.frombuffer(value, np.uint8).astype(np.float64)
-
-
-def _psnr(error: Floats) -> float:
-    return float(10 * np.log10(255**2 / max(float(error.mean()), 1e-3)))

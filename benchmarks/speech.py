@@ -1,0 +1,149 @@
+"""Sounds from labels and labels from sounds: fsdd, digits that five people speak.
+
+    python benchmarks/speech.py --data DIR [--objective causal] [--budget 45m] [--quick]
+
+One model without a named task is asked for each digit of each speaker. A classifier trained here on
+the real training sounds tells both again; beside it stands what it tells of real test sounds, and
+of these once they have been codes.
+"""
+
+from __future__ import annotations
+
+import tarfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+import harness
+
+EACH = 20
+"""Sounds of each digit and speaker."""
+
+
+def main() -> None:
+    parser = harness.parser(__doc__)
+    parser.add_argument("--objective", default="causal", choices=("causal", "masked"))
+    parser.add_argument("--budget", default="45m")
+    parser.add_argument("--set", action="append", default=[], help="settings of the recipe")
+    parser.add_argument("--trained", type=Path, help="a run to judge, instead of training one")
+    args = parser.parse_args()
+    data = harness.need_data(args)
+    budget = "60s" if args.quick else args.budget
+    train, test = (table(data / "fsdd", part, args.work / "fsdd") for part in ("train", "test"))
+    run = args.trained or harness.fresh(args.work / "speech")
+    spent = 0.0
+    if args.trained is None:
+        sets = [word for item in args.set for word in ("--set", item)]
+        spent = harness.omnifill("train", train, "--out", run, "--budget", budget, "--set",
+                                 f"objective.name={args.objective}", "--seed", args.seed, "--field",
+                                 "digit:category", *sets)  # fmt: skip
+    figures = {"train_seconds": spent, **measured(args, run, train, test)}
+    protocol = (
+        f"`omnifill train --budget {budget}` with objective {args.objective}"
+        + "".join(f", {item}" for item in args.set)
+        + f"; {EACH} sounds of each digit and speaker"
+    )
+    harness.keep(f"speech-{args.objective}", protocol, figures, ["soundfile"], args.quick)
+
+
+def table(folder: Path, part: str, work: Path) -> Path:
+    """An archive as a table of paths, digits and speakers."""
+    work.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(folder / f"{part}.tar.gz") as archive:
+        archive.extractall(work, filter="data")
+    files = sorted((work / part).glob("*.wav"))
+    names = [file.stem.split("_") for file in files]
+    pd.DataFrame({
+        "audio": [f"{part}/{file.name}" for file in files],
+        "digit": [name[0] for name in names], "speaker": [name[1] for name in names],
+    }).to_csv(work / f"{part}.csv", index=False)  # fmt: skip
+    return work / f"{part}.csv"
+
+
+def measured(args, run: Path, train: Path, test: Path) -> dict[str, Any]:
+    import torch
+
+    from omnifill import api
+    from omnifill.codecs.spectra import DECIBELS, Mel
+    from omnifill.data.audio import SoundShape, to_samples, to_sound
+    from omnifill.evaluate.media import frechet
+    from peers.sound_judge import RATE, SoundJudge
+
+    torch.set_num_threads(harness.THREADS)
+    real, unseen = pd.read_csv(train, dtype=str), pd.read_csv(test, dtype=str)
+    sounds = {part: read(frame, test.parent) for part, frame in (("train", real), ("test", unseen))}
+    epochs = 3 if args.quick else 40
+    judges = {what: SoundJudge(sounds["train"], real[what].tolist(), epochs)
+              for what in ("digit", "speaker")}  # fmt: skip
+    out: dict[str, Any] = {
+        f"{what}_of_real": judge.accuracy(sounds["test"], unseen[what].tolist())
+        for what, judge in judges.items()
+    }
+    model = api.load(run)
+    each = 2 if args.quick else EACH
+    made, asked, seconds = [], [], 0.0
+    for number, (digit, speaker) in enumerate(
+        real[["digit", "speaker"]].drop_duplicates().itertuples(index=False, name=None)
+    ):
+        started = time.monotonic()
+        given = {"digit": digit, "speaker": speaker}
+        made += list(model.generate(each, given=given, seed=number)["audio"])
+        seconds += time.monotonic() - started
+        asked += [(digit, speaker)] * each
+    for place, what in enumerate(("digit", "speaker")):
+        told = judges[what].accuracy(made, [pair[place] for pair in asked])
+        out[f"{what}_of_generated"] = told
+        out[f"{what}_of_generated_share"] = told / out[f"{what}_of_real"]
+    out["generated_seconds"] = sum(len(s.samples) for s in made) / RATE
+    out["times_real_time"] = out["generated_seconds"] / seconds
+    codec: Any = model.run.vocabulary["audio"].codec
+    spec = model.run.schema["audio"]
+    values = [to_samples(sound, SoundShape.of(spec.options)) for sound in sounds["test"]]
+    started = time.monotonic()
+    codes, _ = codec.encode_many(values)
+    back = codec.decode_many(codes.reshape(len(values), -1))
+    spent = time.monotonic() - started
+    out["codec_times_real_time"] = sum(map(len, values)) / 2 / RATE / spent
+    mel = Mel(RATE)
+    apart = [
+        mel.apart(wave(a, len(b)), wave(b, len(b)), torch.tensor([len(b) // 2]))
+        for a, b in zip(back, values, strict=True)
+    ]
+    out["codec_log_mel_distance"] = DECIBELS * float(torch.cat(apart).mean())
+    coded = [to_sound(value, SoundShape.of(spec.options)) for value in back]
+    for what, judge in judges.items():
+        out[f"{what}_of_coded"] = judge.accuracy(coded, unseen[what].tolist())
+    judge = judges["digit"]
+    truth = judge.features(sounds["test"])
+    out["frechet"] = frechet(judge.features(made), truth)
+    out["frechet_of_coded"] = frechet(judge.features(coded), truth)
+    out["frechet_of_training"] = frechet(judge.features(sounds["train"]), truth)
+    told = model.fill(pd.DataFrame({"audio": sounds["test"], "digit": None, "speaker": None}))
+    for what in ("digit", "speaker"):
+        out[f"audio_to_{what}"] = float((told[what].astype(str) == unseen[what]).mean())
+    return out
+
+
+def read(frame: pd.DataFrame, folder: Path) -> list[Any]:
+    import soundfile
+
+    from omnifill.types import Sound
+
+    return [Sound(*soundfile.read(folder / path, dtype="float32")) for path in frame["audio"]]
+
+
+def wave(value: bytes, size: int) -> Any:
+    """(1, L) from -1 to 1, as long as the other."""
+    import torch
+
+    samples = np.zeros(size // 2, np.float32)
+    some = np.frombuffer(value, "<i2")[: size // 2]
+    samples[: len(some)] = some
+    return torch.from_numpy(samples)[None] / 32767
+
+
+if __name__ == "__main__":
+    main()
