@@ -101,7 +101,7 @@ def media_beside(
     columns: Mapping[str, Sequence[Any]], specs: Sequence[FieldSpec], path: Path, origin: Origin
 ) -> Iterator[dict[str, list[Any]]]:
     """Cells of a table file in which pictures and sounds are paths: those that stand there as they
-    are have been written to a new folder beside it, unless the table could not be."""
+    are have been written to a new folder beside it, which goes again if the table fails."""
     out = {name: list(cells) for name, cells in columns.items()}
     made = [
         (spec, row)
@@ -116,7 +116,11 @@ def media_beside(
             name = f"{number:05d}.{USUAL[spec.type]}"
             WRITERS[spec.type](out[spec.name][row], beside / name, origin)
             out[spec.name][row] = f"{path.name}/{name}"
+    try:
         yield out
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 @contextmanager
