@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -22,12 +23,16 @@ from pathlib import Path
 
 import pandas as pd
 
+import emoji
 import harness
+import speech
 import translation
 
 ROOT = harness.HERE.parent
 RECIPES = sorted(path.stem for path in (ROOT / "recipes").glob("*.yaml"))
 PAGES = ROOT / "docs" / "recipes"
+UNPACKED = ("fsdd", "emoji")
+"""Archives of files that a table names."""
 MOST_LINES, MOST_WIDTH = 30, 400
 
 
@@ -51,7 +56,7 @@ def main() -> None:
         for command in with_evaluation(head.commands):
             said, took = run(command, folder, args.quick)
             seconds += took if " train " in command else 0.0
-            shown.append((command, said))
+            shown.append((command, said, sheet_of(command, folder)))
             print(f"$ {command}\n{said}", flush=True)
         if not args.quick:
             write_page(name, head, shown, seconds)
@@ -80,8 +85,11 @@ def prepared(folder: Path, data: Path) -> Path:
     a person would bring along, and pairs of two languages each."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in [*data.resolve().iterdir(), ROOT / "recipes"]:
-        if not (folder / source.name).exists():
+        if source.name not in UNPACKED and not (folder / source.name).exists():
             os.symlink(source, folder / source.name)
+    speech.table(data / "fsdd", "train", folder / "fsdd")
+    emoji.prepared(data / "emoji", folder / "emoji")
+    shutil.copy(data / "emoji" / "emoji72_captions.csv.gz", folder / "emoji")
     with gzip.open(data / "dialogsum" / "test.jsonl.gz", "rt", encoding="utf-8") as lines:
         talk = json.loads(next(lines))["dialogue"]
     (folder / "talk.txt").write_text(talk, encoding="utf-8")
@@ -95,9 +103,9 @@ def prepared(folder: Path, data: Path) -> Path:
 def run(command: str, folder: Path, quick: bool) -> tuple[str, float]:
     """One command -> what it printed, and its wall time in seconds."""
     words = shlex.split(command)[1:]
-    if words[0] == "train":
+    if "--out" in words and not Path(words[words.index("--out") + 1]).suffix:
         harness.fresh(folder / words[words.index("--out") + 1])
-        words += ["--budget", "20s"] if quick else []
+    words += ["--budget", "20s"] if quick and words[0] == "train" else []
     env = {**os.environ, "OMP_NUM_THREADS": str(harness.THREADS)}
     started = time.monotonic()
     result = subprocess.run([sys.executable, "-m", "omnifill", *words], cwd=folder, env=env,
@@ -107,19 +115,31 @@ def run(command: str, folder: Path, quick: bool) -> tuple[str, float]:
     return result.stdout.rstrip(), time.monotonic() - started
 
 
-def write_page(name: str, head: Head, shown: list[tuple[str, str]], seconds: float) -> None:
-    """docs/recipes/NAME.md."""
+def sheet_of(command: str, folder: Path) -> Path | None:
+    """The sheet of the pictures that a command made, if it made any."""
+    words = shlex.split(command)
+    out = folder / words[words.index("--out") + 1] / "sheet.png" if "--out" in words else None
+    return out if out is not None and out.exists() and "generate" in words else None
+
+
+def write_page(
+    name: str, head: Head, shown: list[tuple[str, str, Path | None]], seconds: float
+) -> None:
+    """docs/recipes/NAME.md, and the sheets of pictures beside it."""
     date, commit, versions = harness.made_with()
     packages = ", ".join(f"{k} {v}" for k, v in versions.items())
     recipe = f"[recipes/{name}.yaml](../../recipes/{name}.yaml)"
     parts = [f"# {name}", head.about, head.cost,
              f"{date}, commit {commit}, {packages}; {harness.THREADS} threads; training took "
              f"{seconds:.0f} s; settings in {recipe}."]  # fmt: skip
-    for command, said in shown:
+    PAGES.mkdir(exist_ok=True)
+    for number, (command, said, sheet) in enumerate(shown):
         parts.append(f"```\n{command}\n```")
         if said:
             parts.append(f"```\n{shortened(said)}\n```")
-    PAGES.mkdir(exist_ok=True)
+        if sheet is not None:
+            shutil.copy(sheet, PAGES / f"{name}-{number}.png")
+            parts.append(f"![what was made]({name}-{number}.png)")
     (PAGES / f"{name}.md").write_text("\n\n".join(p for p in parts if p) + "\n", encoding="utf-8")
 
 

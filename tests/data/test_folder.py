@@ -76,6 +76,35 @@ def test_a_folder_and_archives_of_it_hold_the_same_rows(tmp_path: Path) -> None:
     assert rows(write_tar(tmp_path / "p.tar.gz", {f"./all/{n}": d for n, d in ordered.items()}))
 
 
+def test_large_files_are_held_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordered = dict(sorted(FILES.items()))
+    tar = write_tar(tmp_path / "p.tar", ordered)
+    table = tmp_path / "p.parquet"
+    pd.DataFrame({"image": list(ordered.values())}).to_parquet(table)
+    for path, module in ((tar, "folder"), (table, "parquet")):
+        before = rows(path)
+        assert len(list(open_source(path, DataSettings()).chunks())) == 1
+        with monkeypatch.context() as patch:
+            patch.setattr(f"omnifill.data.{module}.MOST_HELD", 5 * len(png(0)))
+            sizes = [len(chunk) for chunk in open_source(path, DataSettings()).chunks()]
+            assert len(sizes) > 4 and max(sizes) <= 8 and sum(sizes) == 40
+            assert rows(path) == before
+
+
+def test_bytes_that_are_no_picture_are_left_out_by_name(tmp_path: Path) -> None:
+    cells = [png(i) for i in range(120)]
+    cells[70] = b"junk"
+    pd.DataFrame({"image": cells}).to_parquet(tmp_path / "t.parquet")
+    source = open_source(tmp_path / "t.parquet", DataSettings())
+    recipe = Recipe()
+    found = profile(source, recipe)
+    staged = stage(source, infer_schema(found, recipe), recipe, tmp_path / "staged", None)
+    assert sum(staged.rows.values()) == 119
+    assert any("t.parquet:71" in note and "begins with b'junk'" in note for note in staged.notes)
+
+
 def test_metadata_beside_the_files_adds_columns(tmp_path: Path) -> None:
     table = "file_name,caption\n" + "".join(f"{n},the {n}\n" for n in FILES if n != "a/3.png")
     files = FILES | {"metadata.csv": table.encode()}

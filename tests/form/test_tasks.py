@@ -13,7 +13,7 @@ from tests.conftest import mixed_table
 
 from omnifill import api
 from omnifill.data.shards import open_shard
-from omnifill.errors import DataError
+from omnifill.errors import DataError, RecipeError
 from omnifill.form.layout import draw_orders
 from omnifill.form.stream import eval_batches
 from omnifill.form.tasks import unread
@@ -54,6 +54,18 @@ def test_fields_outside_the_tasks_are_warned_of(task: api.Model) -> None:
         task.generate(1, given={"size": 3.5})
     with pytest.warns(UserWarning, match="'size' is wanted by none of the tasks"):
         task.fill(pd.DataFrame({"kind": ["tea"], "size": [None], "note": ["warm"], "count": [3]}))
+
+
+def test_settings_without_effect_beside_tasks_are_refused(table_csv: Path, tmp_path: Path) -> None:
+    for form, given, message in (
+        ({"mix": {"one_last": 0.5}}, ["kind"], r"form\.mix: is about records without"),
+        ({"drop_given": 0.4}, [], r"form\.drop_given: is about what named tasks give"),
+    ):
+        want = ["note"] if given else []
+        with pytest.raises(RecipeError, match=message):
+            api.train(table_csv, tmp_path / "run", steps=1, given=given, want=want,
+                      recipe={"form": form})  # fmt: skip
+        assert not (tmp_path / "run").exists()
 
 
 def test_what_the_task_does_not_give_makes_no_difference(task: api.Model) -> None:

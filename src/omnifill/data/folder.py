@@ -21,7 +21,6 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,7 +28,15 @@ import numpy as np
 
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.csvfile import find_delimiter
-from omnifill.data.media import ENDINGS, MOST_BYTES, MediaFile, check_bytes, kind_of_name, read_file
+from omnifill.data.media import (
+    ENDINGS,
+    MOST_BYTES,
+    MOST_HELD,
+    MediaFile,
+    check_bytes,
+    kind_of_name,
+    read_file,
+)
 from omnifill.errors import DataError, ValueRefused
 from omnifill.files import reason
 
@@ -42,8 +49,8 @@ BROKEN = (
     NotImplementedError, UnicodeError,
 )  # fmt: skip
 """What reading an archive that is cut off or damaged raises."""
-Files = Iterator[tuple[str, Callable[[], bytes]]]
-"""(name, how to read it) of every file, in order."""
+Files = Iterator[tuple[str, Callable[[], bytes], int]]
+"""(name, how to read it, bytes of it that are in memory already) of every file, in order."""
 Walk = Callable[[bool], AbstractContextManager[Files]]
 """Opens what holds them; they can be read as long as it is open. False: only names are wanted."""
 
@@ -85,7 +92,7 @@ def _table(path: Path, walk: Walk) -> MediaTable:
     metadata: tuple[PurePosixPath, bytes] | None = None
     others: list[str] = []
     with walk(False) as files:
-        for name, load in files:
+        for name, load, _ in files:
             found = kind_of_name(name)
             if found is not None:
                 kinds.setdefault(found, []).append(name)
@@ -145,11 +152,18 @@ def _rows(
         return Chunk(cells, str(path), list(range(done + 1, done + 1 + len(some))))
 
     with walk(True) as files:
-        wanted = (MediaFile(name, load, kind_of_name(name)) for name, load in files
-                  if kind_of_name(name) == kind)  # fmt: skip
-        while some := list(islice(wanted, CHUNK_FILES)):
+        some: list[MediaFile] = []
+        held = 0
+        for name, load, size in files:
+            if kind_of_name(name) != kind:
+                continue
+            some.append(MediaFile(name, load, kind_of_name(name)))
+            held += size
+            if len(some) == CHUNK_FILES or held >= MOST_HELD:
+                yield chunk(some)
+                done, held, some = done + len(some), 0, []
+        if some:
             yield chunk(some)
-            done += len(some)
 
 
 def _label(name: str) -> str:
@@ -190,7 +204,7 @@ def _in_folder(path: Path) -> Files:
         for name in sorted(files):
             if not name.startswith(".") and name.lower() != "thumbs.db":
                 whole = Path(folder) / name
-                yield whole.relative_to(path).as_posix(), partial(read_file, whole)
+                yield whole.relative_to(path).as_posix(), partial(read_file, whole), 0
 
 
 @contextmanager
@@ -203,7 +217,7 @@ def _in_zip(path: Path, archive: zipfile.ZipFile) -> Files:
     for info in archive.infolist():
         _check_name(path, info.filename)
         if not info.is_dir() and not _is_clutter(info.filename):
-            yield info.filename.replace("\\", "/"), partial(_from_zip, archive, info)
+            yield info.filename.replace("\\", "/"), partial(_from_zip, archive, info), 0
 
 
 def _from_zip(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -225,8 +239,10 @@ def _in_tar(path: Path, archive: tarfile.TarFile, read: bool) -> Files:
         _check_name(path, member.name)
         if member.isfile() and not _is_clutter(member.name):
             asked = read and kind_of_name(member.name) is not None
-            load = _from_tar(archive, member) if asked or _is_table(member.name) else _unread
-            yield member.name.removeprefix("./"), load
+            loaded = asked or _is_table(member.name)
+            load = _from_tar(archive, member) if loaded else _unread
+            size = min(member.size, MOST_BYTES) if loaded else 0
+            yield member.name.removeprefix("./"), load, size
 
 
 def _from_tar(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], bytes]:

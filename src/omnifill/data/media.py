@@ -31,6 +31,8 @@ FORMATS: dict[str, Kind] = {
 """Formats by first bytes -> what they hold."""
 MOST_BYTES = 64 << 20
 """Bytes of the largest file that is read."""
+MOST_HELD = 64 << 20
+"""Bytes of files that are in memory at once, about, where a source cannot be read piecemeal."""
 
 
 @dataclass(frozen=True)

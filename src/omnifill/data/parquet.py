@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnifill.data.cells import Chunk, Problem
-from omnifill.data.media import as_cell
+from omnifill.data.media import MOST_HELD, as_cell
 from omnifill.errors import DataError
 from omnifill.recipe import DataSettings
 
@@ -29,7 +29,7 @@ def read(
     at = 0
     with _open(path) as file:
         try:
-            for batch in file.iter_batches(CHUNK_ROWS):
+            for batch in file.iter_batches(_rows_at_once(file)):
                 columns = {n: batch.column(i).to_pylist() for i, n in enumerate(names)}
                 for name, cells in columns.items():
                     columns[name] = [
@@ -40,6 +40,13 @@ def read(
                 at += len(batch)
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path}: row {at + 1} cannot be read ({error})") from None
+
+
+def _rows_at_once(file: pq.ParquetFile) -> int:
+    """Fewer rows where they are large: they may hold pictures or sounds."""
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    largest = max((g.total_byte_size // max(1, g.num_rows) for g in groups), default=0)
+    return max(1, min(CHUNK_ROWS, MOST_HELD // max(1, largest)))
 
 
 def _open(path: Path) -> pq.ParquetFile:

@@ -14,7 +14,14 @@ from omnifill.types import Bools, Ints
 
 
 def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
-    """RecipeError for a task that names no field of the schema."""
+    """RecipeError for a task that names no field of the schema, and for settings of the form that
+    have no effect with tasks, or without."""
+    if form.tasks and form.mix is not None:
+        raise RecipeError("form.mix: is about records without named tasks, and form.tasks names "
+                          "some; leave one of them out")  # fmt: skip
+    if not form.tasks and form.drop_given != FormSettings().drop_given:
+        raise RecipeError("form.drop_given: is about what named tasks give (form.tasks, --given), "
+                          "and there are none; leave it out")  # fmt: skip
     names = vocabulary.schema.names
     for task in form.tasks:
         for name in [*task.given, *task.want]:

@@ -146,7 +146,7 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
     changes: dict[str, Any] = {}
     if recipe.model.dropout is None:
         changes["model.dropout"] = dropout
-    if recipe.form.mix is None:
+    if recipe.form.mix is None and not recipe.form.tasks:
         changes["form.mix"] = mix if often else MixSettings().model_dump()
     if recipe.train.lr is None:
         changes["train.lr"] = 0.005 if often else 0.02
