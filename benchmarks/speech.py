@@ -14,7 +14,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 import harness
@@ -68,7 +67,7 @@ def measured(args, run: Path, train: Path, test: Path) -> dict[str, Any]:
 
     from omnifill import api
     from omnifill.codecs.spectra import DECIBELS, Mel
-    from omnifill.data.audio import SoundShape, to_samples, to_sound
+    from omnifill.data.audio import SoundShape, padded, to_samples, to_sound
     from omnifill.evaluate.media import frechet
     from peers.sound_judge import RATE, SoundJudge
 
@@ -108,11 +107,9 @@ def measured(args, run: Path, train: Path, test: Path) -> dict[str, Any]:
     spent = time.monotonic() - started
     out["codec_times_real_time"] = sum(map(len, values)) / 2 / RATE / spent
     mel = Mel(RATE)
-    apart = [
-        mel.apart(wave(a, len(b)), wave(b, len(b)), torch.tensor([len(b) // 2]))
-        for a, b in zip(back, values, strict=True)
-    ]
-    out["codec_log_mel_distance"] = DECIBELS * float(torch.cat(apart).mean())
+    samples = torch.tensor([len(value) // 2 for value in values])
+    ours, theirs = (torch.from_numpy(padded(part, int(samples.max()))) for part in (back, values))
+    out["codec_log_mel_distance"] = DECIBELS * float(mel.apart(ours, theirs, samples).mean())
     coded = [to_sound(value, SoundShape.of(spec.options)) for value in back]
     for what, judge in judges.items():
         out[f"{what}_of_coded"] = judge.accuracy(coded, unseen[what].tolist())
@@ -133,16 +130,6 @@ def read(frame: pd.DataFrame, folder: Path) -> list[Any]:
     from omnifill.types import Sound
 
     return [Sound(*soundfile.read(folder / path, dtype="float32")) for path in frame["audio"]]
-
-
-def wave(value: bytes, size: int) -> Any:
-    """(1, L) from -1 to 1, as long as the other."""
-    import torch
-
-    samples = np.zeros(size // 2, np.float32)
-    some = np.frombuffer(value, "<i2")[: size // 2]
-    samples[: len(some)] = some
-    return torch.from_numpy(samples)[None] / 32767
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from omnifill.errors import (
 )
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
+from omnifill.types import Sound
 
 NANO = {"model": {"size": "nano"}}
 LEARNED = {
@@ -168,11 +169,14 @@ def test_a_codec_is_shared_by_several_models(
     api.train(others, tmp_path / "again", recipe=tmp_path / "run" / "recipe.yaml")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
 
-    with pytest.raises(RunError, match=r"no field here can use a codec .* ones there: none"):
+    with pytest.raises(RunError, match="has no codec that has learned"):
         api.train(others, tmp_path / "no", recipe={"train": {"codec": str(exact.run.folder.path)}})
+    pixels = {**shared, "schema": {"fields": {"drawing": {"codec": "pixels"}}}}
+    with pytest.raises(RunError, match=r"no field here can use .* ones there: image \(image\)"):
+        api.train(others, tmp_path / "no", recipe=pixels)
     with pytest.raises(RunError, match="there is no such run folder"):
         api.train(others, tmp_path / "no", recipe={"train": {"codec": str(tmp_path / "none")}})
-    for setting in ({"learn": {"batch": 8}}, {"codec": "pixels"}, {"options": {"stride": 4}}):
+    for setting in ({"learn": {"batch": 8}}, {"options": {"stride": 4}}):
         recipe = {**shared, "schema": {"fields": {"drawing": setting}}}
         with pytest.raises(RecipeError, match=f"drawing.{next(iter(setting))}.*has no effect"):
             api.train(others, tmp_path / "no", recipe=recipe)
@@ -271,16 +275,16 @@ def test_a_picture_is_given_by_its_path(
     status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
     assert status == 0, err
     filled = pd.read_csv(tmp_path / "u.csv")
-    assert filled["image"].tolist() == [file.name, "u-files/00001.png"]
+    assert filled["image"].tolist() == [file.name, "u.csv-files/00001.png"]
     assert filled["label"].tolist() == ["upright", "lying"]
     made = exact.fill(pd.DataFrame({"image": [opened(file), None], "label": [None, "lying"]}))
-    assert opened(tmp_path / "u-files" / "00001.png").tobytes() == made["image"][1].tobytes()
-    assert exact.run.sha256 in text_chunks(tmp_path / "u-files" / "00001.png")["Description"]
+    assert opened(tmp_path / "u.csv-files" / "00001.png").tobytes() == made["image"][1].tobytes()
+    assert exact.run.sha256 in text_chunks(tmp_path / "u.csv-files" / "00001.png")["Description"]
     again = command("fill", run, tmp_path / "u.csv", "--out", tmp_path / "v.csv")
-    assert again[0] == 0 and not (tmp_path / "v-files").exists(), "nothing was left to fill"
+    assert again[0] == 0 and not (tmp_path / "v.csv-files").exists(), "nothing was left to fill"
     (tmp_path / "u.csv").unlink()
     status, _, err = command("fill", run, tmp_path / "t.csv", "--out", tmp_path / "u.csv")
-    assert status == 2 and "u-files: holds files already" in err
+    assert status == 2 and "u.csv-files: holds files already" in err
     assert not (tmp_path / "u.csv").exists()
     assert command("generate", run, "--given", "image=nowhere.png")[0] == 2
     with pytest.raises(ValueRefused, match="field 'image'"):
@@ -505,6 +509,43 @@ def test_figures_of_sorted_files_are_of_all_kinds(
     assert found["baselines"]["resampled"]["fields"]["image"]["precision"]["value"] > 0.7
     plain = found["baselines"]["most_frequent_or_median"]["fields"]["label"]["accuracy"]["value"]
     assert 0.3 < plain < 0.8, "both labels are asked for"
+
+
+def test_records_without_a_picture_or_a_label_do_not_disturb_the_figures(tmp_path: Path) -> None:
+    table = bars(120, seed=3)
+    lacking = pd.DataFrame({"image": [None] * 40, "label": ["none"] * 40})
+    table.loc[::5, "label"] = None
+    whole = pd.concat([table, lacking], ignore_index=True)
+    model = api.train(whole, tmp_path / "run", steps=40, recipe=PIXELS)
+    unseen = bars(60, seed=8)
+    unseen.loc[::3, "label"] = None
+    found = model.evaluate(pd.concat([unseen, lacking[:9]], ignore_index=True))
+    real = found["baselines"]["held_out"]["fields"]["image"]["label_recovered"]
+    assert real["n"] == 40 and real["value"] > 0.9, "a blank label is none to tell"
+    alone = pd.DataFrame({"image": [*bars(60)["image"], *[None] * 60],
+                          "label": [None] * 60 + ["a", "b"] * 30})  # fmt: skip
+    apart = api.train(alone, tmp_path / "apart", steps=5, recipe=PIXELS)
+    assert "frechet" in apart.evaluate(alone)["fields"]["image"]
+
+
+def test_a_run_of_pictures_and_sounds(
+    tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    rng = np.random.default_rng(0)
+    sounds = [Sound(rng.normal(0, 0.1, 600 + 9 * i).clip(-1, 1), 4000) for i in range(60)]
+    recipe = {**PIXELS, "schema": {"fields": {"image": {"codec": "pixels"}, "audio": {
+        "options": {"channels": 8, "blocks": 1, "levels": [4, 4], "frames": 20},
+    }}}}  # fmt: skip
+    model = api.train(bars(60).assign(audio=sounds), tmp_path / "run", steps=6, recipe=recipe)
+    made = model.generate(2, seed=1)
+    assert isinstance(made["image"][0], Image.Image) and isinstance(made["audio"][0], Sound)
+    out = tmp_path / "out"
+    status, _, err = command("generate", tmp_path / "run", "-n", 2, "--seed", 1, "--format",
+                             "webp,flac", "--out", out)  # fmt: skip
+    assert status == 0, err
+    names = {f.name for f in out.iterdir()}
+    assert names == {"00001-1.webp", "00001-2.flac", "00002-1.webp", "00002-2.flac", "sheet.png",
+                     "results.jsonl"}  # fmt: skip
 
 
 def test_aims_and_beams_over_pictures_are_refused_by_name(exact: api.Model) -> None:

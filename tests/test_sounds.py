@@ -16,6 +16,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 
 from omnifill import Partial, api
 from omnifill.data.inspect import inspect_data, render
@@ -147,6 +148,56 @@ def test_a_streamed_sound_is_what_is_made_as_a_whole(model: api.Model, folder: P
     assert b"Omnifill" not in bare and piped.endswith(bare[44:])
     with pytest.raises(RequestError, match="streaming needs a wanted text or sound"):
         model.stream(given={"audio": start.value}, want="label")
+
+
+def test_a_streamed_sound_that_ends_at_once_has_all_that_was_known(model: api.Model) -> None:
+    start = Partial(tones(1, seed=5)["audio"][0], 0.11)
+    run = api.load(model.run.folder.path)
+    codec = run.run.vocabulary["audio"].codec
+    over = run.run.vocabulary["audio"].first + codec.size - 1
+    with torch.no_grad():  # a model that ends as soon as it can
+        run.run.network.head.weight[over] = 0
+        run.run.network.head.weight *= 0.01
+    for seed in range(20):
+        given = {"label": "low", "audio": start}
+        pieces = list(run.stream(given=given, want="audio", seed=seed, temperature=50.0))
+        whole = run.generate(1, given=given, want="audio", seed=seed, temperature=50.0,
+                             missing=False)["audio"][0]  # fmt: skip
+        assert np.concatenate([p.samples for p in pieces]).tobytes() == whole.samples.tobytes()
+        assert len(whole.samples) >= 440
+
+
+def test_sounds_that_a_table_lacks_are_made_beside_it(
+    model: api.Model, folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    file = next((folder / "low").iterdir())
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "t.csv").write_text(f"audio,label\n{file.name},\n,high\n", encoding="utf-8")
+    status, _, err = command("fill", model.run.folder.path, tmp_path / "t.csv", "--out",
+                             tmp_path / "u.csv")  # fmt: skip
+    assert status == 0, err
+    filled = pd.read_csv(tmp_path / "u.csv")
+    assert filled["audio"].tolist() == [file.name, "u.csv-files/00001.wav"]
+    assert model.run.sha256 in info_chunk(tmp_path / "u.csv-files" / "00001.wav")["ICMT"]
+    (tmp_path / "other").mkdir()
+    status, _, err = command("fill", model.run.folder.path, tmp_path / "t.csv", "--out",
+                             tmp_path / "other" / "u.csv")  # fmt: skip
+    assert status == 2 and "names files from its folder on" in err
+
+
+def test_variations_and_codecs_of_sounds(model: api.Model, tmp_path: Path) -> None:
+    recipe = {"model": {"size": "nano"}, "objective": {"name": "masked"},
+              "train": {"codec": str(model.run.folder.path)}}  # fmt: skip
+    masked = api.train(tones(60, seed=3), tmp_path / "run", steps=20, recipe=recipe)
+    weights = "codecs/0000/audio.safetensors"
+    ours, theirs = ((m.run.folder.path / weights).read_bytes() for m in (masked, model))
+    assert ours == theirs
+    sound = tones(1, seed=5)["audio"][0]
+    codec = masked.run.vocabulary["audio"].codec
+    values = masked.generate(4, given={"audio": Partial(sound, "60%"), "label": "low"}, seed=2)
+    samples = [np.round(s.samples * 32767).astype("<i2").tobytes() for s in values["audio"]]
+    assert len(set(samples)) > 1
+    assert all(0 < len(value) <= 2 * codec.config.shape.samples for value in samples)
 
 
 def test_generated_sounds_are_files_that_say_what_made_them(

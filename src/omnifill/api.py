@@ -41,6 +41,7 @@ from omnifill.objectives.table import on_canvas
 from omnifill.prepare import (
     encode_parts,
     fit_codecs,
+    open_taken,
     settle_windows,
     staged_columns,
     take_codecs,
@@ -101,6 +102,8 @@ def train(
         "train.budget": budget, "train.steps": steps, "train.epochs": epochs,
         "train.seed": seed, "form.tasks": tasks,
     })  # fmt: skip
+    if chosen.train.codec is not None:  # the resolved recipe is read from anywhere
+        chosen = chosen.with_values(**{"train.codec": str(Path(chosen.train.codec).resolve())})
     live, asked = live or LiveLine(), to_dict(chosen)
     if resume and not folder.path.exists():
         raise RunError(f"{folder.path}: there is no run to go on with; leave out --resume to begin")
@@ -110,8 +113,12 @@ def train(
         else:
             session.start_afresh(resume)
             session.asked_for = {"data": _described(data), "recipe": asked}
+            shared = open_taken(chosen)
             source = open_source(data, chosen.data)
-            schema, taken = take_codecs(infer_schema(profile(source, chosen), chosen), chosen)
+            schema = infer_schema(profile(source, chosen), chosen)
+            schema, taken = take_codecs(schema, chosen, shared)
+            for name in taken:
+                live.say(f"{name}: {schema[name].why}")
             valid_file = chosen.data.split.valid_file
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
@@ -208,7 +215,7 @@ class Model:
             1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
             no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
         )  # fmt: skip
-        return streaming.stream(self.run, requests.build(self.run, wish))
+        return streaming.stream(self.run, requests.build(self.run, wish), want)
 
     def fill(
         self, table: pd.DataFrame, *, draw: bool = False, seed: int = 0, **sampling: Any
@@ -307,7 +314,7 @@ def fill_file(
     source = open_source(file, later(model.run.recipe.data, encoding))
     if format_of(out) == "txt" and len(source.names) > 1:
         raise RequestError(f"{out}: a text file holds no table; name it .csv, .jsonl or .parquet")
-    files = out.with_name(f"{out.name.partition('.')[0]}-files")
+    files = out.with_name(f"{out.name}-files")
     filled, raw = tables.fill_source(
         model.run, source, draw=draw, seed=seed, sampling=chosen, files=files
     )

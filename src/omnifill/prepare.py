@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from omnifill.artifact import RunFolder, codec_folders
+from omnifill.artifact import RunFolder, check_code, code_named_in, codec_folders
 from omnifill.codecs.table import CODECS, check_codec, load_codec
 from omnifill.data.stage import Staged, open_staged, rows_at_once
 from omnifill.errors import RecipeError, RunError
 from omnifill.form.encode import encode_part
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.progress import Progress
-from omnifill.recipe import Recipe
+from omnifill.recipe import FieldSettings, Recipe
 from omnifill.schema import FieldSpec, Schema
 from omnifill.types import Codec
 
@@ -29,46 +30,73 @@ LONG = 512
 PARTS = ("train", "valid", "test")
 
 
-def take_codecs(schema: Schema, recipe: Recipe) -> tuple[Schema, dict[str, Codec]]:
-    """Codecs that another run has learned (`train.codec`), by field, and the schema with their
-    options. RunError or RecipeError where there is none to take."""
+@dataclass(frozen=True)
+class Taken:
+    """Codecs that another run has learned."""
+
+    folder: RunFolder
+    schema: Schema
+    """Of that run."""
+    learned: list[FieldSpec]
+
+
+def open_taken(recipe: Recipe) -> Taken | None:
+    """The run whose codecs are used (`train.codec`), if one is named. RunError if it cannot be."""
     if recipe.train.codec is None:
-        return schema, {}
+        return None
     folder = RunFolder(Path(recipe.train.codec))
     state = folder.read_state().get("state")
     if state not in ("training", "done"):
         raise RunError(f"{folder.path}: its codecs have not learned yet (it is {state}); go on "
                        f"with --resume there first")  # fmt: skip
-    theirs = folder.load_schema()
-    learned = [s for s in theirs.fields if s.codec in CODECS and is_learned(load_codec(s.codec))]
+    if state == "done":
+        folder.check_sums()
+    schema = folder.load_schema()
+    check_code([(spec.codec, CODECS) for spec in schema.fields], code_named_in(recipe))
+    learned = [spec for spec in schema.fields if is_learned(load_codec(spec.codec))]
+    if not learned:
+        raise RunError(f"train.codec: {folder.path} has no codec that has learned anything")
+    return Taken(folder, schema, learned)
+
+
+def take_codecs(
+    schema: Schema, recipe: Recipe, source: Taken | None
+) -> tuple[Schema, dict[str, Codec]]:
+    """Codecs of another run, by field, and the schema with what they were learned for. RunError or
+    RecipeError where there is none to take."""
+    if source is None:
+        return schema, {}
     specs, taken = [], {}
     for spec in schema.fields:
-        of_kind = [s for s in learned if s.type == spec.type]
+        asked = recipe.schema_.fields.get(spec.name)
+        of_kind = [s for s in source.learned if s.type == spec.type]
         named = [s for s in of_kind if s.name == spec.name]
-        source = named[0] if named else of_kind[0] if len(of_kind) == 1 else None
-        if source is not None:
-            _check_taken(spec, source, recipe, folder)
-            taken[spec.name] = folder.load_codec(theirs, source.name)
-            spec = spec.model_copy(update={"codec": source.codec, "options": source.options})
+        theirs = named[0] if named else of_kind[0] if len(of_kind) == 1 else None
+        if theirs is not None and (asked is None or asked.codec in (None, theirs.codec)):
+            if asked is not None:
+                _check_taken(spec.name, theirs, asked, source.folder)
+            taken[spec.name] = source.folder.load_codec(source.schema, theirs.name)
+            changed = {k: v for k, v in theirs.options.items() if spec.options.get(k) != v}
+            what = "".join(f", {key} {value}" for key, value in changed.items())
+            spec = spec.model_copy(update={
+                "codec": theirs.codec, "options": theirs.options,
+                "why": f"{spec.why}; as the codec of {source.folder.path} has it{what}",
+            })  # fmt: skip
         specs.append(spec)
     if not taken:
-        there = ", ".join(f"{s.name} ({s.type})" for s in learned) or "none"
-        raise RunError(f"train.codec: no field here can use a codec of {folder.path}; fields that "
-                       f"have learned ones there: {there}")  # fmt: skip
+        there = ", ".join(f"{s.name} ({s.type})" for s in source.learned)
+        raise RunError(f"train.codec: no field here can use a codec of {source.folder.path}; "
+                       f"fields that have learned ones there: {there}")  # fmt: skip
     return schema.model_copy(update={"fields": tuple(specs)}), taken
 
 
-def _check_taken(spec: FieldSpec, source: FieldSpec, recipe: Recipe, folder: RunFolder) -> None:
+def _check_taken(name: str, theirs: FieldSpec, asked: FieldSettings, folder: RunFolder) -> None:
     """RecipeError for a setting that a codec from elsewhere leaves without effect."""
-    asked = recipe.schema_.fields.get(spec.name)
-    if asked is None:
-        return
-    where = f"schema.fields.{spec.name}"
+    where = f"schema.fields.{name}"
     wrong = [f"{where}.learn"] if asked.learn else []
-    wrong += [f"{where}.codec"] if asked.codec not in (None, source.codec) else []
     wrong += [
         f"{where}.options.{key}"
-        for key, value in asked.options.items() if source.options.get(key) != value
+        for key, value in asked.options.items() if theirs.options.get(key) != value
     ]  # fmt: skip
     if wrong:
         raise RecipeError(f"{', '.join(wrong)}: has no effect beside train.codec, which takes the "

@@ -13,8 +13,8 @@ import typer
 from omnifill.api import Model
 from omnifill.data.audio import library
 from omnifill.data.results import (
-    ENDINGS,
     USUAL,
+    WRITTEN,
     Origin,
     check_folder,
     wav_head,
@@ -25,6 +25,7 @@ from omnifill.data.sink import check_target, render_table, visible, write_frame
 from omnifill.errors import RequestError, unknown_name
 from omnifill.files import reason
 from omnifill.form.tasks import wanted_from
+from omnifill.generate.streaming import streamed
 from omnifill.schema import MEDIA, FieldSpec
 from omnifill.types import Partial, Sound
 
@@ -65,23 +66,24 @@ def given_values(items: list[str], model: Model, keep: str | None = None) -> dic
 
 
 def check_format(format_: str) -> None:
-    """RequestError for a format that is none of `FORMATS`, nor one or more of `ENDINGS`."""
+    """RequestError for a format that is none of `FORMATS`, nor one or more of `WRITTEN`."""
     for part in format_.split(",") if format_ not in FORMATS else []:
-        if part not in ENDINGS:
-            raise RequestError(f"--format: {unknown_name('format', part, [*FORMATS, *ENDINGS])}")
+        if part not in WRITTEN:
+            known = [*WRITTEN, *(() if "," in format_ else FORMATS)]
+            raise RequestError(f"--format: {unknown_name('format', part, known)}")
 
 
 def endings(format_: str, made: Sequence[FieldSpec]) -> dict[str, str]:
     """What files of each type of field are to be. RequestError for a format that none has."""
     named = [] if format_ in FORMATS else format_.split(",")
     for ending in named:
-        fitting = [spec for spec in made if spec.type == ENDINGS[ending]]
+        fitting = [spec for spec in made if spec.type == WRITTEN[ending]]
         if not fitting:
-            kind = "pictures" if ENDINGS[ending] == "image" else "sounds"
+            kind = "pictures" if WRITTEN[ending] == "image" else "sounds"
             raise RequestError(f"--format {ending}: is for {kind}, and none are made here")
         if ending == "jpeg" and any(spec.options.get("mode") == "RGBA" for spec in fitting):
             raise RequestError("--format jpeg: cannot hold what shows through; take png or webp")
-    kinds = [ENDINGS[ending] for ending in named]
+    kinds = [WRITTEN[ending] for ending in named]
     if len(set(kinds)) < len(kinds):
         raise RequestError(f"--format {format_}: names two formats of the same files; name one")
     return USUAL | dict(zip(kinds, named, strict=True))
@@ -105,12 +107,18 @@ class Printer:
         parts = [name for name in given if name not in self.given]
         made = [spec for spec in run.schema.fields if spec.name in {*wanted, *parts}]
         self.media = any(spec.type in MEDIA for spec in made)
-        if not label and not (self.media and (out is not None or stream)):
+        names = [spec.name for spec in made]
+        streams = streamed(run, want or names) if stream else None
+        sound = streams is not None and streams.slots is not None
+        if sound and sys.stdout.isatty():
+            raise RequestError("a sound is nothing to read: send it to a player or a file "
+                               "(--stream > sound.wav), or name a folder (--out)")  # fmt: skip
+        if not label and not (self.media and (out is not None or sound)):
             raise RequestError("--no-label is about files of pictures and sounds (--out DIR), and "
                                "none are written here; leave it out")  # fmt: skip
         self.endings = endings(format_, made)
         table = format_ in FORMATS
-        if not table and (out is None or stream):
+        if not table and out is None:
             raise RequestError(f"--format {format_} is of files of their own: name a folder for "
                                f"them (--out DIR)")  # fmt: skip
         if self.media and ((table and format_ != "table") or (out is not None and out.suffix)):
@@ -137,11 +145,6 @@ class Printer:
         begun = False
         for piece in pieces:
             if isinstance(piece, Sound):
-                if sys.stdout.isatty():
-                    raise RequestError(
-                        "a sound is nothing to read: send it to a player or a file (--stream > "
-                        "sound.wav), or name a folder (--out)"
-                    )
                 head = b"" if begun else wav_head(piece.rate, self._origin())
                 sys.stdout.buffer.write(head + wav_samples(piece))
                 begun = True

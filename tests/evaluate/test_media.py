@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from omnifill.codecs.spectra import Mel, mel_bank
-from omnifill.evaluate.items import Pictures, Sounds
+from omnifill.evaluate.items import Items, view_of
 from omnifill.evaluate.media import compared, frechet, learn_judge, precision_recall
 from omnifill.schema import FieldSpec
 
@@ -47,8 +47,9 @@ def test_precision_falls_for_strange_ones_and_recall_for_what_lacks() -> None:
 def test_the_judge_learns_labels_and_does_without() -> None:
     values = [v for kind in range(4) for v in blobs(kind, 60, kind)]
     labels = [f"corner {i // 60}" for i in range(240)]
-    real = Pictures(IMAGE, values, range(240))
-    fresh = Pictures(IMAGE, [v for kind in range(4) for v in blobs(kind, 20, 9)], range(80))
+    real = Items(view_of(IMAGE), values, range(240))
+    some = [v for kind in range(4) for v in blobs(kind, 20, 9)]
+    fresh = Items(view_of(IMAGE), some, range(80)).grids
     judge, classes = learn_judge(real, labels)
     assert classes == {f"corner {i}": i for i in range(4)}
     assert (judge.told(fresh) == np.arange(80) // 20).mean() > 0.95
@@ -56,9 +57,9 @@ def test_the_judge_learns_labels_and_does_without() -> None:
     np.testing.assert_array_equal(judge.read(fresh), again.read(fresh))
     for known in (labels, None):
         judge, _ = learn_judge(real, known)
-        truth = judge.read(real)[::3]
+        truth = judge.read(real.grids)[::3]
         near = compared(judge.read(fresh), truth)["frechet"]["value"]
-        one = compared(judge.read(Pictures(IMAGE, blobs(0, 80, 3), range(80))), truth)
+        one = compared(judge.read(real.like(blobs(0, 80, 3)).grids), truth)
         assert near < one["frechet"]["value"] / 3
         assert one["recall"]["value"] < 0.6
 
@@ -94,14 +95,21 @@ def tones(pitch: float, num: int, seed: int) -> list[bytes]:
 
 def test_the_judge_hears_sounds() -> None:
     values = [v for kind, pitch in enumerate((300, 700, 1500)) for v in tones(pitch, 60, kind)]
-    real = Sounds(AUDIO, values, range(180))
-    fresh = Sounds(AUDIO, [v for f in (300, 700, 1500) for v in tones(f, 20, 9)], range(60))
+    real = Items(view_of(AUDIO), values, range(180))
+    fresh = real.like([v for f in (300, 700, 1500) for v in tones(f, 20, 9)]).grids
     judge, classes = learn_judge(real, [i // 60 for i in range(180)])
     assert classes == {0: 0, 1: 1, 2: 2}
     assert (judge.told(fresh) == np.arange(60) // 20).mean() > 0.95
-    truth = judge.read(real)[::3]
+    truth = judge.read(real.grids)[::3]
     near = compared(judge.read(fresh), truth)["frechet"]["value"]
-    assert near < compared(judge.read(fresh.first(20)), truth)["frechet"]["value"] / 3
-    average = real.mean(2)
-    assert len(average.values[0]) == 2 * (sum(len(v) // 2 for v in values) // 180)
-    assert compared(judge.read(real.mean(60)), truth)["frechet"]["value"] > 3 * near
+    assert near < compared(judge.read(fresh[:20]), truth)["frechet"]["value"] / 3
+    assert len(real.view.average(values)) == 2 * (sum(len(v) // 2 for v in values) // 180)
+    assert compared(judge.read(real.average(60)), truth)["frechet"]["value"] > 3 * near
+
+
+def test_pitch_is_heard_in_long_sounds() -> None:
+    long = AUDIO.model_copy(update={"options": {"rate": 4000, "seconds": 12.0}})
+    time = np.arange(48_000) / 4000
+    values = [(9000 * np.sin(2 * np.pi * f * time)).astype("<i2").tobytes() for f in (300, 500)]
+    grids = Items(view_of(long), values, range(2)).grids
+    assert grids.shape[2:] == (32, 32) and float((grids[0] - grids[1]).abs().max()) > 1

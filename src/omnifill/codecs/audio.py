@@ -35,7 +35,7 @@ from omnifill.codecs.support import (
     write_json,
     write_weights,
 )
-from omnifill.data.audio import SAMPLE, SoundShape, as_wave, check_sound
+from omnifill.data.audio import SAMPLE, SoundShape, check_sound, padded
 from omnifill.errors import RecipeError, ValueRefused
 from omnifill.types import Bools, Grammar, Ints
 
@@ -246,18 +246,20 @@ class SoundDecoder:
     def __init__(self, codec: AudioCodec) -> None:
         self.codec, config = codec, codec.config
         self.codes, self.num, self.sent = np.zeros(config.slots, np.int64), 0, 0
+        self.done = False
+        """Whether all has been said."""
         self.step = max(LEAST_STEP, config.frames // PASSES) * config.hop * 2
 
     def feed(self, code: int) -> bytes:
         """One code -> the bytes that are settled by it, most often none."""
         config, over = self.codec.config, self.codec.size - 1
-        if self.num and self.codes[self.num - 1] == over:  # all has been said
-            self.num += 1
+        if self.done:
             return b""
         self.codes[self.num] = code
         self.num += 1
         if code == over or self.num == config.slots:
             self.codes[self.num :] = over
+            self.done = True
             return self._until(None)
         frames = self.num // config.depth - OVERLAP // 2 - config.blocks * (KERNEL // 2)
         settled = 2 * frames * config.hop
@@ -271,11 +273,7 @@ class SoundDecoder:
 
 def waves_of(values: Sequence[bytes], config: AudioConfig) -> Tensor:
     """N values -> (N, L) from -1 to 1, silent behind their ends."""
-    out = torch.zeros(len(values), (config.frames - 1) * config.hop)
-    for row, value in zip(out, values, strict=True):
-        wave = torch.from_numpy(as_wave(value).astype(np.float32)) / 32767
-        row[: len(wave)] = wave
-    return out
+    return torch.from_numpy(padded(values, (config.frames - 1) * config.hop))
 
 
 # --- the network ---------------------------------------------------------------------------

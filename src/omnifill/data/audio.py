@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -100,6 +100,16 @@ def to_sound(value: bytes, shape: SoundShape) -> Sound:
 def as_wave(value: bytes) -> np.ndarray:
     """A canonical sound as (N,) of 16 bits."""
     return np.frombuffer(value, SAMPLE)
+
+
+def padded(values: Sequence[bytes], samples: int) -> np.ndarray:
+    """Canonical sounds as (n, samples) from -1 to 1, silent behind their ends."""
+    out = np.zeros((len(values), samples), np.float32)
+    for row, value in zip(out, values, strict=True):
+        wave = as_wave(value)[:samples]
+        row[: len(wave)] = wave
+    out /= 32767
+    return out
 
 
 def check_sound(value: Any, shape: SoundShape) -> None:

@@ -58,7 +58,7 @@ def unicode_records(limit: int | None = None) -> pd.DataFrame:
 
 
 def glyph_records() -> pd.DataFrame:
-    """About 5,000 records: name, category, script, and a drawing of 24 × 24 pixels, white on black.
+    """About 5,500 records: name, category, script, and a drawing of 24 × 24 pixels, white on black.
 
     DataError without the font.
     """

@@ -46,14 +46,10 @@ class MediaProfile:
             if self.none:
                 return
             if cell is not None:
-                called = "" if isinstance(cell, bytes) else f", {cell}"
-                self._look(cell, chunk.folder, chunk.where(row, name) + called)
+                self._look(cell, chunk.folder, f"{chunk.where(row, name)}, {cell}")
 
     def _look(self, cell: Any, folder: Path | None, where: str) -> None:
         named = cell.kind or kind_of_name(cell.name) if isinstance(cell, MediaFile) else None
-        if isinstance(cell, bytes) and self.held:  # of a file, but of none that is known
-            self._count(where, cell)
-            return
         if isinstance(cell, str):
             named = kind_of_name(cell)
             if named is None:
@@ -66,12 +62,9 @@ class MediaProfile:
         if self.kind not in (None, kind):
             self._give_up(where)
             return
+        self.num += 1
         self.kind = kind
         self.held = self.held or isinstance(cell, MediaFile)
-        self._count(where, cell, folder)
-
-    def _count(self, where: str, cell: Any, folder: Path | None = None) -> None:
-        self.num += 1
         try:
             self._measure(load_cell(cell, folder))
         except ValueRefused as error:

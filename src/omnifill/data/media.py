@@ -6,8 +6,9 @@ What a picture or a sound is as a value, `omnifill.data.image` and `omnifill.dat
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -49,16 +50,34 @@ class MediaFile:
         return self.name
 
 
-def as_cell(value: Any, name: str) -> Any:
-    """A value of a table as a cell: a picture, a sound or the bytes of a file get a name."""
+def as_cells(values: Sequence[Any], label: str, first: int) -> list[Any]:
+    """Values of a column as cells: pictures, sounds and the bytes of files get a name. Beside them,
+    bytes of no known kind are a file too, a broken one. `first`: number of the first row."""
+    names = [f"{label}, row {first + i}" for i in range(len(values))]
+    cells = [_as_cell(value, name) for value, name in zip(values, names, strict=True)]
+    kind = next((cell.kind for cell in cells if isinstance(cell, MediaFile)), None)
+    if kind is None:
+        return cells
+    return [
+        MediaFile(name, partial(_itself, cell), kind) if isinstance(cell, bytes) else cell
+        for cell, name in zip(cells, names, strict=True)
+    ]
+
+
+def _as_cell(value: Any, name: str) -> Any:
+    found: Kind | None = None
     if isinstance(value, bytes):
-        kind = FORMATS.get(format_of(value) or "")
-        return value if kind is None else MediaFile(name, lambda: value, kind)
-    if isinstance(value, Sound):
-        return MediaFile(name, lambda: value, "audio")
-    picture = isinstance(value, np.ndarray) and value.ndim > 1
-    if picture or type(value).__module__.startswith("PIL."):
-        return MediaFile(name, lambda: value, "image")
+        found = FORMATS.get(format_of(value) or "")
+    elif isinstance(value, Sound):
+        found = "audio"
+    elif (isinstance(value, np.ndarray) and value.ndim > 1) or type(value).__module__.startswith(
+        "PIL."
+    ):
+        found = "image"
+    return value if found is None else MediaFile(name, partial(_itself, value), found)
+
+
+def _itself(value: Any) -> Any:
     return value
 
 

@@ -4,6 +4,7 @@ clock (RFC 3533)."""
 from __future__ import annotations
 
 import struct
+from functools import cache
 
 HEADER = 27
 """Bytes of a page before its table of segments."""
@@ -25,6 +26,7 @@ def with_serial(data: bytes, serial: int) -> bytes:
     return bytes(out)
 
 
+@cache
 def _table() -> list[int]:
     table = []
     for byte in range(256):
@@ -35,11 +37,8 @@ def _table() -> list[int]:
     return table
 
 
-TABLE = _table()
-
-
 def _checksum(page: bytearray) -> int:
-    value = 0
+    value, table = 0, _table()
     for byte in page:
-        value = ((value << 8) & 0xFFFFFFFF) ^ TABLE[(value >> 24) ^ byte]
+        value = ((value << 8) & 0xFFFFFFFF) ^ table[(value >> 24) ^ byte]
     return value

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from omnifill.data.cells import Chunk, Problem
-from omnifill.data.media import MOST_HELD, as_cell
+from omnifill.data.media import MOST_HELD, as_cells
 from omnifill.errors import DataError
 from omnifill.recipe import DataSettings
 
@@ -30,12 +30,10 @@ def read(
     with _open(path) as file:
         try:
             for batch in file.iter_batches(_rows_at_once(file)):
-                columns = {n: batch.column(i).to_pylist() for i, n in enumerate(names)}
-                for name, cells in columns.items():
-                    columns[name] = [
-                        None if c != c else as_cell(c, f"{path}, row {at + i + 1}")
-                        for i, c in enumerate(cells)
-                    ]
+                columns = {}
+                for i, name in enumerate(names):
+                    cells = [None if c != c else c for c in batch.column(i).to_pylist()]
+                    columns[name] = as_cells(cells, str(path), at + 1)
                 yield Chunk(columns, str(path), list(range(at + 1, at + 1 + len(batch))))
                 at += len(batch)
         except (pa.ArrowException, OSError) as error:

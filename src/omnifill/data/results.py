@@ -29,7 +29,7 @@ from omnifill.files import reason, sync_file, sync_folder
 from omnifill.schema import MEDIA, FieldSpec
 from omnifill.types import Sound
 
-ENDINGS = {"png": "image", "jpeg": "image", "webp": "image", "wav": "audio", "flac": "audio",
+WRITTEN = {"png": "image", "jpeg": "image", "webp": "image", "wav": "audio", "flac": "audio",
            "ogg": "audio"}  # fmt: skip
 """What files can be, and the type of field that each is for; the first of a type is the usual."""
 QUALITY = 95
@@ -39,6 +39,8 @@ MOST_SHOWN, COLUMNS = 100, 10
 """Pictures of a contact sheet."""
 SOURCE_TYPE = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 """IPTC's word for media that a model has made."""
+PIECE = 1 << 14
+"""Samples that are encoded at once."""
 UNKNOWN = b"\xff" * 4
 """A size that is not known yet."""
 
@@ -201,7 +203,9 @@ def _write_sound(sound: Sound, path: Path, origin: Origin | None) -> None:
         if origin is not None:
             file.software = f"Omnifill {__version__}"
             file.comment = origin.remark()
-        file.write(sound.samples)
+        # Piece by piece: the encoder of OGG has all that it is given on the stack.
+        for at in range(0, len(sound.samples), PIECE):
+            file.write(sound.samples[at : at + PIECE])
     data = buffer.getvalue()
     path.write_bytes(with_serial(data, int(path.stem.partition("-")[0])) if kind == "OGG" else data)
 
@@ -224,5 +228,5 @@ def _write_picture(picture: Any, path: Path, origin: Origin | None) -> None:
 
 
 WRITERS = {"image": _write_picture, "audio": _write_sound}
-USUAL = {kind: ending for ending, kind in reversed(ENDINGS.items())}
+USUAL = {kind: ending for ending, kind in reversed(WRITTEN.items())}
 """What files of each type of field are where nothing is said."""

@@ -20,7 +20,7 @@ import pandas as pd
 from omnifill.data import csvfile, folder, jsonl, parquet, textfile
 from omnifill.data.builtin import DATA_SETS
 from omnifill.data.cells import Chunk, Problem
-from omnifill.data.media import as_cell, kind_of_name
+from omnifill.data.media import as_cells, kind_of_name
 from omnifill.data.nested import flatten_chunk
 from omnifill.data.values import unfit_text
 from omnifill.errors import DataError, unknown_name
@@ -289,11 +289,10 @@ def _frame_source(frame: pd.DataFrame, label: str) -> Source:
         for start in range(0, len(frame), CHUNK_ROWS):
             part = frame.iloc[start : start + CHUNK_ROWS]
             lines = list(range(start + 1, start + 1 + len(part)))
-            columns = {
-                name: [None if _is_blank(v) else as_cell(v, f"{label}, row {row}")
-                       for row, v in zip(lines, part.iloc[:, i].tolist(), strict=True)]
-                for i, name in enumerate(names)
-            }  # fmt: skip
+            columns = {}
+            for i, name in enumerate(names):
+                cells = [None if _is_blank(v) else v for v in part.iloc[:, i].tolist()]
+                columns[name] = as_cells(cells, label, start + 1)
             yield Chunk(columns, label, lines)
 
     return Source(label, "frame", names, read)

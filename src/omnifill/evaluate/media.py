@@ -38,40 +38,44 @@ def media_figures(
     run: LoadedRun, name: str, train: Columns, unseen: Columns, made: Columns
 ) -> Parts:
     """All figures of a field of pictures or sounds; none where there are too few to compare."""
-    spec, codec = run.schema[name], run.vocabulary[name].codec
+    spec, field = run.schema[name], run.vocabulary[name]
     real, held, ours = (Items.of(spec, part) for part in (train, unseen, made))
     if min(len(part.values) for part in (real, held, ours)) <= NEIGHBOURS:
         return {}
-    label = _label_field(run, train, name)
-    judge, classes = learn_judge(real, train[label] if label else None)
+    real, held = real.shuffled(LEARNED_FROM), held.shuffled(COMPARED)
+    label = _label_field(run, train, real.rows)
+    judge, classes = learn_judge(real, None if label is None else train[label])
     few = min(len(held.values), len(ours.values), COMPARED)
-    some, held = real.shuffled(), held.shuffled()
-    parts = {
-        "": ours, "resampled": some, "mean": real.mean(few), "noise": real.noise(codec, few),
+    grids = {
+        "": ours.first(few).grids, "resampled": real.grids[:few], "mean": real.average(few),
+        "noise": real.noise(field.codec, field.grammar, few),
     }  # fmt: skip
-    truth, learned = judge.read(held.first(few)), judge.read(some.first(COMPARED))
+    truth, learned = judge.read(held.first(few).grids), judge.read(real.grids[:COMPARED])
     out: Parts = {"held_out": {"distance_to_training": interval(_nearest(truth, learned))}}
-    for kind, part in parts.items():
-        features = judge.read(part.first(few))
+    for kind, part in grids.items():
+        features = judge.read(part)
         out[kind] = compared(features, truth)
         if kind != "resampled":
             out[kind]["distance_to_training"] = interval(_nearest(features, learned))
-    if label:
-        for kind, part, columns in (("", ours, made), ("held_out", held, unseen)):
-            told = judge.told(part)
-            right = [classes.get(columns[label][row]) == int(answer)
-                     for row, answer in zip(part.rows, told, strict=True)]  # fmt: skip
-            out[kind]["label_recovered"] = interval(np.array(right, float))
-    out[""] |= held.first(few).reconstruction(codec)
+    if label is not None:
+        for kind, items, columns in (("", ours, made), ("held_out", held, unseen)):
+            some = items.pick([i for i, row in enumerate(items.rows)
+                               if columns[label][row] is not None][:COMPARED])  # fmt: skip
+            if some.values:
+                told = judge.told(some.grids)
+                right = [classes.get(columns[label][row]) == int(answer)
+                         for row, answer in zip(some.rows, told, strict=True)]  # fmt: skip
+                out[kind]["label_recovered"] = interval(np.array(right, float))
+    out[""] |= held.first(few).reconstruction(field.codec)
     return out
 
 
-def _label_field(run: LoadedRun, train: Columns, name: str) -> str | None:
-    """The first category that tells kinds of pictures or sounds apart."""
+def _label_field(run: LoadedRun, train: Columns, rows: Sequence[int]) -> str | None:
+    """The first category that tells kinds of the pictures or sounds of those rows apart."""
     for spec in run.schema.fields:
         if spec.type == "category" and spec.name in train:
-            kinds = {v for v in train[spec.name] if v is not None}
-            if 2 <= len(kinds) <= min(MOST_CLASSES, len(train[name]) // 10):
+            told = [train[spec.name][row] for row in rows if train[spec.name][row] is not None]
+            if 2 <= len(set(told)) <= min(MOST_CLASSES, len(told) // 10):
                 return spec.name
     return None
 
@@ -98,15 +102,15 @@ class Judge(nn.Module):
         return out
 
     @torch.no_grad()
-    def read(self, items: Items) -> Floats:
-        """(N, WIDTH): the features of all items."""
-        parts = [self.features(batch).double().numpy() for batch in items.batches()]
+    def read(self, grids: Tensor) -> Floats:
+        """(N, C, H, W) -> (N, WIDTH)."""
+        parts = [self.features(batch).double().numpy() for batch in torch.split(grids, 256)]
         return np.concatenate(parts)
 
     @torch.no_grad()
-    def told(self, items: Items) -> Ints:
-        """(N,): the class of each item."""
-        parts = [self.head(self.features(b)).argmax(dim=1).numpy() for b in items.batches()]
+    def told(self, grids: Tensor) -> Ints:
+        """(N, C, H, W) -> (N,): the class of each."""
+        parts = [self.head(self.features(b)).argmax(dim=1).numpy() for b in torch.split(grids, 256)]
         return np.concatenate(parts)
 
 
@@ -115,25 +119,23 @@ def learn_judge(real: Items, labels: Sequence[Any] | None) -> tuple[Judge, dict[
 
     `labels` by row; without any, the classes are clusters of what items look like from afar.
     """
-    some = real.shuffled().first(LEARNED_FROM)
     if labels is None:
-        kinds: list[Any] = _clusters(some).tolist()
+        kinds: list[Any] = _clusters(real.grids).tolist()
     else:
-        kinds = [labels[row] for row in some.rows]
+        kinds = [labels[row] for row in real.rows]
     classes = {kind: i for i, kind in enumerate(sorted({k for k in kinds if k is not None}))}
     keep = [i for i, kind in enumerate(kinds) if kind is not None]
-    target = torch.tensor([classes[kinds[i]] for i in keep])
+    grids, target = real.grids[keep], torch.tensor([classes[kinds[i]] for i in keep])
     steps = max(50, min(STEPS, EPOCHS * len(keep) // BATCH))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        judge = Judge(real.channels, len(classes))
+        judge = Judge(real.view.channels, len(classes))
         optimizer = torch.optim.AdamW(judge.parameters(), RATE, weight_decay=0.01)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, steps)
         rng = np.random.default_rng(0)
         for _ in range(steps):
             which = rng.integers(0, len(keep), min(BATCH, 4 * len(keep)))
-            grids = some.grids([keep[i] for i in which])
-            loss = F.cross_entropy(judge.head(judge.features(grids)), target[which])
+            loss = F.cross_entropy(judge.head(judge.features(grids[which])), target[which])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -141,9 +143,9 @@ def learn_judge(real: Items, labels: Sequence[Any] | None) -> tuple[Judge, dict[
     return judge.eval(), classes
 
 
-def _clusters(items: Items) -> Ints:
+def _clusters(grids: Tensor) -> Ints:
     """(N,): k-means over grids of 8 × 8 cells (Lloyd 1982)."""
-    small = torch.cat([F.adaptive_avg_pool2d(b, 8).flatten(1) for b in items.batches()])
+    small = F.adaptive_avg_pool2d(grids, 8).flatten(1)
     centres = small[:CLUSTERS].clone()
     nearest = torch.zeros(len(small), dtype=torch.long)
     for _ in range(20):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -45,17 +44,19 @@ def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> l
     rows = np.concatenate([s.row[s.field == field.index] for s in steps])
     ids = np.concatenate([s.id[s.field == field.index] for s in steps])
     order = np.argsort(rows, kind="stable")
-    rows, ids = rows[order], ids[order]
-    if field.slots is not None and len(ids) == num * field.slots:
-        grid = ids.reshape(num, field.slots)
-        known = grid[:, 0] != MISSING
-        values = decode_grid(field.codec, grid[known] - field.first)
-        out: list[Any] = [None] * num
-        for i, value in zip(np.flatnonzero(known), values, strict=True):
-            out[i] = value
-        return out
-    starts = np.searchsorted(rows, np.arange(num + 1))
-    return [run.vocabulary.decode(name, without_end(ids[a:b])) for a, b in pairwise(starts)]
+    starts = np.searchsorted(rows[order], np.arange(1, num))
+    return decode_values(run, name, np.split(ids[order], starts))
+
+
+def decode_values(run: LoadedRun, name: str, pieces: Sequence[Ints]) -> list[Any]:
+    """The ids of several values of one field -> canonical values, together where they can be."""
+    field = run.vocabulary[name]
+    if field.slots is None or any(len(ids) != field.slots for ids in pieces):
+        return [run.vocabulary.decode(name, without_end(ids)) for ids in pieces]
+    grid = np.stack(pieces)
+    known = grid[:, 0] != MISSING
+    values = iter(decode_grid(field.codec, grid[known] - field.first))
+    return [next(values) if there else None for there in known]
 
 
 def without_end(ids: Ints) -> Ints:

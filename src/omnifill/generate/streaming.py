@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain
 from typing import Any
 
@@ -12,24 +12,38 @@ from omnifill.errors import RequestError
 from omnifill.form.vocabulary import FieldIds
 from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.decoding import cut_at
-from omnifill.generate.requests import Request, plan_of
+from omnifill.generate.requests import Request, Wish, plan_of
 from omnifill.types import Sound
 
 
-def stream(run: LoadedRun, request: Request) -> Iterator[str] | Iterator[Sound]:
-    """Pieces of the first wanted text or sound as they are chosen; together they are what the same
-    request gives as a whole, of a text without the prompt."""
-    fields = [run.vocabulary[name] for name in request.want]
+def streamed(run: LoadedRun, want: Sequence[str]) -> FieldIds | None:
+    """The field that is shown while it is made: the first wanted text, or else the first sound."""
+    fields = [run.vocabulary[name] for name in want]
     able = [field for field in fields if hasattr(field.codec, "stream_decoder")]
+    texts = [field for field in able if field.slots is None]
+    return next(iter([*texts, *able]), None)
+
+
+def stream(
+    run: LoadedRun, request: Request, want: str | None = None
+) -> Iterator[str] | Iterator[Sound]:
+    """Pieces of the wanted text or sound (`want`, or the first there is) as they are chosen;
+    together they are what the same request gives as a whole, of a text without the prompt."""
+    field = streamed(run, request.want if want is None else [want])
     if request.sampling.beams > 1:
         raise RequestError("streaming shows a value while it is made, and beams end with it")
-    if not able:
+    if field is None:
         raise RequestError("streaming needs a wanted text or sound")
     if run.vocabulary.canvas:
         raise RequestError(
             "streaming goes from beginning to end; a masked model makes a value as a whole"
         )
-    return _text(run, request, able[0]) if able[0].slots is None else _sound(run, request, able[0])
+    if field.slots is None:
+        return _text(run, request, field)
+    if request.stop or request.max_tokens != Wish.max_tokens:
+        raise RequestError(f"stop strings and max_tokens are about texts, and {field.name!r} is a "
+                           f"sound; leave them out")  # fmt: skip
+    return _sound(run, request, field)
 
 
 def _chosen(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[tuple[int, bool]]:
@@ -70,17 +84,19 @@ def _text(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[str]:
 def _sound(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[Sound]:
     """With what is known of its beginning."""
     codec: Any = field.codec
+    spec, part = run.schema[field.name], request.part
     decoder, known, at = codec.stream_decoder(), b"", 0
-    left, first = codec.slots, []
-    if request.part is not None and request.part.field == field.name:
-        first = [(int(code), False) for code in request.part.codes if code >= 0]
-        known = request.part.beginning
-    for code, _ in chain(first, _chosen(run, request, field)):
+    first: list[int] = []
+    if part is not None and part.field == field.name:
+        first = [int(code) for code in part.codes if code >= 0]
+        known = part.beginning
+    for code in chain(first, (code for code, _ in _chosen(run, request, field))):
         piece = decoder.feed(code)
         told = known[at : at + len(piece)]
         at += len(piece)
-        left -= 1
         if piece:
-            yield to_native(run.schema[field.name], told + piece[len(told) :])
-        if left == 0:
+            yield to_native(spec, told + piece[len(told) :])
+        if decoder.done:
             break
+    if known[at:]:  # it ended before all that is known of it
+        yield to_native(spec, known[at:])

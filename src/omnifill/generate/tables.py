@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import numpy as np
 import pandas as pd
 
 from omnifill.artifact import LoadedRun
+from omnifill.data.audio import library
 from omnifill.data.clean import read_cells
 from omnifill.data.media import MediaFile
 from omnifill.data.results import check_folder
@@ -26,7 +28,7 @@ from omnifill.generate.autoregressive import Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import check_sampler
 from omnifill.generate.choices import parse_choices
-from omnifill.generate.decoding import without_end
+from omnifill.generate.decoding import decode_values
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, choice_log_probs, record_nats
@@ -251,7 +253,9 @@ def fill_source(
     """Raw cells of a source with the blank ones filled, and how many were. A picture or sound that
     was made stands in its cell as it is; `files` is the new folder where it will go."""
     raw: dict[str, list[Any]] = {name: [] for name in source.names}
+    base: Path | None = None
     for chunk in source.chunks():
+        base = base or chunk.folder
         for name in source.names:
             raw[name].extend(chunk.columns[name])
     columns = without_unseen(run, read_columns(run, source), source.place)
@@ -268,6 +272,13 @@ def fill_source(
         raw[name] = [cell.name if isinstance(cell, MediaFile) else cell for cell in raw[name]]
         if None in cells:
             check_folder(files)
+            if run.schema[name].type == "audio":
+                library("soundfile")
+            if base is not None and base.resolve() != files.parent.resolve():
+                raise RequestError(
+                    f"{files.parent}: the filled table names files from its folder on, as "
+                    f"{source.label} does from {base}; write it there (--out)"
+                )
     filled = 0
     for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
         spec = run.schema[name]
@@ -289,12 +300,12 @@ def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, A
     row = np.concatenate([s.row for s in steps])
     field = np.concatenate([s.field for s in steps])
     ids = np.concatenate([s.id for s in steps])
-    order = np.lexsort((np.arange(len(row)), field, row))
-    row, field, ids = row[order], field[order], ids[order]
-    cuts = np.flatnonzero(np.diff(row) | np.diff(field)) + 1
-    for part in np.split(np.arange(len(row)), cuts):
-        name = run.schema.names[int(field[part[0]])]
-        yield int(row[part[0]]), name, run.vocabulary.decode(name, without_end(ids[part]))
+    for index in np.unique(field):
+        name, here = run.schema.names[index], np.flatnonzero(field == index)
+        here = here[np.argsort(row[here], kind="stable")]
+        starts = np.flatnonzero(np.diff(row[here], prepend=-1))
+        values = decode_values(run, name, np.split(ids[here], starts[1:]))
+        yield from zip(row[here][starts].tolist(), repeat(name), values, strict=False)
 
 
 def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
