@@ -136,7 +136,7 @@ def test_the_critic_learns_from_its_own_error_alone() -> None:
     found = [p.grad.clone() for p in studio.critic.parameters()]
     studio.zero_grad()
     judged, _ = studio.critic(batch.pixels)
-    seen, _ = studio.critic(studio.autoencoder(batch.pixels).detach())
+    seen, _ = studio.critic(studio.autoencoder(batch.pixels)[0].detach())
     own = torch.nn.functional.softplus(-judged) + torch.nn.functional.softplus(seen)
     own.flatten(1).mean(dim=1).sum().backward()
     for ours, p in zip(found, studio.critic.parameters(), strict=True):

@@ -45,6 +45,8 @@ LEVELS = (8, 8, 8, 8)
 CRITIC_WIDTH = 32
 FEATURES, REALISM = 0.1, 0.02
 """Weights of the errors beside that of pixels: first guesses (docs/log.md)."""
+SPREAD = 0.03
+"""Weight of how far codes are from being all in use: without it, drawings on black collapse."""
 
 
 @dataclass(frozen=True)
@@ -240,9 +242,10 @@ class Autoencoder(nn.Module):
         self.down = nn.Sequential(*down, nn.SiLU(), nn.Conv2d(inner, self.fsq.dim, 1))
         self.up = nn.Sequential(nn.Conv2d(self.fsq.dim, inner, 3, padding=1), *up)
 
-    def forward(self, pictures: Tensor) -> Tensor:
-        """Pictures -> their reconstructions."""
-        return self._drawn(self.fsq(self._told(pictures)))
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        """Pictures -> their reconstructions, and how far codes are from being all in use."""
+        told = self._told(pictures)
+        return self._drawn(self.fsq(told)), self.fsq.spread(told.flatten(0, 2))
 
     def encode(self, pictures: Tensor) -> Tensor:
         """(N, C, H, W) -> (N, rows, columns, depth)."""
@@ -322,7 +325,7 @@ class ImageLearner:
         through it (Larsen et al. 2016, arXiv 1512.09300; Esser et al. 2021, arXiv 2012.09841), and
         the critic's own error. The critic learns from its own error alone."""
         real, critic = batch.pixels, network.critic
-        made = network.autoencoder(real)
+        made, spread = network.autoencoder(real)
         pixels = (made - real).abs().flatten(1).mean(dim=1)
         if not torch.is_grad_enabled():
             return LossSum.of(pixels)
@@ -339,6 +342,7 @@ class ImageLearner:
             pixels
             + FEATURES * torch.stack(alike).mean(dim=0)
             + REALISM * caught
+            + SPREAD * spread
             + own.flatten(1).mean(dim=1)
         )
 
