@@ -7,7 +7,7 @@ JUDGES ?= .venv-judges
 .PHONY: help demo test test-slow lint bench clean
 
 help:
-	@echo "make demo       install, then train, generate and evaluate on built-in data (3 minutes)"
+	@echo "make demo       install, then train, generate and evaluate on built-in data (2 minutes)"
 	@echo "make test       install, then run the tests"
 	@echo "make test-slow  the longer suites too"
 	@echo "make lint       style, types, direction of imports"
@@ -21,7 +21,7 @@ $(BIN)/python:
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
 $(VENV)/core.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[report]'
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
