@@ -28,23 +28,16 @@ SHOWN = ("en", "zh", "de", "ar", "hi")
 
 def main() -> None:
     parser = harness.parser(__doc__)
-    parser.add_argument("--objective", default="causal", choices=("causal", "masked", "seq2seq"))
-    parser.add_argument("--budget", default="45m")
-    parser.add_argument("--set", action="append", default=[], help="settings of the recipe")
-    parser.add_argument("--trained", type=Path, help="a run to judge, instead of training one")
+    harness.training_options(parser, "45m", "causal", "masked", "seq2seq")
     args = parser.parse_args()
     data = harness.need_data(args)
     budget = "90s" if args.quick else args.budget
     table = prepared(data / "emoji", args.work / "emoji")
     frame = pd.read_csv(table, dtype=str, keep_default_na=False)
     names = [name for name in frame if name.startswith("name_")]
-    run, spent = args.trained or harness.fresh(args.work / "emoji-run"), 0.0
-    if args.trained is None:
-        recipe = args.work / "emoji.yaml"
-        recipe.write_text(as_recipe(names, args.objective), encoding="utf-8")
-        sets = [word for item in args.set for word in ("--set", item)]
-        spent = harness.omnifill("train", table, "--recipe", recipe, "--out", run, "--budget",
-                                 budget, "--seed", args.seed, *sets)  # fmt: skip
+    recipe = args.work / "emoji.yaml"
+    recipe.write_text(as_recipe(names, args.objective), encoding="utf-8")
+    run, spent = harness.trained(args, "emoji-run", budget, table, "--recipe", recipe)
     figures = {"train_seconds": spent, **measured(args, run, frame, names, table.parent)}
     protocol = (
         f"`omnifill train --budget {budget}`, objective {args.objective}"

@@ -40,6 +40,24 @@ def parser(doc: str | None) -> argparse.ArgumentParser:
     return out
 
 
+def training_options(out: argparse.ArgumentParser, budget: str, *objectives: str) -> None:
+    """Arguments of a benchmark of one trained run: how it is trained, or which one is judged."""
+    out.add_argument("--objective", default="causal", choices=objectives)
+    out.add_argument("--budget", default=budget)
+    out.add_argument("--set", action="append", default=[], help="settings of the recipe")
+    out.add_argument("--trained", type=Path, help="a run to judge, instead of training one")
+
+
+def trained(args: argparse.Namespace, name: str, budget: str, *words: object) -> tuple[Path, float]:
+    """The run that is asked for, trained unless it is there; and the seconds that it took."""
+    if args.trained is not None:
+        return args.trained, 0.0
+    run = fresh(args.work / name)
+    sets = [word for item in args.set for word in ("--set", item)]
+    return run, omnifill("train", *words, "--out", run, "--budget", budget, "--seed", args.seed,
+                         *sets)  # fmt: skip
+
+
 def need_data(args: argparse.Namespace) -> Path:
     """The data folder, or a clear end."""
     if args.data is None or not Path(args.data).is_dir():

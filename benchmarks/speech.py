@@ -24,21 +24,13 @@ EACH = 20
 
 def main() -> None:
     parser = harness.parser(__doc__)
-    parser.add_argument("--objective", default="causal", choices=("causal", "masked"))
-    parser.add_argument("--budget", default="45m")
-    parser.add_argument("--set", action="append", default=[], help="settings of the recipe")
-    parser.add_argument("--trained", type=Path, help="a run to judge, instead of training one")
+    harness.training_options(parser, "45m", "causal", "masked")
     args = parser.parse_args()
     data = harness.need_data(args)
     budget = "60s" if args.quick else args.budget
     train, test = (table(data / "fsdd", part, args.work / "fsdd") for part in ("train", "test"))
-    run = args.trained or harness.fresh(args.work / "speech")
-    spent = 0.0
-    if args.trained is None:
-        sets = [word for item in args.set for word in ("--set", item)]
-        spent = harness.omnifill("train", train, "--out", run, "--budget", budget, "--set",
-                                 f"objective.name={args.objective}", "--seed", args.seed, "--field",
-                                 "digit:category", *sets)  # fmt: skip
+    run, spent = harness.trained(args, "speech", budget, train, "--field", "digit:category",
+                                 "--set", f"objective.name={args.objective}")  # fmt: skip
     figures = {"train_seconds": spent, **measured(args, run, train, test)}
     protocol = (
         f"`omnifill train --budget {budget}` with objective {args.objective}"

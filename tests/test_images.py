@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 import struct
 import zlib
 from collections.abc import Callable
@@ -169,6 +170,14 @@ def test_a_codec_is_shared_by_several_models(
     api.train(others, tmp_path / "again", recipe=tmp_path / "run" / "recipe.yaml")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
 
+    foreign = tmp_path / "foreign"
+    shutil.copytree(source, foreign)
+    schema = json.loads((foreign / "schema.json").read_text(encoding="utf-8"))
+    schema["fields"][1]["codec"] = "no_such_module_of_ours:Evil"
+    (foreign / "schema.json").write_text(json.dumps(schema), encoding="utf-8")
+    (foreign / "sums.json").unlink()  # as whoever wrote it would
+    with pytest.raises(RunError, match="names code of its own"):
+        api.train(others, tmp_path / "no", recipe={"train": {"codec": str(foreign)}})
     with pytest.raises(RunError, match="has no codec that has learned"):
         api.train(others, tmp_path / "no", recipe={"train": {"codec": str(exact.run.folder.path)}})
     pixels = {**shared, "schema": {"fields": {"drawing": {"codec": "pixels"}}}}
@@ -318,7 +327,10 @@ def test_only_what_a_task_wants_decides_where_records_go(
 ) -> None:
     recipe = {**PIXELS, "form": {"tasks": [{"given": ["image"], "want": ["label"]}]}}
     run = tmp_path / "run"
-    api.train(folder, run, steps=3, recipe=recipe)
+    model = api.train(folder, run, steps=3, recipe=recipe)
+    model.evaluate(bars(30), report=tmp_path / "report.html")
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "image: generated" not in page, "pictures that were given are not shown as made"
     file = next((folder / "lying").iterdir())
     status, out, err = command("generate", run, "--given", f"image={file}", "--format", "jsonl")
     assert status == 0 and json.loads(out)["label"] in ("lying", "upright"), err

@@ -20,8 +20,10 @@ import torch
 
 from omnifill import Partial, api
 from omnifill.data.inspect import inspect_data, render
+from omnifill.data.results import write_results
 from omnifill.errors import DataError, RequestError
 from omnifill.recipe import Recipe
+from omnifill.schema import FieldSpec
 from omnifill.types import Sound
 
 RECIPE = {
@@ -148,6 +150,17 @@ def test_a_streamed_sound_is_what_is_made_as_a_whole(model: api.Model, folder: P
     assert b"Omnifill" not in bare and piped.endswith(bare[44:])
     with pytest.raises(RequestError, match="streaming needs a wanted text or sound"):
         model.stream(given={"audio": start.value}, want="label")
+    with pytest.raises(RequestError, match="max_tokens are about texts, and 'audio' is a sound"):
+        model.stream(want="audio", max_tokens=9)
+
+
+def test_a_minute_of_sound_becomes_an_ogg_file(tmp_path: Path) -> None:
+    spec = FieldSpec(name="audio", type="audio", codec="audio")
+    wave = 0.1 * np.sin(np.arange(60 * 48_000) / 20)
+    frame = pd.DataFrame({"audio": [Sound(wave, 48_000)]})
+    write_results(frame, [spec], tmp_path / "made", None, {"audio": "ogg"})
+    info = soundfile.info(tmp_path / "made" / "00001.ogg")
+    assert info.frames == len(wave) and info.samplerate == 48_000
 
 
 def test_a_streamed_sound_that_ends_at_once_has_all_that_was_known(model: api.Model) -> None:

@@ -128,6 +128,35 @@ def test_learning_lowers_the_loss_and_reconstructs() -> None:
     assert figures["psnr"] > 15 and 0 < figures["codes_used"] <= 1
 
 
+def test_drawings_on_black_do_not_collapse_to_one_code() -> None:
+    rng = np.random.default_rng(0)
+    drawings = np.zeros((60, 16, 16), np.uint8)
+    for drawing in drawings:  # a short stroke somewhere; nearly all is black
+        row, column = rng.integers(0, 14, 2)
+        drawing[row : row + 2, column : column + 3] = 255
+    some = [drawing.tobytes() for drawing in drawings]
+    torch.manual_seed(0)
+    shape = {"height": 16, "width": 16, "mode": "L", "stride": 4, "channels": 16}
+    made = ImageCodec.fit([some], shape)
+    learner = made.learner()
+    optimizer = torch.optim.AdamW(learner.network.parameters(), 0.003, weight_decay=0)
+    for step in range(120):
+        part = learner.loss(learner.network, learner.batch(some[16 * (step % 3) :][:16]))
+        optimizer.zero_grad()
+        (part.total / part.count).backward()
+        optimizer.step()
+    assert learner.figures(some)["codes_used"] * made.size > 20
+
+
+def test_one_code_of_one_picture_can_be_learned_from() -> None:
+    made = ImageCodec.fit([[b"\x40" * 4]], {"height": 2, "width": 2, "mode": "L", "channels": 4})
+    learner = made.learner()
+    part = learner.loss(learner.network, learner.batch([b"\x40" * 4]))
+    part.total.backward()
+    assert torch.isfinite(part.total)
+    assert all(torch.isfinite(p.grad).all() for p in learner.network.parameters())
+
+
 def test_the_critic_learns_from_its_own_error_alone() -> None:
     made = codec()
     learner = made.learner()

@@ -392,7 +392,7 @@ class AudioLearner:
         total = torch.zeros(len(real))
         for size, window in self.windows.items():
             ours, theirs = (spectrum(w, size, size // 4, window) for w in (made, real))
-            off, whole = ((x.flatten(1)).norm(dim=1) for x in (ours - theirs, theirs))
+            off, whole = (x.flatten(1).norm(dim=1) for x in (ours - theirs, theirs))
             share = off / whole.clamp(min=0.1)
             logs = mean_until(log(ours) - log(theirs), samples, size // 4)
             total = total + share + logs

@@ -40,7 +40,8 @@ class Fsq(nn.Module):
     def spread(self, z: Tensor) -> Tensor:
         """z (n, d) -> how far its numbers are from mean 0 and deviation 1, where all codes are in
         use: numbers that have left for an end have no gradient to come back."""
-        apart: Tensor = z.mean(dim=0).square() + (z.std(dim=0) - 1).square()
+        # Of one vector alone the deviation is 0, and no number that is not one.
+        apart: Tensor = z.mean(dim=0).square() + (z.std(dim=0, correction=0) - 1).square()
         return apart.sum()
 
     def encode(self, z: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError
 from omnifill.form.vocabulary import FieldIds
-from omnifill.generate.autoregressive import Autoregressive
+from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.decoding import cut_at
 from omnifill.generate.requests import Request, Wish, plan_of
 from omnifill.types import Sound
@@ -46,10 +46,10 @@ def stream(
     return _sound(run, request, field)
 
 
-def _chosen(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[tuple[int, bool]]:
+def _chosen(run: LoadedRun, plan: Plan, field: FieldIds) -> Iterator[tuple[int, bool]]:
     """The codes of a field as they are chosen (negative: none of them), and whether that is all."""
     sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
-    for step in sampler(plan_of(run, request, 0, 1)):
+    for step in sampler(plan):
         if step.field[0] == field.index:
             yield int(step.id[0]) - field.first, bool(step.done[0])
 
@@ -59,13 +59,13 @@ def _text(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[str]:
     codec: Any = field.codec
     decoder, held = codec.stream_decoder(), ""
     longest = max((len(s) for s in request.stop), default=1) - 1
+    plan = plan_of(run, request, 0, 1)
     if request.prompt is not None:
-        plan = plan_of(run, request, 0, 1)
         start = int(plan.shard.lens[0, : field.index].sum())
         for id_ in plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])]:
             held += decoder.feed(int(id_) - field.first)
         held = held.removeprefix(request.prompt)
-    for code, done in _chosen(run, request, field):
+    for code, done in _chosen(run, plan, field):
         if code >= 0:
             held += decoder.feed(code)
         if any(s in held for s in request.stop):
@@ -90,7 +90,8 @@ def _sound(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[Sound]
     if part is not None and part.field == field.name:
         first = [int(code) for code in part.codes if code >= 0]
         known = part.beginning
-    for code in chain(first, (code for code, _ in _chosen(run, request, field))):
+    plan = plan_of(run, request, 0, 1)
+    for code in chain(first, (code for code, _ in _chosen(run, plan, field))):
         piece = decoder.feed(code)
         told = known[at : at + len(piece)]
         at += len(piece)
