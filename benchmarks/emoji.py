@@ -31,7 +31,7 @@ def main() -> None:
     harness.training_options(parser, "45m", "causal", "masked", "seq2seq")
     args = parser.parse_args()
     data = harness.need_data(args)
-    budget = "90s" if args.quick else args.budget
+    budget = "3m" if args.quick else args.budget
     table = prepared(data / "emoji", args.work / "emoji")
     frame = pd.read_csv(table, dtype=str, keep_default_na=False)
     names = [name for name in frame if name.startswith("name_")]
