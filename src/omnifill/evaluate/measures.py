@@ -5,7 +5,7 @@ accuracy, log loss, calibration and confusion given all other fields. Of named t
 that they want are measured, given what they give. Number and datetime: mean
 absolute error of the median given all other fields, as it is and as a share of the values'
 standard deviation, and how often the truth lies between the model's 5 % and 95 % quantiles.
-Rows: nats of the whole record. Every measure has a 95 % interval and its number of samples.
+Rows: nats of the whole record; where they are a bound, of at most `MOST_BOUNDS` records. Every measure has a 95 % interval and its number of samples.
 Beside them stand the plainest baselines: the most frequent category; the training quantiles.
 """
 
@@ -42,6 +42,8 @@ GROUP_ROWS = 10
 """Records below which a group gets none."""
 MOST_ROWS = 1000
 """Records that fields are asked for, each given the others."""
+MOST_BOUNDS = 2000
+"""Records whose likelihood is measured where it is a bound, which takes many readings of each."""
 OUTER = (0.05, 0.95)
 """Quantiles that nine truths of ten should lie between."""
 MOST_SHOWN = 12
@@ -97,11 +99,12 @@ def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = Non
         out.figures["fields"][name] = text_measures(run, encoded(run, columns), columns[name])
         return out
     columns, _ = without_unknown(run.vocabulary, {n: list(v) for n, v in columns.items()})
-    nats = schema_nats(run, encoded(run, columns), columns)
+    # Rows may be sorted by one of their fields, as files in folders are.
+    order = np.random.default_rng(0).permutation(num)
+    nats = _nats(run, columns, order[:MOST_BOUNDS] if run.vocabulary.canvas else order)
     out.add("", "nats", nats.sum(axis=1))
     out.figures["groups"] = group_figures(run, columns, nats)
-    # Rows may be sorted by one of their fields, as files in folders are.
-    chosen = np.sort(np.random.default_rng(0).permutation(num)[:MOST_ROWS]).tolist()
+    chosen = np.sort(order[:MOST_ROWS]).tolist()
     some = {n: [v[i] for i in chosen] for n, v in columns.items()}
     learned = wanted_fields(run.vocabulary, run.recipe.form)
     for spec in run.schema.fields:
@@ -123,17 +126,28 @@ def evaluate_known(run: LoadedRun, columns: Columns, train: Columns | None = Non
     return out
 
 
+def _nats(run: LoadedRun, columns: Columns, rows: Ints) -> Floats:
+    """(N, F): nats of every field of some of the records; NaN: of another record."""
+    rows = np.sort(rows)
+    some = {n: [v[i] for i in rows.tolist()] for n, v in columns.items()}
+    nats = np.full((len(next(iter(columns.values()))), len(run.schema.names)), np.nan)
+    nats[rows] = schema_nats(run, encoded(run, some), some)
+    return nats
+
+
 def group_figures(
     run: LoadedRun, columns: Mapping[str, list[Any]], nats: Floats
 ) -> list[dict[str, Any]]:
     """Who is it worse for? Nats of the records of each category value, and of all others; the
     category itself does not count, since a rare value is unlikely by nature."""
     out = []
+    read = ~np.isnan(nats).any(axis=1)
+    nats = nats[read]
     for spec in run.schema.fields:
         if spec.type != "category" or spec.name not in columns:
             continue
         rest = nats.sum(axis=1) - nats[:, run.schema.index(spec.name)]
-        values = columns[spec.name]
+        values = [columns[spec.name][i] for i in np.flatnonzero(read)]
         counts = Counter(v for v in values if v is not None and v is not ABSENT)
         for value, num in counts.most_common(GROUPS):
             if GROUP_ROWS <= num <= len(values) - GROUP_ROWS:
@@ -190,7 +204,7 @@ def text_measures(run: LoadedRun, shard: Shard, texts: Sequence[str | None]) -> 
 
 def bits_per_byte(nats: Floats, texts: Sequence[str | None]) -> Measure:
     """Bits per byte of one text field among others, over its rows that are not missing."""
-    there = np.array([isinstance(t, str) for t in texts], bool)
+    there = np.array([isinstance(t, str) for t in texts], bool) & ~np.isnan(nats)
     size = np.array([len(t.encode()) if isinstance(t, str) else 0 for t in texts], float)
     bits, size = nats[there] / math.log(2), size[there]
     return interval_of(lambda i: float(bits[i].sum() / max(size[i].sum(), 1)), len(bits))

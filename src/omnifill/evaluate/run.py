@@ -40,6 +40,9 @@ from omnifill.schema import MEDIA
 MOST_ROWS = 10_000
 MOST_TEXTS = 500
 """Records to generate: tables without and with texts."""
+FEWER_TEXTS, STEPS = 200, 64
+"""The same of masked models, which read a whole text again for every step; and the steps, whose
+texts are as good as those of one slot at a time (benchmarks/results/steps-ag_news.md)."""
 STREAM_TEXTS, STREAM_TOKENS = 50, 256
 """Pieces to generate where all text is one stream, and their length."""
 STREAM_CHARS = 50_000
@@ -109,15 +112,17 @@ def _generated(
 ) -> dict[str, list[Any]]:
     """As many records as the training part has, but no more than need be; of a named task, what
     it wants of what unseen records give."""
-    stream, names = is_text(run.vocabulary), list(unseen)
-    num = STREAM_TEXTS if stream else min(train_rows, MOST_TEXTS if texts else MOST_ROWS)
+    stream, names, canvas = is_text(run.vocabulary), list(unseen), run.vocabulary.canvas
+    most = (FEWER_TEXTS if canvas else MOST_TEXTS) if texts else MOST_ROWS
+    num = STREAM_TEXTS if stream else min(train_rows, most)
+    sampling = Sampling(steps=STEPS if canvas and not stream else None)
     if run.recipe.form.tasks and run.recipe.form.tasks[0].given:
         want = run.recipe.form.tasks[0].want
         some = {n: [None] * len(v[:num]) if n in want else list(v[:num]) for n, v in unseen.items()}
         known, _ = without_unknown(run.vocabulary, some)
-        drawn = fill_columns(run, known, draw=True, seed=0, sampling=Sampling(), only=want)
+        drawn = fill_columns(run, known, draw=True, seed=0, sampling=sampling, only=want)
         return some | {n: [drawn[n][i] for i in range(len(some[n]))] for n in names if n in want}
-    wish = requests.Wish(num, max_tokens=STREAM_TOKENS if stream else 512)
+    wish = requests.Wish(num, max_tokens=STREAM_TOKENS if stream else 512, sampling=sampling)
     made = requests.canonical(run, requests.build(run, wish))
     return {name: made[name] for name in names}
 
