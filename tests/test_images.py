@@ -503,7 +503,7 @@ def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -
     assert found["fields"]["label"]["accuracy"]["value"] > 0.9
     image, real = (part["fields"]["image"] for part in (found, found["baselines"]["held_out"]))
     assert image["label_recovered"]["value"] > 0.8 and real["label_recovered"]["value"] > 0.9
-    assert image["psnr"]["value"] > 60, "pixels are exact"
+    assert image["psnr"]["value"] > 60 and image["ssim"]["value"] > 0.999, "pixels are exact"
     others = {kind: found["baselines"][kind]["fields"]["image"]["frechet"]["value"]
               for kind in ("resampled", "mean", "noise")}  # fmt: skip
     assert image["frechet"]["value"] < min(others["mean"], others["noise"]) / 2

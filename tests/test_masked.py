@@ -21,6 +21,7 @@ from tests.test_skeleton import StopAt, weights
 from omnifill import api
 from omnifill.codecs.support import of_length
 from omnifill.errors import Interrupted, RecipeError, RequestError
+from omnifill.evaluate import measures
 from omnifill.evaluate.run import render
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
@@ -457,3 +458,23 @@ def test_what_fits_is_what_some_whole_value_holds(case: str, optional: bool) -> 
             others = [w for w in whole if all(s in (OPEN, c) for s, c in zip(rest, w, strict=True))]
             if some[slot] == OPEN:
                 assert fit[0, slot, lattice.kind[column]] == bool(others), (some, slot, column)
+
+
+def test_a_bound_is_of_some_records_alone_and_the_same_as_theirs(
+    masked: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = mixed_table(40, 7)
+    table["note"] = table["note"].str[:6]
+    columns = frame_columns(masked.run, table)
+    every = measures.evaluate_known(masked.run, columns)
+    monkeypatch.setattr(measures, "MOST_BOUNDS", 25)
+    some = measures.evaluate_known(masked.run, columns)
+    nats = some.samples["", "nats"]
+    read = ~np.isnan(nats)
+    assert read.sum() == 25 == some.figures["rows"]["nats"]["n"]
+    np.testing.assert_allclose(nats[read], every.samples["", "nats"][read], rtol=1e-5)
+    bits = some.figures["fields"]["note"]["bits_per_byte"]
+    assert 0 < bits["value"] < 100 and bits["n"] <= 25 < every.figures["rows"]["nats"]["n"]
+    for group in some.figures["groups"]:
+        assert group["nats"]["n"] + group["others"]["n"] == 25
+        assert np.isfinite(group["nats"]["value"])

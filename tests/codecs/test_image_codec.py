@@ -125,7 +125,7 @@ def test_learning_lowers_the_loss_and_reconstructs() -> None:
         optimizer.step()
     assert error() < before / 3
     figures = learner.figures(flat)
-    assert figures["psnr"] > 15 and 0 < figures["codes_used"] <= 1
+    assert figures["psnr"] > 15 and figures["ssim"] > 0.5 and 0 < figures["codes_used"] <= 1
 
 
 def test_drawings_on_black_do_not_collapse_to_one_code() -> None:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
+from omnifill.codecs.likeness import psnr, square_error, ssim
 from omnifill.codecs.support import (
     IMAGE_OPTIONS,
     OPTIONS,
@@ -348,14 +349,17 @@ class ImageLearner:
 
     @torch.no_grad()
     def figures(self, values: Sequence[bytes]) -> dict[str, float]:
-        """How good reconstructions are: PSNR in dB, and the share of codes that are used."""
+        """How good reconstructions are: PSNR in dB, SSIM, and the share of codes that are used."""
         codec = ImageCodec(self.config, self.network.autoencoder)
         codes, _ = codec.encode_many(values)
         made = codec.decode_many(codes.reshape(len(values), self.config.slots))
         shape = self.config.shape
-        error = [
-            np.square(as_array(a, shape).astype(float) - as_array(b, shape)).mean()
-            for a, b in zip(values, made, strict=True)
-        ]
-        psnr = 10 * math.log10(255**2 / max(float(np.mean(error)), 1e-9))
-        return {"psnr": psnr, "codes_used": len(np.unique(codes)) / codec.size}
+        ours, theirs = (
+            np.stack([as_array(value, shape) for value in part]).astype(np.float64)
+            for part in (made, values)
+        )
+        return {
+            "psnr": psnr(square_error(ours, theirs)),
+            "ssim": float(ssim(ours, theirs).mean()),
+            "codes_used": len(np.unique(codes)) / codec.size,
+        }

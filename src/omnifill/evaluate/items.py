@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from omnifill.codecs.likeness import psnr, square_error, ssim
 from omnifill.codecs.spectra import DECIBELS, FLOOR, Mel
 from omnifill.data.audio import SAMPLE, SoundShape, as_wave, padded
 from omnifill.data.image import ImageShape, as_array, to_image
@@ -58,11 +59,11 @@ class View(Protocol):
         ...
 
     def apart(self, made: Sequence[bytes], real: Sequence[bytes]) -> Floats:
-        """(n,): how far each reconstruction is off."""
+        """(n,) or (n, k): how far each reconstruction is off, in one measure or several."""
         ...
 
     def reconstruction(self, apart: Floats) -> dict[str, Measure]:
-        """The same of all, as a figure with its name."""
+        """The same of all, as figures with their names."""
         ...
 
 
@@ -177,23 +178,19 @@ class PictureView:
         return np.round(total / len(values)).astype(np.uint8).tobytes()
 
     def apart(self, made: Sequence[bytes], real: Sequence[bytes]) -> Floats:
-        """(n,): the mean square of the differences of pixels."""
-        return np.array([
-            np.square(_floats(ours) - _floats(value)).mean()
-            for ours, value in zip(made, real, strict=True)
-        ])  # fmt: skip
+        """(n, 2): the mean square of the differences of pixels, and structural similarity."""
+        ours, theirs = (
+            np.stack([as_array(value, self.shape) for value in part]).astype(np.float64)
+            for part in (made, real)
+        )
+        return np.stack([square_error(ours, theirs), ssim(ours, theirs)], axis=1)
 
     def reconstruction(self, apart: Floats) -> dict[str, Measure]:
-        """PSNR in dB."""
-        return {"psnr": interval_of(lambda i: _psnr(apart[i]), len(apart))}
-
-
-def _floats(value: bytes) -> Floats:
-    return np.frombuffer(value, np.uint8).astype(np.float64)
-
-
-def _psnr(error: Floats) -> float:
-    return float(10 * np.log10(255**2 / max(float(error.mean()), 1e-3)))
+        """PSNR in dB, and SSIM."""
+        error, alike = apart.T
+        return {
+            "psnr": interval_of(lambda i: psnr(error[i]), len(error)), "ssim": interval(alike),
+        }  # fmt: skip
 
 
 class SoundView:

@@ -5,8 +5,9 @@ accuracy, log loss, calibration and confusion given all other fields. Of named t
 that they want are measured, given what they give. Number and datetime: mean
 absolute error of the median given all other fields, as it is and as a share of the values'
 standard deviation, and how often the truth lies between the model's 5 % and 95 % quantiles.
-Rows: nats of the whole record; where they are a bound, of at most `MOST_BOUNDS` records. Every measure has a 95 % interval and its number of samples.
-Beside them stand the plainest baselines: the most frequent category; the training quantiles.
+Rows: nats of the whole record. Likelihoods that are bounds are of at most `MOST_BOUNDS` records.
+Every measure has a 95 % interval and its number of samples. Beside them stand the plainest
+baselines: the most frequent category; the training quantiles.
 """
 
 from __future__ import annotations
