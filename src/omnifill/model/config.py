@@ -49,7 +49,7 @@ class ModelConfig(BaseModel):
     cell: Literal["lstm", "gru", "mingru"] = "mingru"
     """Recurrence of an rnn."""
     full: bool = False
-    """Whether slots see what comes later, too (of rnn and cnn, which are built for it)."""
+    """Whether slots see what comes later, too: backbones are built for one or the other."""
     kernel: int = 4
     """Slots that each layer of a cnn sees."""
     context: int

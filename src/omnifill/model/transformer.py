@@ -82,11 +82,37 @@ def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
     return weights.to(v.dtype) @ v
 
 
-class Block(nn.Module):
-    """Attention and feed-forward, each normalised before and added to the stream."""
+class Neighbours(nn.Module):
+    """What stands right before and behind each slot.
+
+    Where all slots are seen at once, attention takes long to find out which are beside each other;
+    a convolution of three knows it from the first step (as in Primer: So et al. 2021, arXiv
+    2109.08668; figures in docs/log.md). It is one matrix over the slots side by side, which Muon
+    takes.
+    """
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.proj = nn.Linear(3 * config.dim, config.dim, bias=False)
+
+    def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
+        """x (B, T, D), inside (B, T) bool -> (B, T, D); nothing stands outside."""
+        x = self.norm(x)
+        if inside is not None:
+            x = x * inside[..., None]
+        padded = F.pad(x, (0, 0, 1, 1))
+        mixed: Tensor = self.proj(torch.cat([padded[:, :-2], x, padded[:, 2:]], dim=-1))
+        return mixed
+
+
+class Block(nn.Module):
+    """Attention and feed-forward, each normalised before and added to the stream; where slots see
+    what comes later, their neighbours first."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.near = Neighbours(config) if config.full else None
         self.attn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attn = Attention(config)
         if config.memory:
@@ -97,10 +123,12 @@ class Block(nn.Module):
         self.dropout = config.dropout
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None,
-        start: Tensor | None, memory: Memory | None,
+        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, inside: Tensor | None,
+        cache: LayerCache | None, start: Tensor | None, memory: Memory | None,
     ) -> Tensor:  # fmt: skip
         """(B, T, D) -> (B, T, D)."""
+        if self.near is not None:
+            x = x + dropout(self.near(x, inside), self.dropout, self.training)
         out = self.attn(self.attn_norm(x), turn, mask, cache, start)
         x = x + dropout(out, self.dropout, self.training)
         if memory is not None:
@@ -129,7 +157,8 @@ class Transformer(nn.Module):
 
         With a cache, x continues what each row holds there (`pos` is then the cache's matter).
         """
-        num = x.shape[1]
+        assert (mask.kind == "full") == self.config.full, "it was built for the other kind of mask"
+        num, inside = x.shape[1], mask.inside(x.shape[1])
         if cache is None:
             start, look = None, mask.dense(num, x.device)
         else:
@@ -140,7 +169,7 @@ class Transformer(nn.Module):
         turn = (turn[0].to(x.dtype), turn[1].to(x.dtype))
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
-            x = block(x, turn, look, layer, start, memory)
+            x = block(x, turn, look, inside, layer, start, memory)
         if cache is not None:
             cache.advance(num)
         out: Tensor = self.norm(x)
