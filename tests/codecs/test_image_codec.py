@@ -186,3 +186,20 @@ def test_what_is_no_picture_of_the_field_is_refused() -> None:
     for value in (b"short", "text", None):
         with pytest.raises(ValueRefused, match="no picture of 6 × 9"):
             codec().encode(value)
+
+
+@pytest.mark.parametrize("stride", [2, 4, 8, 16])
+def test_larger_pictures_of_any_size_are_codes_and_again_pictures(
+    stride: int, tmp_path: Path
+) -> None:
+    shape = {"height": 70, "width": 45, "mode": "RGBA", "stride": stride}
+    size = 70 * 45 * 4
+    rng = np.random.default_rng(0)
+    some = [rng.integers(0, 256, size, np.uint8).tobytes() for _ in range(3)]
+    made = ImageCodec.fit([some], shape | {"channels": 4})
+    codes, lens = made.encode_many(some)
+    assert lens.tolist() == [-(-70 // stride) * -(-45 // stride)] * 3
+    pictures = made.decode_many(codes.reshape(3, -1))
+    assert [len(picture) for picture in pictures] == [size] * 3
+    made.save(tmp_path)
+    assert ImageCodec.load(tmp_path).decode_many(codes.reshape(3, -1)) == pictures

@@ -42,6 +42,9 @@ FILE, WEIGHTS = "image.json", "image.safetensors"
 FEW_SLOTS = 128
 """Codes of a picture that the default stride stays below."""
 STRIDES = (2, 4, 8, 16)
+SMALL = 32
+"""Side up to which a network begins with half of the picture's size; else with a quarter, which
+takes two fifths of the time (docs/log.md)."""
 LEVELS = (8, 8, 8, 8)
 CRITIC_WIDTH = 32
 FEATURES, REALISM = 0.1, 0.02
@@ -61,7 +64,9 @@ class ImageConfig:
     depth: int = 1
     """Codes of each place."""
     channels: int = 64
-    """Of the network at half of the picture's size; twice as many below."""
+    """Of the network where it is widest; twice as many below."""
+    patch: int = 2
+    """Pixels in each direction that the network takes together at first."""
 
     @property
     def grid(self) -> tuple[int, int]:
@@ -97,7 +102,9 @@ class ImageCodec:
         stride = options.get("stride") or _stride(shape, depth)
         if stride not in STRIDES:
             raise RecipeError(f"{OPTIONS}.stride = {stride!r}: must be one of {STRIDES}")
-        config = ImageConfig(shape, stride, levels_option(options, LEVELS), depth, channels)
+        patch = 2 if max(shape.height, shape.width) <= SMALL else min(stride, 4)
+        levels = levels_option(options, LEVELS)
+        config = ImageConfig(shape, stride, levels, depth, channels, patch)
         return cls(config, Autoencoder(config))
 
     def learner(self) -> ImageLearner:
@@ -227,15 +234,17 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.config = config
         self.fsq = Fsq(config.levels, config.depth)
-        inner, colours = config.channels, config.shape.channels * 4
+        inner, colours = config.channels, config.shape.channels * config.patch**2
         down: list[nn.Module] = [
-            nn.PixelUnshuffle(2), nn.Conv2d(colours, inner, 3, padding=1), Residual(inner)
-        ]  # fmt: skip
+            nn.PixelUnshuffle(config.patch),
+            nn.Conv2d(colours, inner, 3, padding=1),
+            Residual(inner),
+        ]
         up: list[nn.Module] = [
             Residual(inner), nn.SiLU(), nn.Conv2d(inner, colours, 3, padding=1),
-            nn.PixelShuffle(2),
+            nn.PixelShuffle(config.patch),
         ]  # fmt: skip
-        for _ in range(int(math.log2(config.stride)) - 1):
+        for _ in range(int(math.log2(config.stride // config.patch))):
             outer = 2 * config.channels
             down += [nn.Conv2d(inner, outer, 2, stride=2), Residual(outer)]
             up = [Residual(outer), nn.Conv2d(outer, 4 * inner, 1), nn.PixelShuffle(2), *up]
