@@ -18,7 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.codecs.fsq import Fsq
-from omnifill.codecs.likeness import psnr, square_error, ssim
+from omnifill.codecs.likeness import apart, psnr
 from omnifill.codecs.support import (
     IMAGE_OPTIONS,
     OPTIONS,
@@ -362,13 +362,9 @@ class ImageLearner:
         codec = ImageCodec(self.config, self.network.autoencoder)
         codes, _ = codec.encode_many(values)
         made = codec.decode_many(codes.reshape(len(values), self.config.slots))
-        shape = self.config.shape
-        ours, theirs = (
-            np.stack([as_array(value, shape) for value in part]).astype(np.float64)
-            for part in (made, values)
-        )
+        error, alike = apart(made, values, self.config.shape).T
         return {
-            "psnr": psnr(square_error(ours, theirs)),
-            "ssim": float(ssim(ours, theirs).mean()),
+            "psnr": psnr(error),
+            "ssim": float(alike.mean()),
             "codes_used": len(np.unique(codes)) / codec.size,
         }

@@ -3,11 +3,14 @@ doi:10.1109/TIP.2003.819861)."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from omnifill.data.image import ImageShape, as_array
 from omnifill.types import Floats
 
 PEAK = 255.0
@@ -19,9 +22,12 @@ STEADY = (0.01 * PEAK) ** 2, (0.03 * PEAK) ** 2
 """Added to means and to variances, so that flat patches do not divide by nothing."""
 
 
-def square_error(made: Floats, real: Floats) -> Floats:
-    """(n, H, W, C) and the same, of 0 to 255 -> (n,): the mean square of the differences."""
-    out: Floats = np.square(made - real).reshape(len(made), -1).mean(axis=1)
+def apart(made: Sequence[bytes], real: Sequence[bytes], shape: ImageShape) -> Floats:
+    """Canonical pictures and others -> (n, 2): the mean square of the differences, and SSIM."""
+    out = np.zeros((len(made), 2))
+    for row, pair in enumerate(zip(made, real, strict=True)):  # one by one: they may be large
+        ours, theirs = (as_array(value, shape).astype(np.float64) for value in pair)
+        out[row] = np.square(ours - theirs).mean(), ssim(ours, theirs)
     return out
 
 
@@ -30,13 +36,13 @@ def psnr(error: Floats) -> float:
     return float(10 * np.log10(PEAK**2 / max(float(error.mean()), LEAST)))
 
 
-def ssim(made: Floats, real: Floats) -> Floats:
-    """(n, H, W, C) and the same, of 0 to 255 -> (n,): 1 for pictures that are the same.
+def ssim(made: Floats, real: Floats) -> float:
+    """(H, W, C) and the same, of 0 to 255; 1 for pictures that are the same.
 
     Mean over all patches that lie wholly inside, and over channels; smaller pictures have smaller
     patches.
     """
-    ours, theirs = (torch.from_numpy(part).permute(0, 3, 1, 2).double() for part in (made, real))
+    ours, theirs = (torch.from_numpy(part).permute(2, 0, 1)[None] for part in (made, real))
     mean, other = _local(ours), _local(theirs)
     spread = _local(ours**2) - mean**2
     beside = _local(theirs**2) - other**2
@@ -44,12 +50,11 @@ def ssim(made: Floats, real: Floats) -> Floats:
     first, second = STEADY
     alike = (2 * mean * other + first) / (mean**2 + other**2 + first)
     alike = alike * (2 * both + second) / (spread + beside + second)
-    out: Floats = alike.flatten(1).mean(dim=1).numpy()
-    return out
+    return float(alike.mean())
 
 
 def _local(grid: Tensor) -> Tensor:
-    """(n, C, H, W) -> weighted means of patches (n, C, H', W')."""
+    """(1, C, H, W) -> weighted means of patches (1, C, H', W')."""
     for dim in (2, 3):
         side = min(WINDOW, grid.shape[dim] - 1 + grid.shape[dim] % 2)  # odd: there is a middle
         at = torch.arange(side, dtype=grid.dtype) - side // 2

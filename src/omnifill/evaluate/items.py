@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from omnifill.codecs.likeness import psnr, square_error, ssim
+from omnifill.codecs.likeness import apart, psnr
 from omnifill.codecs.spectra import DECIBELS, FLOOR, Mel
 from omnifill.data.audio import SAMPLE, SoundShape, as_wave, padded
 from omnifill.data.image import ImageShape, as_array, to_image
@@ -62,7 +62,7 @@ class View(Protocol):
         """(n,) or (n, k): how far each reconstruction is off, in one measure or several."""
         ...
 
-    def reconstruction(self, apart: Floats) -> dict[str, Measure]:
+    def reconstruction(self, off: Floats) -> dict[str, Measure]:
         """The same of all, as figures with their names."""
         ...
 
@@ -179,15 +179,11 @@ class PictureView:
 
     def apart(self, made: Sequence[bytes], real: Sequence[bytes]) -> Floats:
         """(n, 2): the mean square of the differences of pixels, and structural similarity."""
-        ours, theirs = (
-            np.stack([as_array(value, self.shape) for value in part]).astype(np.float64)
-            for part in (made, real)
-        )
-        return np.stack([square_error(ours, theirs), ssim(ours, theirs)], axis=1)
+        return apart(made, real, self.shape)
 
-    def reconstruction(self, apart: Floats) -> dict[str, Measure]:
+    def reconstruction(self, off: Floats) -> dict[str, Measure]:
         """PSNR in dB, and SSIM."""
-        error, alike = apart.T
+        error, alike = off.T
         return {
             "psnr": interval_of(lambda i: psnr(error[i]), len(error)), "ssim": interval(alike),
         }  # fmt: skip
@@ -232,8 +228,8 @@ class SoundView:
         apart = self.mel.apart(self._waves(made), self._waves(real), samples)
         return DECIBELS * apart.double().numpy()
 
-    def reconstruction(self, apart: Floats) -> dict[str, Measure]:
-        return {"log_mel_distance": interval(apart)}
+    def reconstruction(self, off: Floats) -> dict[str, Measure]:
+        return {"log_mel_distance": interval(off)}
 
     def _waves(self, values: Sequence[bytes]) -> Tensor:
         return torch.from_numpy(padded(values, self.shape.samples))
