@@ -107,12 +107,14 @@ class Neighbours(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalised before and added to the stream; where slots see
-    what comes later, their neighbours first."""
+    """Attention and feed-forward, each normalised before and added to the stream; where slots of
+    texts and tables see what comes later, their neighbours first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.near = Neighbours(config) if config.full else None
+        # Where codes stand in columns or on levels, too, what comes next is not what is beside.
+        one_line = max(config.coords[1:]) <= 1
+        self.near = Neighbours(config) if config.full and one_line else None
         self.attn_norm = RMSNorm(config.dim, config.norm_eps)
         self.attn = Attention(config)
         if config.memory:
