@@ -22,10 +22,12 @@ from omnifill import api
 from omnifill.codecs.support import of_length
 from omnifill.errors import Interrupted, RecipeError, RequestError
 from omnifill.evaluate import measures
+from omnifill.evaluate import run as evaluation
 from omnifill.evaluate.run import render
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING, SIZES
+from omnifill.generate import requests
 from omnifill.generate.lattice import OPEN, Lattice
 from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import target_nats
@@ -478,3 +480,21 @@ def test_a_bound_is_of_some_records_alone_and_the_same_as_theirs(
     for group in some.figures["groups"]:
         assert group["nats"]["n"] + group["others"]["n"] == 25
         assert np.isfinite(group["nats"]["value"])
+
+
+def test_evaluation_draws_few_texts_in_few_steps(
+    masked: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[tuple[int, int | None]] = []
+    build = requests.build
+
+    def noted(run: Any, wish: requests.Wish) -> Any:
+        drawn.append((wish.num, wish.sampling.steps))
+        return build(run, wish)
+
+    monkeypatch.setattr(evaluation, "FEWER_TEXTS", 12)
+    monkeypatch.setattr(evaluation, "STEPS", 3)
+    monkeypatch.setattr(requests, "build", noted)
+    found = masked.evaluate()
+    assert drawn == [(12, 3)]
+    assert 0 < found["fields"]["note"]["length"]["n"] <= 12
