@@ -77,7 +77,7 @@ def png(seed: int) -> bytes:
 
 
 ALPACA = rows(instruction=asked, input=lambda rng, i: said(rng, i) if i % 2 else "", output=said)
-DIALOGUES = rows(fname=lambda _, i: f"train_{i}", dialogue=said, summary=said, topic=said)
+DIALOGUES = rows(fname=lambda _, i: f"train_{i}", dialogue=said, summary=said, topic=asked)
 FACTS = rows(id=lambda _, i: f"x{i}", category=kind, triples=facts, texts=lines)
 DATA: dict[str, dict[str, Any]] = {
     "language_model": {"train.jsonl.gz": rows(id=lambda _, i: f"c{i}", domain=kind, text=said)},
@@ -92,7 +92,7 @@ DATA: dict[str, dict[str, Any]] = {
     "summarization": {"train.jsonl.gz": DIALOGUES},
     "dialogue": {"train.jsonl.gz": rows(topic=lambda rng, _: str(rng.integers(1, 4)), acts=lines,
                                         emotions=lines, en=lines, it=lines, zh=lines)},
-    "email": {"train.jsonl.gz": ALPACA},
+    "email": {"a.jsonl.gz": ALPACA, "b.jsonl.gz": DIALOGUES},
     "data_to_text": {"train.jsonl.gz": FACTS},
     "instructions": {"a.jsonl.gz": ALPACA,
                      "b.jsonl.gz": rows(instruction=said, input=said, output=said)},

@@ -72,7 +72,8 @@ class DataSettings(Settings):
     drop: list[str] = Field(default_factory=list)
     """Columns to leave out."""
     where: dict[str, str] = Field(default_factory=dict)
-    """Column: regular expression; only rows in which all of them are found are read."""
+    """Column: regular expression; only rows in which all of them are found are read (in a union, of
+    each file those that its columns are asked for)."""
     explode: str | None = None
     """A column of lists: one row for each element."""
     join: str = "\n"

@@ -195,6 +195,25 @@ def test_rows_are_chosen_by_what_stands_in_them(tmp_path: Path) -> None:
         from_dict({"data": {"where": {"ask": "("}}})
 
 
+def test_in_a_union_a_condition_is_asked_of_the_files_that_have_its_column(tmp_path: Path) -> None:
+    asked = jsonl(tmp_path / "a.jsonl", {"ask": "a letter"}, {"ask": "a song"}, {"ask": None})
+    told = jsonl(tmp_path / "b.jsonl", {"topic": "dinner"}, {"topic": "a letter"})
+    more = jsonl(tmp_path / "c.jsonl", {"topic": "letters", "ask": "a pie"}, {"other": "x"})
+
+    def found(*paths: Path, **where: str) -> dict[str, list[object]]:
+        return cells(open_source(list(paths), DataSettings(union=True, where=where)))
+
+    assert found(asked, told, ask="letter") == {
+        "ask": ["a letter", None, None], "topic": [None, "dinner", "a letter"]}  # fmt: skip
+    assert found(asked, told, ask="letter", topic="letter") == {
+        "ask": ["a letter", None], "topic": [None, "a letter"]}  # fmt: skip
+    assert found(told, more, topic="letter", ask="pie")["topic"] == ["a letter", "letters"]
+    with pytest.raises(DataError, match="did you mean 'topic'"):
+        found(asked, told, tpoic="x")
+    with pytest.raises(DataError, match=r"nothing that data\.where finds"):
+        found(asked, told, ask="never", topic="never")
+
+
 def test_a_list_of_triples_is_one_text(tmp_path: Path) -> None:
     rows = jsonl(tmp_path / "a.jsonl", {"facts": [["a", "is", "b"], ["b", "has", "c"]]},
                  {"facts": []})  # fmt: skip

@@ -120,7 +120,10 @@ def later(settings: DataSettings, encoding: str | None = None) -> DataSettings:
 
 
 def _union(paths: list[Path], settings: DataSettings) -> Source:
-    """Files of any kinds one after another; columns that one lacks are blank in its rows."""
+    """Files of any kinds one after another; columns that one lacks are blank in its rows.
+
+    A condition on a column is asked of the rows of files that have it.
+    """
     alone = settings.model_copy(update={"drop": [], "where": {}})
     parts = [_shaped(_file_source([path], alone), alone) for path in paths]
     stream = next((part for part in parts if part.stream), None)
@@ -128,10 +131,14 @@ def _union(paths: list[Path], settings: DataSettings) -> Source:
         raise DataError(f"{stream.label}: is one text, read as a stream, and no set of records; "
                         f"say --set data.documents=paragraphs or lines")  # fmt: skip
     names = list(dict.fromkeys(name for part in parts for name in part.names))
+    readers = [
+        _where(part.chunks, {n: x for n, x in settings.where.items() if n in part.names})
+        for part in parts
+    ]
 
     def read(problems: list[Problem] | None) -> Iterator[Chunk]:
-        for part in parts:
-            for chunk in part.chunks(problems):
+        for reader in readers:
+            for chunk in reader(problems):
                 columns = {n: chunk.columns.get(n, [None] * len(chunk)) for n in names}
                 yield Chunk(columns, chunk.file, chunk.lines)
 
@@ -330,7 +337,7 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
     for name in settings.where:
         if name not in names:
             raise DataError(f"data.where: {unknown_name('column', name, names)}")
-    if settings.where:
+    if source.kind != "union":
         read = _where(read, settings.where)
     for name in settings.drop:
         if name not in names:
@@ -396,6 +403,8 @@ def _flattened(read: Reader, names: list[str], settings: DataSettings) -> Reader
 
 def _where(read: Reader, conditions: Mapping[str, str]) -> Reader:
     """The rows in which every column's pattern is found; blanks hold nothing."""
+    if not conditions:
+        return read
     patterns = {name: re.compile(pattern) for name, pattern in conditions.items()}
 
     def kept(problems: list[Problem] | None) -> Iterator[Chunk]:
