@@ -50,8 +50,9 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
     import torch
 
     from omnifill import api
+    from omnifill.evaluate.vae import learn_vae
     from omnifill.recipe import parse_duration
-    from peers import conv_vae, picture_judge
+    from peers import picture_judge
 
     torch.set_num_threads(harness.THREADS)
     run = harness.fresh(args.work / "pictures")
@@ -85,8 +86,11 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
     right = table["label"].astype(int).to_numpy() == truth[: len(some)]
     out["image_to_label"] = float(right.mean())
     started = time.monotonic()
-    vae = conv_vae.train(real, labels, seconds=parse_duration(budget))
-    out["vae"] = judge.figures(vae(asked, seed=args.seed), asked, unseen)
+    kinds = torch.from_numpy(labels.astype(np.int64))
+    vae = learn_vae(picture_judge.pixels(real), kinds, parse_duration(budget))
+    drawn = vae.draw(torch.from_numpy(asked), seed=args.seed)[:, 0]
+    shades = ((drawn + 1) * 127.5).round().to(torch.uint8).numpy()
+    out["vae"] = judge.figures(shades, asked, unseen)
     out["vae"]["seconds"] = time.monotonic() - started
     out["frechet_to_vae"] = out["default"]["frechet"] / out["vae"]["frechet"]
     return out

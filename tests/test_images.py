@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import shutil
 import struct
@@ -507,9 +508,32 @@ def test_evaluation_and_report_know_pictures(exact: api.Model, tmp_path: Path) -
     others = {kind: found["baselines"][kind]["fields"]["image"]["frechet"]["value"]
               for kind in ("resampled", "mean", "noise")}  # fmt: skip
     assert image["frechet"]["value"] < min(others["mean"], others["noise"]) / 2
+    assert "vae" not in found["baselines"]
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "pictures of 6 × 6 pixels" in page and page.count("<figcaption>image: ") == 4
     assert page.count('alt="(picture of 6 × 6)"') == 9 and "from the closest" not in page
+
+
+def test_a_vae_is_trained_beside_where_one_is_asked_for(
+    exact: api.Model, command: Callable[..., tuple[int, str, str]], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    # A step takes a second.
+    monkeypatch.setattr("omnifill.evaluate.vae.monotonic", itertools.count().__next__)
+    found = exact.evaluate(bars(60, seed=4), report=tmp_path / "report.html", vae="3m")
+    vae, noise = (found["baselines"][kind]["fields"]["image"] for kind in ("vae", "noise"))
+    assert vae["frechet"]["value"] < noise["frechet"]["value"] / 2
+    assert vae["label_recovered"]["value"] > 0.8
+    assert "vae" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    for wrong, why in (("soon", "--vae: 'soon' is not a time"), ("0s", "longer than nothing")):
+        with pytest.raises(RequestError, match=why):
+            exact.evaluate(bars(60), vae=wrong)
+    plain = api.train(pd.DataFrame({"a": ["x", "y"] * 40}), tmp_path / "plain", steps=2)
+    with pytest.raises(RequestError, match="no training part with pictures"):
+        plain.evaluate(vae="2s")
+    run = str(plain.run.folder.path)
+    code, _, said = command("evaluate", run, run, "--vae", "1m")
+    assert code == 2 and "--report and --vae go with one run" in said
 
 
 def test_figures_of_sorted_files_are_of_all_kinds(

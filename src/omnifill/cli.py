@@ -270,6 +270,7 @@ def fill(
 
 @app.command(epilog="Examples: omnifill evaluate run · omnifill evaluate run new.csv --json · "
              "omnifill evaluate run --report report.html · "
+             "omnifill evaluate pictures --vae 10m · "
              "omnifill evaluate run other-run")  # fmt: skip
 def evaluate(
     run: RunArg,
@@ -279,6 +280,9 @@ def evaluate(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
     report: Annotated[Path | None, typer.Option(
         help="Write a page to look at: figures, pictures, samples, what to distrust.")] = None,
+    vae: Annotated[str | None, typer.Option(
+        help="Beside pictures or sounds, also train a convolutional VAE for that long (10m), as "
+             "one more baseline.", metavar="DURATION")] = None,
     allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Measure quality on records that the model has not seen, beside plain baselines; or two runs
@@ -290,13 +294,13 @@ def evaluate(
 
     model = api.load(run, allow_code or ())
     if data and is_run(Path(data[0])):
-        if report is not None:
-            raise RequestError("--report shows one run; leave out the other")
+        if report is not None or vae is not None:
+            raise RequestError("--report and --vae go with one run; leave out the other")
         other = api.load(data[0], allow_code or ())
         result = model.compare(other, _data(data[1:]) if data[1:] else None)
         shown = render_comparison(result, (str(run), data[0]))
     else:
-        result = model.evaluate(_data(data) if data else None, report=report)
+        result = model.evaluate(_data(data) if data else None, report=report, vae=vae)
         shown = render(result)
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else shown)
 

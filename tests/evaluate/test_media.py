@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
+import pytest
 import torch
 
 from omnifill.codecs.spectra import Mel, mel_bank
 from omnifill.evaluate.items import Items, view_of
 from omnifill.evaluate.media import compared, frechet, learn_judge, precision_recall
+from omnifill.evaluate.vae import learn_vae
 from omnifill.schema import FieldSpec
 
 IMAGE = FieldSpec(
@@ -62,6 +66,24 @@ def test_the_judge_learns_labels_and_does_without() -> None:
         one = compared(judge.read(real.like(blobs(0, 80, 3)).grids), truth)
         assert near < one["frechet"]["value"] / 3
         assert one["recall"]["value"] < 0.6
+
+
+def test_a_vae_learns_what_each_kind_looks_like(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A step takes a second.
+    monkeypatch.setattr("omnifill.evaluate.vae.monotonic", itertools.count().__next__)
+    wide = FieldSpec(name="i", type="image", codec="pixels",
+                     options={"height": 7, "width": 9, "mode": "RGB"})  # fmt: skip
+    rng = np.random.default_rng(0)
+    kinds = np.arange(120) % 2
+    values = [
+        np.clip(rng.normal([[40, 200, 90], [220, 30, 90]][kind], 9, (7, 9, 3)), 0, 255)
+        .astype(np.uint8).tobytes() for kind in kinds
+    ]  # fmt: skip
+    grids = Items(view_of(wide), values, range(120)).grids
+    drawn = learn_vae(grids, torch.from_numpy(kinds), 80).draw(torch.tensor([0, 1, 1]), seed=1)
+    assert drawn.shape == (3, 3, 7, 9) and float(drawn.abs().max()) <= 1
+    red, green = drawn.mean(dim=(2, 3))[:, 0], drawn.mean(dim=(2, 3))[:, 1]
+    assert (red > green).tolist() == [False, True, True]
 
 
 def test_mel_bands_are_where_pitch_is() -> None:

@@ -9,7 +9,7 @@ other alone, never with published ones; beside each stands what real training it
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.evaluate.evaluation import Columns
 from omnifill.evaluate.intervals import Measure, interval, interval_of
 from omnifill.evaluate.items import Items
+from omnifill.evaluate.vae import learn_vae
 from omnifill.types import Floats, Ints
 
 LEARNED_FROM, COMPARED = 20_000, 2000
@@ -35,9 +36,12 @@ Parts = dict[str, dict[str, Measure]]
 
 
 def media_figures(
-    run: LoadedRun, name: str, train: Columns, unseen: Columns, made: Columns
+    run: LoadedRun, name: str, train: Columns, unseen: Columns, made: Columns, vae: float = 0.0
 ) -> Parts:
-    """All figures of a field of pictures or sounds; none where there are too few to compare."""
+    """All figures of a field of pictures or sounds; none where there are too few to compare.
+
+    `vae`: seconds of training of one more baseline.
+    """
     spec, field = run.schema[name], run.vocabulary[name]
     real, held, ours = (Items.of(spec, part) for part in (train, unseen, made))
     if min(len(part.values) for part in (real, held, ours)) <= NEIGHBOURS:
@@ -50,6 +54,12 @@ def media_figures(
         "": ours.first(few).grids, "resampled": real.grids[:few], "mean": real.average(few),
         "noise": real.noise(field.codec, field.grammar, few),
     }  # fmt: skip
+    asked = np.zeros(0, np.int64)
+    if vae:
+        kinds = _kinds(real, None if label is None else train[label], classes)
+        asked = np.random.default_rng(0).choice(kinds, few)
+        drawn = learn_vae(real.grids, torch.from_numpy(kinds), vae)
+        grids["vae"] = drawn.draw(torch.from_numpy(asked))
     truth, learned = judge.read(held.first(few).grids), judge.read(real.grids[:COMPARED])
     out: Parts = {"held_out": {"distance_to_training": interval(_nearest(truth, learned))}}
     for kind, part in grids.items():
@@ -66,8 +76,18 @@ def media_figures(
                 right = [classes.get(columns[label][row]) == int(answer)
                          for row, answer in zip(some.rows, told, strict=True)]  # fmt: skip
                 out[kind]["label_recovered"] = interval(np.array(right, float))
+        if vae and (known := asked < len(classes)).any():
+            right = judge.told(grids["vae"])[known] == asked[known]
+            out["vae"]["label_recovered"] = interval(right.astype(float))
     out[""] |= held.first(few).reconstruction(field.codec)
     return out
+
+
+def _kinds(real: Items, labels: Sequence[Any] | None, classes: Mapping[Any, int]) -> Ints:
+    """(N,): the class of each item, those without a label last; without labels they are one."""
+    if labels is None:
+        return np.zeros(len(real.rows), np.int64)
+    return np.array([classes.get(labels[row], len(classes)) for row in real.rows], np.int64)
 
 
 def _label_field(run: LoadedRun, train: Columns, rows: Sequence[int]) -> str | None:

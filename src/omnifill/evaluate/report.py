@@ -40,7 +40,7 @@ EACH = 3
 """Samples of each rank."""
 ORDER = (
     "most_frequent_or_median", "logistic", "iterative", "ngram", "template", "training",
-    "held_out", "independent", "resampled", "mean", "noise",
+    "held_out", "independent", "resampled", "mean", "noise", "vae",
 )  # fmt: skip
 """Baselines from left to right."""
 LABELS = {"most_frequent_or_median": "plain", "held_out": "real", "": "value"}

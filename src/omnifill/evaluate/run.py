@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from omnifill.artifact import LoadedRun
+from omnifill.errors import RequestError
 from omnifill.evaluate import memory, rows
 from omnifill.evaluate.baselines import independent, resampled
 from omnifill.evaluate.evaluation import Columns, Evaluation, Figures, size
@@ -57,13 +58,16 @@ FEWEST = 10
 
 def evaluate_run(
     run: LoadedRun, held_out: Mapping[str, list[Any]], train: Columns | None = None,
-    valid: Columns | None = None,
+    valid: Columns | None = None, *, vae: float = 0.0,
 ) -> Evaluation:  # fmt: skip
     """Every figure on canonical columns that training has not seen.
 
     `train`: the training part, for baselines, copies and generated records; without it only the
-    likelihoods and errors on `held_out` are measured.
+    likelihoods and errors on `held_out` are measured. `vae`: seconds for which a VAE is trained
+    beside, for each field of pictures or sounds; RequestError where there is none to draw.
     """
+    if vae and not (train and any(run.schema[name].type in MEDIA for name in train)):
+        raise RequestError("--vae: this run has no training part with pictures or sounds")
     known = evaluate_known(run, held_out, train)
     out = known.figures
     if train is None or not size(train):
@@ -86,7 +90,7 @@ def evaluate_run(
             if name in texts:
                 copied[name] = _add_texts(out, run, name, made, unseen, train, valid)
             elif run.schema[name].type in MEDIA:
-                for kind, figures in media_figures(run, name, train, unseen, made).items():
+                for kind, figures in media_figures(run, name, train, unseen, made, vae).items():
                     _place(out, kind)["fields"].setdefault(name, {}).update(figures)
             elif extra_there():
                 _add_predictor(out, run, name, *(_read_for(run, name, p) for p in (train, unseen)))
