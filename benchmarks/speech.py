@@ -2,9 +2,9 @@
 
     python benchmarks/speech.py --data DIR [--objective causal] [--budget 45m] [--quick]
 
-One model without a named task is asked for each digit of each speaker, all at once. A classifier trained here on
-the real training sounds tells both again; beside it stands what it tells of real test sounds, and
-of these once they have been codes.
+One model without a named task is asked for each digit of each speaker, all at once. A classifier
+trained here on the real training sounds tells both again; beside it stands what it tells of real
+test sounds, and of these once they have been codes.
 """
 
 from __future__ import annotations
