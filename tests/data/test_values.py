@@ -135,6 +135,16 @@ def test_a_column_that_was_left_out_is_called_so(tmp_path: Path) -> None:
         model.generate(1, want="none")
 
 
+def test_nothing_is_cut_to_fit_a_table() -> None:
+    specs = [FieldSpec(name=name, type="text", codec="bpe") for name in ("kind", "text")]
+    short = pd.DataFrame({"kind": ["a", "bb"], "text": ["x y", "z"]})
+    assert render_table(short, specs, "table") == "kind  text\na     x y\nbb    z\n"
+    long = pd.DataFrame({"kind": ["a", "bb"], "text": ["one\ntwo\x1b", 50 * "ab"]})
+    assert render_table(long, specs, "table") == (
+        f"[1]\nkind: a\ntext: one\ntwo\\x1b\n\n[2]\nkind: bb\ntext: {50 * 'ab'}\n"
+    )
+
+
 def test_a_json_line_is_one_line_to_every_reader() -> None:
     spec = FieldSpec(name="t", type="text", codec="bpe")
     texts = ["a\x85b", "c\u2028d\u2029e", "f\ng", "é 中"]

@@ -21,7 +21,7 @@ from omnifill.files import atomic_path
 from omnifill.schema import FieldSpec
 
 WIDEST = 60
-"""Columns of a cell in a table for the eye."""
+"""Characters of a cell beyond which records stand one below the other."""
 FORMATS = {".csv": "csv", ".tsv": "tsv", ".jsonl": "jsonl", ".ndjson": "jsonl",
            ".parquet": "parquet", ".txt": "txt"}  # fmt: skip
 
@@ -102,11 +102,14 @@ def json_line(record: Mapping[str, Any]) -> str:
 
 
 def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
-    if len(columns) == 1:  # a text alone is shown whole
+    """A table; texts that are too long for one stand whole, record by record."""
+    if len(columns) == 1:
         return "\n\n".join(visible(text, "\n\t") for text in columns[0]) + "\n"
-    shown = [
-        [_short(c) for c in [name, *cells]] for name, cells in zip(names, columns, strict=True)
-    ]
+    rows = list(zip(*columns, strict=True))
+    if any(len(cell) > WIDEST or "\n" in cell for row in rows for cell in row):
+        return "\n".join(_whole(number, names, row) for number, row in enumerate(rows, 1))
+    shown = [[visible(c) for c in [name, *cells]]
+             for name, cells in zip(names, columns, strict=True)]  # fmt: skip
     widths = [max(width_of(c) for c in cells) for cells in shown]
     lines = [
         "  ".join(c + " " * (w - width_of(c)) for c, w in zip(row, widths, strict=True)).rstrip()
@@ -115,9 +118,9 @@ def _for_the_eye(columns: list[list[str]], names: list[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _short(text: str) -> str:
-    text = visible(text.replace("\n", "⏎"))
-    return text if len(text) <= WIDEST else text[: WIDEST - 1] + "…"
+def _whole(number: int, names: Sequence[str], cells: Sequence[str]) -> str:
+    lines = [visible(f"{name}: {cell}", "\n\t") for name, cell in zip(names, cells, strict=True)]
+    return "\n".join([f"[{number}]", *lines]) + "\n"
 
 
 def visible(text: str, but: str = "") -> str:
