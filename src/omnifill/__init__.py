@@ -7,16 +7,17 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from omnifill.api import Model, inspect, load, train
+    from omnifill.api import Model, import_checkpoint, inspect, load, train
     from omnifill.types import Partial, Sound
 
 __version__ = "0.1.0"
-__all__ = ["Model", "Partial", "Sound", "__version__", "inspect", "load", "train"]
+__all__ = ["Model", "Partial", "Sound", "__version__", "import_checkpoint", "inspect", "load",
+           "train"]  # fmt: skip
 
 
 def __getattr__(name: str) -> Any:
     """Import the API on first use, so that the command line's help needs no torch."""
-    if name in ("Model", "inspect", "load", "train"):
+    if name in ("Model", "import_checkpoint", "inspect", "load", "train"):
         return getattr(import_module("omnifill.api"), name)
     if name in ("Partial", "Sound"):
         return getattr(import_module("omnifill.types"), name)

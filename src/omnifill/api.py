@@ -17,6 +17,7 @@ from typing import Any
 
 import pandas as pd
 
+from omnifill import exchange
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
 from omnifill.data.infer import infer_schema
 from omnifill.data.inspect import Inspection, draw_sheet, inspect_data
@@ -147,6 +148,18 @@ def load(run: str | Path, allow_code: Sequence[str] = ()) -> Model:
     """Open a trained run folder. Code of the run's own must be allowed by module name."""
     check_kind("run", run, (str, Path), "the path of a run folder")
     return Model(open_run(Path(run), allow_code))
+
+
+def import_checkpoint(source: str | Path, out: str | Path) -> Model:
+    """A checkpoint as the Hugging Face libraries write one, turned into the run folder `out`.
+
+    `source`: a local folder with config.json, safetensors and tokenizer.json. Raises RunError for
+    one that cannot be run exactly as where it came from.
+    """
+    for name, value in (("source", source), ("out", out)):
+        check_kind(name, value, (str, Path), "the path of a folder")
+    exchange.import_checkpoint(Path(source), Path(out))
+    return load(out)
 
 
 class Model:

@@ -60,8 +60,9 @@ class RunFolder:
 
     def write(self, name: str, text: str) -> None:
         """Write a text file of the folder, whole or not at all."""
-        self.path.mkdir(parents=True, exist_ok=True)
-        write_atomic(self.path / name, text.encode("utf-8"))
+        path = self.path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, text.encode("utf-8"))
 
     def read(self, name: str) -> str:
         path = self.path / name

@@ -305,6 +305,22 @@ def evaluate(
     typer.echo(json.dumps(result, ensure_ascii=False) if as_json else shown)
 
 
+@app.command(name="import", epilog="Example: omnifill import Qwen3-0.6B/ --out qwen · "
+             "omnifill generate qwen --prompt 'Once upon' --max-tokens 100")  # fmt: skip
+def import_(
+    source: Annotated[Path, typer.Argument(
+        help="A local folder with config.json, safetensors and tokenizer.json.")],
+    out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
+) -> None:  # fmt: skip
+    """Make a run of a checkpoint that the Hugging Face libraries wrote: GPT-2, Llama, Mistral,
+    Qwen. Nothing in it is run, and nothing is downloaded."""
+    from omnifill import api
+
+    model = api.import_checkpoint(source, out)
+    size = sum(p.numel() for p in model.run.network.parameters())
+    typer.echo(f"{out}: {size:,} weights; next: omnifill generate {out} --prompt TEXT", err=True)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")] = Path("demo-run"),

@@ -73,9 +73,9 @@ class Grammar:
     @cached_property
     def min_left(self) -> Ints:
         """(Q,): the fewest codes from each state to a valid end (a huge number: none)."""
-        left = np.where(self.allowed[:, -1], 0, _NEVER)
+        left = np.where(self.allowed[:, -1], 0, NEVER)
         for _ in range(len(left)):
-            after = np.where(self.allowed[:, :-1], left[self.step], _NEVER).min(axis=1)
+            after = np.where(self.allowed[:, :-1], left[self.step], NEVER).min(axis=1)
             shorter = np.minimum(left, after + 1)
             if np.array_equal(shorter, left):
                 break
@@ -92,7 +92,7 @@ class Grammar:
         return out
 
 
-_NEVER = np.int64(1) << 40
+NEVER = np.int64(1) << 40
 
 
 class Codec(Protocol):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import _Gated
 from omnifill.model.norm import RMSNorm
-from omnifill.model.rotary import rotary, rotate
+from omnifill.model.rotary import Rotation, rotate
 
 
 def gradients(out: Tensor, *of: Tensor) -> list[Tensor]:
@@ -43,7 +43,8 @@ def test_rms_norm_of_nothing_is_nothing() -> None:
 def test_turned_keys_and_their_gradient() -> None:
     torch.manual_seed(0)
     x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
-    cos, sin = (part.double() for part in rotary(torch.arange(5)[None], 8, 10_000.0))
+    turn = Rotation(1e4 ** (-torch.arange(0, 8, 2) / 8))
+    cos, sin = (part.double() for part in turn.at(torch.arange(5)[None]))
     first, second = x.chunk(2, dim=-1)
     plain = x * cos + torch.cat([-second, first], dim=-1) * sin
     torch.testing.assert_close(rotate(x, cos, sin), plain)

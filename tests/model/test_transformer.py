@@ -9,7 +9,7 @@ from torch import Tensor
 from omnifill.model.config import ModelConfig
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
-from omnifill.model.rotary import rotary, rotate
+from omnifill.model.rotary import Rotation, rotate
 from omnifill.model.sizes import SIZES, nearest_size
 from omnifill.model.transformer import Transformer, attend
 
@@ -83,7 +83,7 @@ def test_a_full_cache_keeps_its_sink_and_renumbers_the_rest() -> None:
     assert cache.lengths.tolist() == [6, 6]
     torch.testing.assert_close(layer.keys[:, :, 1:6], keys[:, :, 3:8])
     torch.testing.assert_close(layer.keys[:, :, 0], keys[:, :, 0])
-    cos, sin = rotary(torch.arange(6)[None], 8, net.config.rope_theta)
+    cos, sin = Rotation.of(net.config).at(torch.arange(6)[None])
     torch.testing.assert_close(layer.turned[:, :, :6], rotate(layer.keys[:, :, :6], cos, sin))
 
 
@@ -99,9 +99,10 @@ def test_both_ways_of_attention_agree() -> None:
 
 def test_rotary_scores_depend_on_distance_alone() -> None:
     x, y = torch.randn(1, 1, 1, 8), torch.randn(1, 1, 1, 8)
+    turn = Rotation(1e4 ** (-torch.arange(0, 8, 2) / 8))
 
     def score(a: int, b: int) -> Tensor:
-        turned = [rotate(v, *rotary(torch.tensor([[p]]), 8, 1e4)) for v, p in ((x, a), (y, b))]
+        turned = [rotate(v, *turn.at(torch.tensor([[p]]))) for v, p in ((x, a), (y, b))]
         return (turned[0] * turned[1]).sum()
 
     torch.testing.assert_close(score(3, 1), score(13, 11), rtol=1e-4, atol=1e-5)

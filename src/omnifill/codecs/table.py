@@ -11,6 +11,7 @@ from omnifill.types import Codec
 CODECS: dict[str, str] = {
     "bpe": "omnifill.codecs.text:BpeCodec",
     "characters": "omnifill.codecs.characters:CharacterCodec",
+    "pretrained": "omnifill.codecs.pretrained:PretrainedCodec",
     "category": "omnifill.codecs.category:CategoryCodec",
     "number": "omnifill.codecs.number:NumberCodec",
     "datetime": "omnifill.codecs.datetime:DatetimeCodec",
@@ -21,7 +22,7 @@ CODECS: dict[str, str] = {
 """Name in a recipe -> 'module:Class'."""
 
 TYPE_CODECS: dict[str, tuple[str, ...]] = {
-    "text": ("bpe", "characters"),
+    "text": ("bpe", "characters", "pretrained"),
     "category": ("category",),
     "number": ("number",),
     "datetime": ("datetime",),

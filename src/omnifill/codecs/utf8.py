@@ -74,6 +74,10 @@ class TextDecoder:
         """The characters that this code completes; often one, sometimes none."""
         return self._decoder.decode(self._pieces[code] or b"")
 
+    def close(self) -> str:
+        """What is left behind the last code: a character in part, which is not shown."""
+        return ""
+
 
 def decode_codes(pieces: Sequence[bytes | None], codes: Ints) -> str:
     """(S,) -> str. A character left incomplete at the end (a cut value) is not shown."""

@@ -111,6 +111,8 @@ def _trained(
     run: LoadedRun, training: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]
 ) -> str:
     config = run.network.config
+    if "imported" in training:
+        return f"Imported: {training['imported']}, width {config.dim}, {config.layers} layers."
     size = sum(p.numel() for p in run.network.parameters())
     spent = metrics[-1]["seconds"] / max(metrics[-1]["step"], 1) if metrics else 0.0
     ended = "; it stopped early, since validation got worse" if training["over_fitted"] else ""

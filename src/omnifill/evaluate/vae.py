@@ -48,7 +48,8 @@ class Vae(nn.Module):
         shades = ((grids + 1) / 2).clamp(0, 1)
         off = F.binary_cross_entropy_with_logits(logits, shades, reduction="sum")
         apart = 0.5 * (mean.square() + spread.exp() - 1 - spread).sum()
-        return (off + apart) / len(grids)
+        bound: Tensor = (off + apart) / len(grids)
+        return bound
 
     @torch.no_grad()
     def draw(self, kinds: Tensor, seed: int = 0) -> Tensor:

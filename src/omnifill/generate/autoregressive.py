@@ -39,7 +39,7 @@ from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.objectives.causal import Columns
 from omnifill.objectives.seq2seq import encode
-from omnifill.types import Bools, Ints
+from omnifill.types import NEVER, Bools, Ints
 
 Stopper = Callable[[Ints, Ints, Ints], Bools]
 """(rows, fields, new ids), (n,) each -> whether each row's text is over with it."""
@@ -336,6 +336,8 @@ class Autoregressive:
                 continue
             mine = np.flatnonzero(fields == index)
             here = at[mine]
+            if field.grammar.min_left[0] >= NEVER:  # no text of it ends by itself
+                continue
             room = plan.max_tokens - (state.slot[here] - self._prompted(plan, state, here))
             tight = np.flatnonzero(room <= 4)
             for i in tight:

@@ -140,6 +140,8 @@ def build(run: LoadedRun, wish: Wish) -> Request:
             raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
         prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
+    elif (opened := _opened(run, wanted)) is not None:
+        prompt, wanted = "", [opened, *(n for n in wanted if n != opened)]
     if part is not None:
         more = [prompt, suffix, wish.aims, wish.rerank != 1, wish.choices, sampling.beams > 1]
         check_part(part, wanted, any(more))
@@ -161,6 +163,12 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         sampling, wish.rerank, parsed_aims,
         (wish.candidates or CANDIDATES) if parsed_aims else 1, suffix, choices, part,
     )  # fmt: skip
+
+
+def _opened(run: LoadedRun, wanted: Sequence[str]) -> str | None:
+    """The wanted text that begins with a token of its codec, since the network knows no <bos>."""
+    opened = (n for n in wanted if getattr(run.vocabulary[n].codec, "opener", None) is not None)
+    return None if run.network.config.opens else next(opened, None)
 
 
 def _check_choices(run: LoadedRun, wish: Wish, wanted: Sequence[str]) -> list[str]:

@@ -77,6 +77,7 @@ def _text(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[str]:
             held = held[ready:]
         if done:
             break
+    held += decoder.close()
     if held:
         yield held
 

@@ -12,8 +12,9 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
+from omnifill.errors import RequestError
 from omnifill.model.memory import Memory
-from omnifill.model.rotary import rotary, rotate
+from omnifill.model.rotary import Rotation, rotate
 
 
 class Cache(Protocol):
@@ -61,29 +62,30 @@ class LayerCache:
         )
         return out
 
-    def drop(self, row: int, first: int, num: int, length: int, theta: float) -> None:
+    def drop(self, row: int, first: int, num: int, length: int, turn: Rotation) -> None:
         """Forget `num` slots of a row from `first` on; what is behind moves up and re-rotates."""
         for store in (self.keys, self.values):
             store[row, :, first : length - num] = store[row, :, first + num : length].clone()
         moved = self.keys[row : row + 1, :, first : length - num]
         pos = torch.arange(first, length - num, device=moved.device)[None]
-        cos, sin = rotary(pos, moved.shape[-1], theta)
+        cos, sin = turn.at(pos)
         self.turned[row, :, first : length - num] = rotate(moved, cos, sin)[0]
 
 
 class KVCache:
     """The caches of all layers and the number of slots that each row has filled."""
 
-    def __init__(self, layers: list[LayerCache], sinks: Tensor, theta: float) -> None:
-        """sinks (B,): first slots of each row that are never dropped."""
-        self.layers, self.sinks, self.theta = layers, sinks, theta
+    def __init__(self, layers: list[LayerCache], sinks: Tensor, turn: Rotation | None) -> None:
+        """sinks (B,): first slots of each row that are never dropped. `turn`: None where positions
+        do not turn keys, so that no slot can move to another one."""
+        self.layers, self.sinks, self.turn = layers, sinks, turn
         rows, _, self.capacity, _ = layers[0].keys.shape
         self.lengths = torch.zeros(rows, dtype=torch.long, device=layers[0].keys.device)
 
     def select(self, rows: Tensor) -> KVCache:
         """A cache of the given rows only, (R,) indices."""
         layers = [layer.select(rows) for layer in self.layers]
-        cache = KVCache(layers, self.sinks[rows], self.theta)
+        cache = KVCache(layers, self.sinks[rows], self.turn)
         cache.lengths = self.lengths[rows]
         return cache
 
@@ -104,12 +106,15 @@ class KVCache:
         full = self.lengths + num > self.capacity
         if not bool(full.any()):
             return
+        if self.turn is None:
+            raise RequestError(f"a text of more than {self.capacity} tokens: the model has no "
+                               f"positions for them; ask for fewer, or give less")  # fmt: skip
         for row in full.nonzero().flatten().tolist():
             length, sinks = int(self.lengths[row]), int(self.sinks[row])
             # A quarter at once, so that moving the rest is paid rarely.
             drop = min(max(num, self.capacity // 4), length - sinks)
             for layer in self.layers:
-                layer.drop(row, sinks, drop, length, self.theta)
+                layer.drop(row, sinks, drop, length, self.turn)
             self.lengths[row] = length - drop
 
 

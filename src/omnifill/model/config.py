@@ -20,6 +20,25 @@ class Alphabet:
     ordered: tuple[tuple[int, int], ...]
 
 
+class RopeScaling(BaseModel):
+    """How rotary positions are stretched to longer texts (see `model.rotary`)."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["linear", "llama3", "yarn"]
+    factor: float
+    """How many times longer."""
+    original: int = 1
+    """The context before it, in slots."""
+    low: float = 1.0
+    high: float = 1.0
+    """Turns over the original context: pairs of fewer than `low` are slowed down by the factor,
+    those of more than `high` stay as they are."""
+    gain: float = 1.0
+    whole: bool = True
+    """Of yarn: whether its ramp begins and ends at whole pairs."""
+
+
 class ModelConfig(BaseModel):
     """Shape of a network. Everything is decided; nothing is 'auto' any more."""
 
@@ -56,8 +75,24 @@ class ModelConfig(BaseModel):
     """Longest sequence in training, in slots."""
     dropout: float = 0.0
     tied: bool = False
+    positions: Literal["rotary", "learned"] = "rotary"
+    """Of a transformer, as all that follows: `learned` ones are a table of `context` rows."""
     rope_theta: float = 10_000.0
+    rope: RopeScaling | None = None
+    norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6
+    qk_norm: bool = True
+    qkv_bias: bool = False
+    o_bias: bool = False
+    act: Literal["silu", "gelu", "gelu_tanh", "relu"] = "silu"
+    gated: bool = True
+    ffn_bias: bool = False
+    window: int | None = None
+    """Slots that a slot sees, itself among them; None: all that the mask shows."""
+    windowed: tuple[int, ...] | None = None
+    """Layers that see no more than the window; None: all of them."""
+    opens: bool = True
+    """Whether `<bos>`, in the first slot, is there for the others to see."""
 
     @model_validator(mode="after")
     def _fits(self) -> ModelConfig:

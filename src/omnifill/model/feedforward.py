@@ -2,27 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
 
+ACTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "silu": F.silu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"),
+    "relu": F.relu,
+}  # fmt: skip
+
 
 class FeedForward(nn.Module):
-    """SwiGLU (Shazeer 2020, arXiv 2002.05202)."""
+    """SwiGLU (Shazeer 2020, arXiv 2002.05202); or another function, gated or not."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.gate_proj = nn.Linear(config.dim, config.ffn, bias=False)
-        self.up_proj = nn.Linear(config.dim, config.ffn, bias=False)
-        self.down_proj = nn.Linear(config.ffn, config.dim, bias=False)
+        if config.gated:
+            self.gate_proj = nn.Linear(config.dim, config.ffn, bias=config.ffn_bias)
+        self.up_proj = nn.Linear(config.dim, config.ffn, bias=config.ffn_bias)
+        self.down_proj = nn.Linear(config.ffn, config.dim, bias=config.ffn_bias)
+        self.gated, self.act = config.gated, config.act
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
-        gated = _Gated.apply(self.gate_proj(x), self.up_proj(x))  # type: ignore[no-untyped-call]
-        out: Tensor = self.down_proj(gated)
+        out: Tensor = self.down_proj(self._inner(x))
+        return out
+
+    def _inner(self, x: Tensor) -> Tensor:
+        up: Tensor = self.up_proj(x)
+        if not self.gated:
+            return ACTS[self.act](up)
+        gate: Tensor = self.gate_proj(x)
+        if self.act != "silu":
+            return ACTS[self.act](gate) * up
+        out: Tensor = _Gated.apply(gate, up)  # type: ignore[no-untyped-call]
         return out
 
 

@@ -7,6 +7,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from omnifill.model.config import ModelConfig
+
+
+def norm(config: ModelConfig, dim: int | None = None) -> nn.Module:
+    """The kind that a network has, over its width or over `dim` numbers."""
+    dim = config.dim if dim is None else dim
+    if config.norm == "layer":
+        return nn.LayerNorm(dim, config.norm_eps)
+    return RMSNorm(dim, config.norm_eps)
+
 
 class RMSNorm(nn.Module):
     """x / rms(x) · weight over the last dimension (Zhang & Sennrich 2019, arXiv 1910.07467)."""

@@ -8,6 +8,7 @@ device: masks, positions and caches are arguments.
 from __future__ import annotations
 
 import math
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -19,8 +20,8 @@ from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
 from omnifill.model.memory import CrossAttention, Memory
-from omnifill.model.norm import RMSNorm
-from omnifill.model.rotary import rotary, rotate
+from omnifill.model.norm import RMSNorm, norm
+from omnifill.model.rotary import Rotation, rotate
 
 LONG = 512
 """From this many keys on, the fused attention kernel wins over two products and a softmax."""
@@ -32,31 +33,35 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
-        self.theta = config.rope_theta
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q_proj = nn.Linear(config.dim, width, bias=False)
-        self.k_proj = nn.Linear(config.dim, kv_width, bias=False)
-        self.v_proj = nn.Linear(config.dim, kv_width, bias=False)
-        self.o_proj = nn.Linear(width, config.dim, bias=False)
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
+        self.q_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.dim, kv_width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.dim, kv_width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, config.dim, bias=config.o_bias)
+        self.qk_norm = config.qk_norm
+        if config.qk_norm:
+            self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
+            self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, cache: LayerCache | None,
-        start: Tensor | None,
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor,
+        cache: LayerCache | None, start: Tensor | None,
     ) -> Tensor:  # fmt: skip
         """x (B, T, D), mask broadcast to (B, H, T, keys) -> (B, T, D).
 
-        With a cache, the slots of x stand at `start` (B,) and see what the cache holds.
+        With a cache, the slots of x stand at `start` (B,) and see what the cache holds. `turn`:
+        None where positions do not turn queries and keys.
         """
         rows, num, _ = x.shape
-        q = self.q_norm(self.q_proj(x).view(rows, num, self.heads, self.head_dim)).transpose(1, 2)
-        k = self.k_norm(self.k_proj(x).view(rows, num, self.kv_heads, self.head_dim))
-        k = k.transpose(1, 2)  # (B, KV, T, d)
+        q = self.q_proj(x).view(rows, num, self.heads, self.head_dim)
+        k = self.k_proj(x).view(rows, num, self.kv_heads, self.head_dim)
+        if self.qk_norm:
+            q, k = self.q_norm(q), self.k_norm(k)
+        q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, H, T, d), (B, KV, T, d)
         v = self.v_proj(x).view(rows, num, self.kv_heads, self.head_dim).transpose(1, 2)
-        cos, sin = turn
-        turned = rotate(k, cos, sin)
-        q = rotate(q, cos, sin)
+        turned = k
+        if turn is not None:
+            q, turned = rotate(q, *turn), rotate(k, *turn)
         if cache is None or start is None:
             k = turned
         else:
@@ -115,17 +120,17 @@ class Block(nn.Module):
         # Where codes stand in columns or on levels, too, what comes next is not what is beside.
         one_line = max(config.coords[1:]) <= 1
         self.near = Neighbours(config) if config.full and one_line else None
-        self.attn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attn_norm = norm(config)
         self.attn = Attention(config)
         if config.memory:
-            self.cross_norm = RMSNorm(config.dim, config.norm_eps)
+            self.cross_norm = norm(config)
             self.cross = CrossAttention(config)
-        self.ffn_norm = RMSNorm(config.dim, config.norm_eps)
+        self.ffn_norm = norm(config)
         self.ffn = FeedForward(config)
         self.dropout = config.dropout
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor, inside: Tensor | None,
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor, inside: Tensor | None,
         cache: LayerCache | None, start: Tensor | None, memory: Memory | None,
     ) -> Tensor:  # fmt: skip
         """(B, T, D) -> (B, T, D)."""
@@ -147,8 +152,11 @@ class Transformer(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        if config.positions == "learned":
+            self.places = nn.Embedding(config.context, config.dim)
+        self.turn = Rotation.of(config) if config.positions == "rotary" else None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
-        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.norm = norm(config)
         reset_parameters(self)
 
     def forward(
@@ -160,26 +168,52 @@ class Transformer(nn.Module):
         With a cache, x continues what each row holds there (`pos` is then the cache's matter).
         """
         assert (mask.kind == "full") == self.config.full, "it was built for the other kind of mask"
-        num, inside = x.shape[1], mask.inside(x.shape[1])
-        if cache is None:
-            start, look = None, mask.dense(num, x.device)
-        else:
+        num, inside, start = x.shape[1], mask.inside(x.shape[1]), None
+        if cache is not None:
             start = cache.lengths
-            look = mask.stepped(start, num, int(start.max()) + num)
             pos = start[:, None] + torch.arange(num, device=x.device)
-        turn = rotary(pos, self.config.head_dim, self.config.rope_theta)
-        turn = (turn[0].to(x.dtype), turn[1].to(x.dtype))
+        looks = self._looks(mask, start, num, pos)
+        if not self.config.opens:
+            pos = (pos - 1).clamp(min=0)
+        turn = None
+        if self.turn is None:
+            x = x + self.places(pos)
+        else:
+            cos, sin = self.turn.at(pos)
+            turn = (cos.to(x.dtype), sin.to(x.dtype))
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
-            x = block(x, turn, look, inside, layer, start, memory)
+            x = block(x, turn, looks[i], inside, layer, start, memory)
         if cache is not None:
             cache.advance(num)
         out: Tensor = self.norm(x)
         return out
 
+    def _looks(self, mask: Mask, start: Tensor | None, num: int, pos: Tensor) -> list[Tensor]:
+        """Which slots may look at which, (…, T, keys), for every layer."""
+        if start is None:
+            keys, look = num, mask.dense(num, pos.device)
+        else:
+            keys = int(start.max()) + num
+            look = mask.stepped(start, num, keys)
+        config = self.config
+        if config.opens and config.window is None:
+            return [look] * config.layers
+        away = pos[..., None] - torch.arange(keys, device=pos.device)  # (B or 1, T, keys)
+        if not config.opens:
+            seen = (torch.arange(keys, device=pos.device) > 0) | (away == 0)
+            look = look & seen[:, None]
+        if config.window is None:
+            return [look] * config.layers
+        near = look & (away < config.window)[:, None]
+        return [near if config.windowed is None or i in config.windowed else look
+                for i in range(config.layers)]  # fmt: skip
+
     def new_cache(self, rows: int, length: int, sinks: Tensor) -> KVCache:
         """Room for `length` slots of `rows` rows; the first `sinks` (B,) are never dropped."""
-        weight = self.norm.weight
+        weight = cast(Tensor, self.norm.weight)
+        if self.turn is None:  # there are no more positions than that
+            length = min(length, self.config.context)
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
         layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]
-        return KVCache(layers, sinks, self.config.rope_theta)
+        return KVCache(layers, sinks, self.turn)

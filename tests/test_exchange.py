@@ -1,0 +1,305 @@
+"""Checkpoints of other projects say here what they say where they came from, and bad ones why not.
+
+The other side is `transformers`, on small checkpoints with random weights and a byte-level
+tokenizer, as real ones have.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
+
+from omnifill import api
+from omnifill.errors import RunError
+from omnifill.model.hf import read_checkpoint
+from omnifill.model.mask import Mask
+from omnifill.model.network import Network
+
+transformers.utils.logging.set_verbosity_error()
+transformers.utils.logging.disable_progress_bar()
+
+BOS, END, OTHER_END, SPECIAL = 0, 1, 2, ["<s>", "</s>", "<|turn|>"]
+SHAPE: dict[str, Any] = {
+    "hidden_size": 32, "intermediate_size": 56, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 96, "bos_token_id": BOS,
+    "eos_token_id": END, "pad_token_id": None,
+}  # fmt: skip
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 5e5, "factor": 8.0, "low_freq_factor": 1.0,
+          "high_freq_factor": 4.0, "original_max_position_embeddings": 32}  # fmt: skip
+YARN = {"rope_type": "yarn", "rope_theta": 1e4, "factor": 4.0,
+        "original_max_position_embeddings": 24}  # fmt: skip
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gpt2": ("GPT2", {"n_embd": 32, "n_layer": 3, "n_head": 4, "n_positions": 96,
+                      "bos_token_id": END, "eos_token_id": END}),
+    "llama": ("Llama", SHAPE),
+    "llama with biases": ("Llama", SHAPE | {"attention_bias": True, "mlp_bias": True}),
+    "llama 3": ("Llama", SHAPE | {"rope_parameters": LLAMA3, "tie_word_embeddings": True}),
+    "linear": ("Llama", SHAPE | {"rope_parameters": {"rope_type": "linear", "factor": 2.0,
+                                                     "rope_theta": 1e4}}),
+    "mistral": ("Mistral", SHAPE | {"sliding_window": 7, "head_dim": 16}),
+    "qwen 2": ("Qwen2", SHAPE | {"tie_word_embeddings": True}),
+    "qwen 2 with windows": ("Qwen2", SHAPE | {"use_sliding_window": True, "sliding_window": 5,
+                                              "max_window_layers": 1}),
+    "qwen 2 with yarn": ("Qwen2", SHAPE | {"rope_parameters": YARN}),
+    "qwen 3": ("Qwen3", SHAPE | {"head_dim": 16}),
+}  # fmt: skip
+OPENED = ("llama", "llama with biases", "llama 3", "linear", "mistral")
+"""Whose tokenizers put <s> in front of a text."""
+PROMPTS = ["the cat", "sat on the mat, ", "你好 🙂", "x = 1\n\ty", " <s></s> as text"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    out = Tokenizer(models.BPE())
+    out.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    out.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(vocab_size=320, special_tokens=SPECIAL, show_progress=False,
+                                  initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
+    out.train_from_iterator(["the cat sat on the mat. 你好 🙂 über"] * 50, trainer)
+    return out
+
+
+def theirs(kind: str, size: int) -> Any:
+    """A model with random weights, its biases and norms among them."""
+    name, settings = KINDS[kind]
+    torch.manual_seed(0)
+    config = getattr(transformers, f"{name}Config")(
+        vocab_size=size, initializer_range=0.3, **settings
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for weight in model.parameters():
+        if weight.ndim == 1:
+            weight.data += 0.1 * torch.randn_like(weight)
+    return model
+
+
+def saved(folder: Path, model: Any, tokenizer: Tokenizer, opened: bool, **options: Any) -> Path:
+    model.save_pretrained(folder, **options)
+    template = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", BOS)])
+    tokenizer.post_processor = template if opened else None
+    tokenizer.save(str(folder / "tokenizer.json"))
+    tokenizer.post_processor = None
+    return folder
+
+
+Pair = tuple[Any, api.Model, bool]
+
+
+@pytest.fixture(scope="module")
+def pair(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Pair]:
+    """A model of theirs, the run imported from it, and whether <s> opens its texts."""
+    made: dict[str, Pair] = {}
+
+    def get(kind: str) -> Pair:
+        if kind not in made:
+            folder = tmp_path_factory.mktemp("hf")
+            model, opened = theirs(kind, tokenizer.get_vocab_size()), kind in OPENED
+            source = saved(folder / "source", model, tokenizer, opened)
+            made[kind] = (model, api.import_checkpoint(source, folder / "run"), opened)
+        return made[kind]
+
+    return get
+
+
+def continued(model: Any, tokenizer: Tokenizer, prompt: str, opened: bool, num: int) -> str:
+    """What `transformers` writes behind a prompt, the likeliest token each time."""
+    ids = [BOS] * opened + tokenizer.encode(prompt, add_special_tokens=False).ids
+    given = torch.tensor([ids])
+    with torch.no_grad():
+        out = model.generate(given, attention_mask=torch.ones_like(given), max_new_tokens=num,
+                             do_sample=False, pad_token_id=END)  # fmt: skip
+    return tokenizer.decode(out[0].tolist())
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_imported_network_has_the_same_logits(kind: str, tmp_path: Path) -> None:
+    model = theirs(kind, 99)
+    model.save_pretrained(tmp_path)
+    checkpoint = read_checkpoint(tmp_path)
+    network, weights = Network(checkpoint.config).eval(), checkpoint.weights()
+    if checkpoint.config.tied:
+        weights["head.weight"] = weights["embed.weight"]
+    network.load_state_dict(weights)
+    ids = torch.from_numpy(np.random.default_rng(1).integers(0, 99, (2, 90)))
+    field = torch.zeros_like(ids)
+    cache = network.new_cache(2, 90)
+    with torch.no_grad():
+        want = model(ids).logits
+        whole = network(ids, field, None, Mask("causal")) @ network.head.weight.T
+        parts = [
+            network(ids[:, a:b], field[:, a:b], None, Mask("causal"), cache) @ network.head.weight.T
+            for a, b in ((0, 30), (30, 31), (31, 90))
+        ]
+    assert float(want.std()) > 0.5
+    torch.testing.assert_close(whole, want, rtol=0, atol=1e-4)
+    torch.testing.assert_close(torch.cat(parts, dim=1), want, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_an_imported_run_writes_the_same_text(
+    kind: str, pair: Callable[[str], Pair], tokenizer: Tokenizer
+) -> None:
+    model, ours, opened = pair(kind)
+    for prompt in PROMPTS:
+        want = continued(model, tokenizer, prompt, opened, 40)
+        options: dict[str, Any] = {"prompt": prompt, "max_tokens": 40, "temperature": 0}
+        made = ours.generate(3, **options)["text"].tolist()
+        if "<s>" in prompt:  # a user's text is never a control token
+            tokenizer.encode_special_tokens = True
+            want = continued(model, tokenizer, prompt, opened, 40)
+            tokenizer.encode_special_tokens = False
+        assert made == [want] * 3
+        assert prompt + "".join(ours.stream(**options)) == want
+    empty = model.generate(
+        torch.tensor([[model.config.bos_token_id]]), max_new_tokens=20, do_sample=False,
+        attention_mask=torch.ones(1, 1, dtype=torch.long), pad_token_id=END,
+    )  # fmt: skip
+    assert ours.generate(1, max_tokens=20, temperature=0)["text"][0] == tokenizer.decode(
+        empty[0].tolist()
+    )
+
+
+def test_an_imported_run_scores_texts_as_they_do(
+    pair: Callable[[str], Pair], tokenizer: Tokenizer
+) -> None:
+    model, ours, _ = pair("llama")
+    texts = ["the cat", "", "你好, the mat"]
+    scores = ours.score(pd.DataFrame({"text": texts}))["text"]
+    for text, score in zip(texts, scores, strict=True):
+        ids = torch.tensor([[BOS, *tokenizer.encode(text).ids, END]])
+        with torch.no_grad():
+            nats = model(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
+        assert score == pytest.approx(float(nats.sum()), abs=1e-3)
+
+
+def test_shards_small_floats_and_further_ends(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = theirs("llama", tokenizer.get_vocab_size()).bfloat16()
+    model.generation_config.eos_token_id = [END, OTHER_END]
+    source = saved(tmp_path / "hf", model, tokenizer, True, max_shard_size="20KB")
+    assert len(list(source.glob("*.safetensors"))) > 2
+    ours = api.import_checkpoint(source, tmp_path / "run")
+    model = transformers.AutoModelForCausalLM.from_pretrained(source, dtype=torch.float32)
+    ended = 0
+    for number in range(30):
+        prompt = f"{number} cats"
+        text = ours.generate(1, prompt=prompt, max_tokens=40, temperature=0)["text"][0]
+        assert text == continued(model, tokenizer, prompt, True, 40)
+        ended += len(tokenizer.encode(text).ids) < 40
+    assert ended, "some text ended by itself"
+
+
+def test_a_run_is_whole_or_not_there(
+    tokenizer: Tokenizer, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    source = saved(tmp_path / "hf", theirs("qwen 3", tokenizer.get_vocab_size()), tokenizer, False)
+    run = str(tmp_path / "run")
+    code, _, said = command("import", str(source), "--out", run)
+    assert code == 0 and "weights; next: omnifill generate" in said
+    code, out, _ = command("generate", run, "--prompt", "the cat", "--max-tokens", "5")
+    assert code == 0 and out.startswith("the cat")
+    code, _, said = command("import", str(source), "--out", run)
+    assert code == 2 and "is there already" in said
+    weights = load_file(source / "model.safetensors")
+    save_file(weights | {"lm_head.weight": torch.zeros(3, 3)}, source / "model.safetensors")
+    code, _, said = command("import", str(source), "--out", str(tmp_path / "other"))
+    assert code == 2 and "lm_head.weight is 3 × 3" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["hf", "run"]
+
+
+def edited(path: Path, **values: Any) -> None:
+    path.write_text(json.dumps(json.loads(path.read_text(encoding="utf-8")) | values),
+                    encoding="utf-8")  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def good(tokenizer: Tokenizer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("good") / "hf"
+    return saved(folder, theirs("llama", tokenizer.get_vocab_size()), tokenizer, True,
+                 max_shard_size="40KB")  # fmt: skip
+
+
+def cut(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def long_header(path: Path) -> None:
+    path.write_bytes((1 << 40).to_bytes(8, "little") + path.read_bytes()[8:])
+
+
+def first_shard(folder: Path) -> Path:
+    return min(folder.glob("*.safetensors"))
+
+
+def moved(folder: Path, to: str) -> None:
+    path = folder / "model.safetensors.index.json"
+    table = json.loads(path.read_text(encoding="utf-8"))["weight_map"]
+    edited(path, weight_map=table | {"model.norm.weight": to})
+
+
+BROKEN: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a shard is cut": (lambda f: cut(first_shard(f)), "cannot be read .* is it whole?"),
+    "a header that is longer than the file": (lambda f: long_header(first_shard(f)), "is it whole"),
+    "the index names another file": (lambda f: moved(f, "x.safetensors"), "there is no such file"),
+    "the index points outside": (lambda f: moved(f, "../x.safetensors"), "no file's name"),
+    "the index is wrong": (lambda f: moved(f, first_shard(f).name), "does not hold it"),
+    "another width": (lambda f: edited(f / "config.json", hidden_size=36), r"is \d+ × 32 where"),
+    "fewer layers": (lambda f: edited(f / "config.json", num_hidden_layers=2),
+                     r"holds model.layers.2.\S+, of which config.json tells nothing"),
+    "more layers": (lambda f: edited(f / "config.json", num_hidden_layers=4),
+                    "lack model.layers.3."),
+    "heads that do not fit": (lambda f: edited(f / "config.json", num_key_value_heads=3),
+                              "multiple of kv_heads"),
+    "no number": (lambda f: edited(f / "config.json", hidden_size="big"), "hidden_size = 'big'"),
+    "an unknown architecture": (lambda f: edited(f / "config.json", architectures=["Xyz"]),
+                                "no architecture called 'Xyz'"),
+    "an unknown function": (lambda f: edited(f / "config.json", hidden_act="sin"), "is none of"),
+    "an unknown rule of positions": (
+        lambda f: edited(f / "config.json", rope_parameters={"rope_type": "odd"}), "rope_type"),
+    "code of its own": (lambda f: edited(f / "config.json", auto_map={"AutoModel": "x.Y"}),
+                        "code of its own, which is never run"),
+    "quantised": (lambda f: edited(f / "config.json", quantization_config={"bits": 4}),
+                  "not plain numbers"),
+    "no config": (lambda f: (f / "config.json").unlink(), "cannot be read"),
+    "no JSON": (lambda f: (f / "config.json").write_text("{", encoding="utf-8"), "is no JSON"),
+    "no tokenizer": (lambda f: (f / "tokenizer.json").unlink(), "save the tokenizer as a fast one"),
+    "a broken tokenizer": (lambda f: cut(f / "tokenizer.json"), "tokenizers library cannot read"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", BROKEN)
+def test_what_cannot_be_imported_is_refused_in_words(what: str, good: Path, tmp_path: Path) -> None:
+    harm, message = BROKEN[what]
+    source = tmp_path / "hf"
+    shutil.copytree(good, source)
+    harm(source)
+    with pytest.raises(RunError, match=message):
+        api.import_checkpoint(source, tmp_path / "run")
+    assert [p.name for p in tmp_path.iterdir()] == ["hf"]
+
+
+def test_a_larger_tokenizer_and_pickled_weights_are_refused(
+    good: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    small = saved(tmp_path / "small", theirs("qwen 3", 100), tokenizer, False)
+    with pytest.raises(RunError, match=r"tokenizer\.json: it has \d+ tokens where the model has 1"):
+        api.import_checkpoint(small, tmp_path / "run")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    for name in ("config.json", "tokenizer.json"):
+        shutil.copy(good / name, pickled / name)
+    (pickled / "pytorch_model.bin").write_bytes(b"\x80\x04.")
+    with pytest.raises(RunError, match=r"pytorch_model\.bin is a pickle, which could run code"):
+        api.import_checkpoint(pickled, tmp_path / "run")
+    with pytest.raises(RunError, match="is no folder"):
+        api.import_checkpoint(tmp_path / "nothing", tmp_path / "run")
