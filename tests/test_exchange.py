@@ -303,3 +303,73 @@ def test_a_larger_tokenizer_and_pickled_weights_are_refused(
         api.import_checkpoint(pickled, tmp_path / "run")
     with pytest.raises(RunError, match="is no folder"):
         api.import_checkpoint(tmp_path / "nothing", tmp_path / "run")
+
+
+# --- and back ------------------------------------------------------------------------------
+
+LINES = [f"{a} {b} {c}, {n}" for n in range(12) for a in ("the cat", "a dog", "你好") for b in
+         ("sat", "saß 🙂") for c in ("here", "there")]  # fmt: skip
+
+
+@pytest.mark.parametrize("codec", ["bpe", "characters"])
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_trained_run_leaves_with_its_logits(codec: str, tied: bool, tmp_path: Path) -> None:
+    recipe = {
+        "schema": {"fields": {"text": {"type": "text", "codec": codec}}},
+        "model": {"size": "nano", "tied": tied, "kv_heads": 1}, "train": {"steps": 30},
+    }  # fmt: skip
+    ours = api.train(pd.DataFrame({"text": LINES * 3}), tmp_path / "run", recipe=recipe)
+    ours.export(tmp_path / "hf")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "hf")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "hf")
+    field = ours.run.vocabulary["text"]
+    for text in [*LINES[:3], "unseen: ÿ ☃\n\tأهلا", ""]:
+        ids = tokenizer(text, return_tensors="pt")["input_ids"].long()
+        coded = [0 + 1, *(field.first + field.codec.encode(text))]
+        assert ids.tolist() == [coded]
+        assert tokenizer.decode(ids[0], skip_special_tokens=True) == text
+        with torch.no_grad():
+            hidden = ours.run.network(ids, torch.zeros_like(ids), None, Mask("causal"))
+            want = hidden @ ours.run.network.head.weight.T
+            torch.testing.assert_close(model(ids).logits, want, rtol=0, atol=1e-4)
+    given = tokenizer("the cat", return_tensors="pt")
+    made = model.generate(**given, max_new_tokens=12, do_sample=False)[0]
+    text = tokenizer.decode(made, skip_special_tokens=True)
+    assert ours.generate(1, prompt="the cat", max_tokens=12, temperature=0)["text"][0] == text
+    again = api.import_checkpoint(tmp_path / "hf", tmp_path / "again")
+    assert again.generate(1, prompt="the cat", max_tokens=12, temperature=0)["text"][0] == text
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama 3", "qwen 3"])
+def test_an_imported_run_leaves_as_it_came(
+    kind: str, tokenizer: Tokenizer, tmp_path: Path,
+    command: Callable[..., tuple[int, str, str]],
+) -> None:  # fmt: skip
+    source = saved(tmp_path / "hf", theirs(kind, tokenizer.get_vocab_size()), tokenizer,
+                   kind in OPENED)  # fmt: skip
+    api.import_checkpoint(source, tmp_path / "run")
+    code, _, _ = command("export", str(tmp_path / "run"), "--out", str(tmp_path / "back"))
+    assert code == 0
+    before, after = (load_file(f / "model.safetensors") for f in (source, tmp_path / "back"))
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert torch.equal(tensor, after[name]), name
+    for name in ("config.json", "tokenizer.json", "generation_config.json"):
+        here, there = (json.loads((f / name).read_text(encoding="utf-8"))
+                       for f in (source, tmp_path / "back"))  # fmt: skip
+        assert here == there
+    code, _, said = command("export", str(tmp_path / "run"), "--out", str(tmp_path / "back"))
+    assert code == 2 and "is there already" in said
+
+
+def test_what_no_checkpoint_can_say_stays_here(model: api.Model, tmp_path: Path) -> None:
+    with pytest.raises(RunError, match="has 5 fields and is causal; only a causal transformer of"):
+        model.export(tmp_path / "hf")
+    texts = pd.DataFrame({"text": LINES})
+    for settings, why in (({"backbone": "rnn"}, "backbone"), ({}, "and is masked")):
+        recipe = {"model": {"size": "nano", **settings}, "train": {"steps": 2},
+                  "objective": {"name": "causal" if settings else "masked"}}  # fmt: skip
+        other = api.train(texts, tmp_path / why.split()[-1], recipe=recipe)
+        with pytest.raises(RunError, match=why):
+            other.export(tmp_path / "hf")
+    assert not (tmp_path / "hf").exists()

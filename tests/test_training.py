@@ -44,10 +44,13 @@ from omnifill.train.optim import OptimConfig, Optimizer, clip_gradient, orthogon
 
 
 class Net(nn.Module):
-    def __init__(self) -> None:
+    def __init__(self, tied: bool = False) -> None:
         super().__init__()
-        self.backbone = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4))
+        self.backbone = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 4), nn.Linear(4, 4))
         self.head = nn.Linear(4, 3)
+        if tied:
+            self.backbone.append(nn.Linear(4, 4))
+            self.backbone[3].weight = self.backbone[2].weight
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.backbone(x))
@@ -90,9 +93,11 @@ def plan(steps: int, **changes: Any) -> TrainPlan:
 def ignore(_: Report) -> None: ...
 
 
-def trained(the_plan: TrainPlan, folder: Path | None = None) -> dict[str, Tensor]:
+def trained(
+    the_plan: TrainPlan, folder: Path | None = None, tied: bool = False
+) -> dict[str, Tensor]:
     torch.manual_seed(0)
-    trainer = Trainer(Net(), the_plan, folder)
+    trainer = Trainer(Net(tied), the_plan, folder)
     trainer.run(stream, loss, lambda model: 1.0 / trainer.progress.step, ignore)
     return trainer.model.state_dict()
 
@@ -166,12 +171,13 @@ def test_moving_the_end_keeps_the_past_and_decays_fully(step: int, more: int) ->
         assert all(0 <= rate_between(moved, s) <= 1 for s in range(step + more + 1))
 
 
-def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path: Path) -> None:
-    whole = trained(plan(13))
+@pytest.mark.parametrize("tied", [False, True])
+def test_a_run_killed_anywhere_resumes_to_the_same_bits(tied: bool, tmp_path: Path) -> None:
+    whole = trained(plan(13), tied=tied)
     for stop in (1, 4, 6, 9, 12):
         folder = tmp_path / str(stop)
         torch.manual_seed(0)
-        first = Trainer(Net(), plan(13), folder)
+        first = Trainer(Net(tied), plan(13), folder)
         batches = stream({})
         for _ in range(stop):  # as `run` does, without its reports
             batch, first.progress.position = next(batches)
@@ -179,12 +185,12 @@ def test_a_run_killed_anywhere_resumes_to_the_same_bits(tmp_path: Path) -> None:
             if first.progress.step % first.plan.save_every == 0:
                 first.save()
         torch.manual_seed(99)
-        second = Trainer(Net(), plan(13), folder)
+        second = Trainer(Net(tied), plan(13), folder)
         assert second.resume() == []
         assert second.progress.step == stop // 4 * 4
         if second.progress.step == 0:  # nothing was saved yet: the start is the seed's
             torch.manual_seed(0)
-            second = Trainer(Net(), plan(13), folder)
+            second = Trainer(Net(tied), plan(13), folder)
         second.run(stream, loss, lambda m, t=second: 1.0 / t.progress.step, ignore)
         for name, tensor in second.model.state_dict().items():
             assert torch.equal(tensor, whole[name]), (stop, name)

@@ -307,6 +307,14 @@ class Model:
         train, valid = self._learned_from()
         return generate_baseline(self.run, name, n, train, valid, given=given or {}, seed=seed)
 
+    def export(self, out: str | Path) -> None:
+        """Write the folder `out`, which the Hugging Face libraries load with the same logits.
+
+        Raises RunError for a run that is no causal transformer of one text.
+        """
+        check_kind("out", out, (str, Path), "the path of a folder")
+        exchange.export_checkpoint(self.run, Path(out))
+
     def _unseen(self, data: Data | None) -> dict[str, list[Any]]:
         """Records to measure on: `data`, or those that training kept aside."""
         if data is None:

@@ -321,6 +321,20 @@ def import_(
     typer.echo(f"{out}: {size:,} weights; next: omnifill generate {out} --prompt TEXT", err=True)
 
 
+@app.command(epilog="Example: omnifill export story --out story-hf")
+def export(
+    run: RunArg,
+    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    allow_code: CodeOpt = None,
+) -> None:
+    """Write a run of one text as the Hugging Face libraries read it: config.json, safetensors and
+    tokenizer.json."""
+    from omnifill import api
+
+    api.load(run, allow_code or ()).export(out)
+    typer.echo(f"{out}: written", err=True)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")] = Path("demo-run"),

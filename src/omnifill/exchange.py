@@ -6,6 +6,7 @@ Our special ids stand in front of them and take the vectors that mean the same t
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -14,16 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer, decoders, models
 from torch import Tensor
 
-from omnifill.artifact import RunFolder
+from omnifill.artifact import LoadedRun, RunFolder
+from omnifill.codecs.characters import CharacterCodec
 from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, opening
+from omnifill.codecs.text import BpeCodec
 from omnifill.errors import RunError
 from omnifill.files import reason
-from omnifill.form.vocabulary import BOS, END, NUM_SPECIAL, PAD, Vocabulary
-from omnifill.model.hf import CONFIG, Checkpoint, Settings, read_checkpoint
+from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
+from omnifill.model.hf import (
+    ALONE,
+    CONFIG,
+    Checkpoint,
+    Settings,
+    qwen3,
+    read_checkpoint,
+    write_checkpoint,
+)
 from omnifill.recipe import dump_recipe, from_dict
 from omnifill.schema import FieldSpec, Schema
+from omnifill.types import Codec
 
 FIELD = "text"
 ORIGIN = "origin"
@@ -64,6 +77,34 @@ def import_checkpoint(source: Path, out: Path) -> None:
         )
 
 
+def export_checkpoint(run: LoadedRun, out: Path) -> None:
+    """A run of one text -> the folder `out`, as the Hugging Face libraries read one.
+
+    A run that was imported leaves as what it came as; one that was trained here is a Qwen3.
+    RunError for what no such checkpoint can say.
+    """
+    codec = run.vocabulary.fields[0].codec
+    if len(run.schema.fields) > 1 or run.recipe.objective.name != "causal":
+        fields = f"{len(run.schema.fields)} fields and is {run.recipe.objective.name}"
+        raise RunError(f"{run.folder.path}: has {fields}; {ALONE}")
+    # A tied head is named once.
+    weights: dict[str, Tensor] = dict(run.network.named_parameters())
+    with _written(out) as folder:
+        if isinstance(codec, PretrainedCodec):
+            for path in sorted((run.folder.path / ORIGIN).iterdir()):
+                folder.write(path.name, path.read_text(encoding="utf-8"))
+            folder.write(TOKENIZER, codec.source)
+            tree = Settings(run.folder.path / ORIGIN / CONFIG).tree
+            for name in {"embed.weight", "head.weight"} & weights.keys():
+                weights[name] = weights[name][NUM_SPECIAL:]
+        else:
+            tree = qwen3(run.network.config) | {
+                "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": END,
+            }  # fmt: skip
+            write_tokenizer(folder, codec, run.network.config.context)
+        write_checkpoint(folder.path, tree, weights)
+
+
 def _codec(checkpoint: Checkpoint) -> tuple[PretrainedCodec, int | None]:
     """The codec of a checkpoint's tokenizer, and the id that opens every text, if one does."""
     path = checkpoint.folder / TOKENIZER
@@ -101,6 +142,63 @@ def _with_special(rows: Tensor, bos: int | None, codec: PretrainedCodec) -> Tens
         if theirs is not None:
             special[ours] = rows[theirs]
     return torch.cat([special, rows])
+
+
+# --- our own tokenizers --------------------------------------------------------------------
+
+
+def write_tokenizer(folder: RunFolder, codec: Codec, context: int) -> None:
+    """tokenizer.json of a text codec whose codes stand behind our special ids, and beside it what
+    the special ones are for."""
+    tree = tokenizer_tree(codec)
+    vocab: dict[str, int] = tree["model"]["vocab"]
+    names = []
+    for name in ("pad", "bos", "end", "mask", "missing"):
+        while f"<{name}>" in vocab:
+            name = f"|{name}|"
+        names.append(f"<{name}>")
+    tree["model"]["vocab"] = {name: i for i, name in enumerate(names)} | {
+        token: NUM_SPECIAL + code for token, code in vocab.items()
+    }
+    plain = {"single_word": False, "lstrip": False, "rstrip": False, "normalized": False}
+    tree["added_tokens"] = [{"id": i, "content": name, "special": True, **plain}
+                            for i, name in enumerate(names)]  # fmt: skip
+    opened = [{"SpecialToken": {"id": names[BOS], "type_id": 0}}]
+    tree["post_processor"] = {
+        "type": "TemplateProcessing",
+        "single": [*opened, {"Sequence": {"id": "A", "type_id": 0}}],
+        "pair": [*opened, {"Sequence": {"id": "A", "type_id": 0}},
+                 {"Sequence": {"id": "B", "type_id": 0}}],
+        "special_tokens": {
+            names[BOS]: {"id": names[BOS], "ids": [BOS], "tokens": [names[BOS]]}
+        },
+    }  # fmt: skip
+    folder.write(TOKENIZER, json.dumps(tree, ensure_ascii=False, indent=1))
+    folder.write("tokenizer_config.json", json.dumps({
+        "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": names[PAD],
+        "bos_token": names[BOS], "eos_token": names[END], "model_max_length": context,
+        "clean_up_tokenization_spaces": False,
+    }, indent=1))  # fmt: skip
+    # Ids that were never learned must not be drawn.
+    folder.write("generation_config.json", json.dumps({
+        "bos_token_id": BOS, "eos_token_id": END, "pad_token_id": PAD, "do_sample": True,
+        "suppress_tokens": [PAD, BOS, MASK, MISSING],
+    }, indent=1))  # fmt: skip
+
+
+def tokenizer_tree(codec: Codec) -> dict[str, Any]:
+    """A tokenizer.json that encodes texts as the codec does. RunError for a codec without one."""
+    if isinstance(codec, BpeCodec):
+        tree: dict[str, Any] = json.loads(codec.tokenizer.to_str())
+        return tree
+    if isinstance(codec, CharacterCodec):
+        whole = [chr(byte) if byte < 128 else f"<0x{byte:02X}>" for byte in range(256)]
+        vocab = {token: code for code, token in enumerate([*whole, *codec.characters])}
+        made = Tokenizer(models.BPE(vocab, [], byte_fallback=True))
+        made.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+        tree = json.loads(made.to_str())
+        return tree
+    raise RunError(f"codec {type(codec).__name__}: there is no tokenizer.json that does the same")
 
 
 @contextmanager

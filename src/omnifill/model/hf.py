@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,14 +16,17 @@ from typing import Any
 import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from omnifill.errors import RunError, unknown_name
+from omnifill.files import write_atomic
 from omnifill.model.config import ModelConfig, RopeScaling
 from omnifill.model.families import FAMILIES, Family
 from omnifill.model.network import Network
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+ALONE = "only a causal transformer of one text can be exported"
 ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh",
         "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}  # fmt: skip
 
@@ -102,21 +105,14 @@ class Checkpoint:
                 )
             out[name] = tensor.float()
         known = re.compile("|".join([*self.family.unused, r"$^"]))
-        tied = {self._prefixed("head.weight")[0]} if self.config.tied else set()
+        tied = {called(self.family, "head.weight")[0]} if self.config.tied else set()
         for theirs in files.keys() - used - tied:
             if not known.fullmatch(theirs.removeprefix(self.family.prefix)):
                 raise RunError(f"{files[theirs]}: holds {theirs}, of which {CONFIG} tells nothing")
         return out
 
-    def _prefixed(self, name: str) -> tuple[str, str]:
-        """(what a parameter is called there, its part)."""
-        number = re.search(r"\.blocks\.(\d+)\.", name)
-        key = name if number is None else name.replace(f".{number[1]}.", ".{i}.", 1)
-        theirs, _, part = self.family.names[key].partition(" ")
-        return theirs.format(i=number[1] if number else ""), part
-
     def _found(self, name: str, files: Mapping[str, Path]) -> tuple[str, str]:
-        theirs, part = self._prefixed(name)
+        theirs, part = called(self.family, name)
         for candidate in (self.family.prefix + theirs, theirs):
             if candidate in files:
                 return candidate, part
@@ -143,6 +139,52 @@ def read_checkpoint(folder: Path) -> Checkpoint:
     except ValidationError as error:
         raise RunError(f"{settings.path}: {error.errors()[0]['msg']}") from None
     return Checkpoint(folder, settings, FAMILIES[name], config)
+
+
+def called(family: Family, name: str) -> tuple[str, str]:
+    """(what a parameter is called in a family, without what may stand before; its part)."""
+    number = re.search(r"\.blocks\.(\d+)\.", name)
+    key = name if number is None else name.replace(f".{number[1]}.", ".{i}.", 1)
+    theirs, _, part = family.names[key].partition(" ")
+    return theirs.format(i=number[1] if number else ""), part
+
+
+def write_checkpoint(folder: Path, tree: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """config.json and safetensors of parameters by our names; the inverse of reading them."""
+    family = FAMILIES[tree["architectures"][0]]
+    parts: dict[str, list[tuple[str, Tensor]]] = {}
+    for name, tensor in weights.items():
+        theirs, part = called(family, name)
+        whole = theirs if theirs == called(family, "head.weight")[0] else family.prefix + theirs
+        parts.setdefault(whole, []).append((part, tensor.detach().float()))
+    tensors = {name: _joined(some) for name, some in parts.items()}
+    write_atomic(folder / CONFIG, json.dumps(tree, indent=2).encode("utf-8"))
+    write_atomic(folder / WEIGHTS, save(tensors, {"format": "pt"}))
+
+
+def qwen3(config: ModelConfig) -> dict[str, Any]:
+    """The config.json of a network as we train them. RunError for one that it cannot say."""
+    plain = ModelConfig(
+        **{name: getattr(config, name) for name in (
+            "vocabulary", "dim", "layers", "heads", "kv_heads", "head_dim", "ffn", "context",
+            "dropout", "tied", "rope_theta", "norm_eps", "cell", "kernel", "ordered", "standing",
+        )}
+    )  # fmt: skip
+    if config != plain:
+        odd = [name for name, value in config if value != getattr(plain, name)]
+        raise RunError(f"no other project's checkpoint can say {', '.join(odd)}; {ALONE}")
+    return {
+        "architectures": ["Qwen3ForCausalLM"], "model_type": "qwen3",
+        "vocab_size": config.vocabulary, "hidden_size": config.dim,
+        "num_hidden_layers": config.layers, "num_attention_heads": config.heads,
+        "num_key_value_heads": config.kv_heads, "head_dim": config.head_dim,
+        "intermediate_size": config.ffn, "hidden_act": "silu",
+        "max_position_embeddings": config.context, "rms_norm_eps": config.norm_eps,
+        "rope_theta": config.rope_theta,
+        "rope_parameters": {"rope_type": "default", "rope_theta": config.rope_theta},
+        "attention_bias": False, "use_sliding_window": False,
+        "tie_word_embeddings": config.tied, "torch_dtype": "float32",
+    }  # fmt: skip
 
 
 # --- config.json ---------------------------------------------------------------------------
@@ -301,6 +343,12 @@ def _part(tensor: Tensor, part: str) -> Tensor:
             number, parts = map(int, word.split("/"))
             tensor = tensor.chunk(parts)[number]
     return tensor.contiguous()
+
+
+def _joined(parts: Sequence[tuple[str, Tensor]]) -> Tensor:
+    """What `_part` took apart."""
+    rows = torch.cat([tensor for _, tensor in sorted(parts, key=lambda part: part[0])])
+    return (rows.T if parts[0][0].endswith("T") and rows.ndim == 2 else rows).contiguous()
 
 
 def _shapes(config: ModelConfig) -> dict[str, torch.Size]:

@@ -195,7 +195,7 @@ class Trainer:
         """Write a checkpoint of this very step."""
         if self.folder is None:
             return
-        tensors = {f"model/{n}": t for n, t in self.model.state_dict().items()}
+        tensors = {f"model/{n}": t for n, t in _apart(self.model).items()}
         tensors |= {f"optim/{n}": t for n, t in self.optimizer.state().items()}
         tensors |= {f"average/{n}": t for n, t in (self.average or {}).items()}
         tensors |= {f"best/{n}": t for n, t in self.best.items()}
@@ -396,6 +396,16 @@ def default_schedule(steps: int, warmup: int, decay: float) -> Knots:
 
 def _copy(model: nn.Module) -> dict[str, Tensor]:
     return {n: t.detach().clone() for n, t in model.state_dict().items()}
+
+
+def _apart(model: nn.Module) -> dict[str, Tensor]:
+    """The model's tensors, those that share memory with an earlier one (a tied head) as copies."""
+    out: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in model.state_dict().items():
+        out[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
+        seen.add(tensor.data_ptr())
+    return out
 
 
 @torch.no_grad()
