@@ -51,7 +51,7 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
 
     from omnifill import api
     from omnifill.evaluate.vae import learn_vae
-    from omnifill.recipe import parse_duration
+    from omnifill.lengths import parse_duration
     from peers import picture_judge
 
     torch.set_num_threads(harness.THREADS)

@@ -19,6 +19,7 @@ import pandas as pd
 
 from omnifill import exchange
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
+from omnifill.base import open_base, with_texts_of
 from omnifill.data.infer import infer_schema
 from omnifill.data.inspect import Inspection, draw_sheet, inspect_data
 from omnifill.data.profile import profile
@@ -38,6 +39,7 @@ from omnifill.generate import requests, streaming, tables
 from omnifill.generate.aims import Goal
 from omnifill.generate.filters import Sampling
 from omnifill.generate.requests import Wish
+from omnifill.lengths import parse_duration
 from omnifill.objectives.table import on_canvas
 from omnifill.prepare import (
     encode_parts,
@@ -52,11 +54,11 @@ from omnifill.recipe import (
     dump_recipe,
     from_dict,
     load_recipe,
-    parse_duration,
     to_dict,
 )
 from omnifill.session import Session
 from omnifill.train.metrics import LiveLine
+from omnifill.types import Codec
 
 Data = str | Path | Sequence[str | Path] | pd.DataFrame
 
@@ -110,8 +112,9 @@ def train(
         "train.budget": budget, "train.steps": steps, "train.epochs": epochs,
         "train.seed": seed, "form.tasks": tasks,
     })  # fmt: skip
-    if chosen.train.codec is not None:  # the resolved recipe is read from anywhere
-        chosen = chosen.with_values(**{"train.codec": str(Path(chosen.train.codec).resolve())})
+    for key in ("codec", "base"):
+        if (named := getattr(chosen.train, key)) is not None:  # the recipe is read from anywhere
+            chosen = chosen.with_values(**{f"train.{key}": str(Path(named).resolve())})
     live, asked = live or LiveLine(), to_dict(chosen)
     if resume and not folder.path.exists():
         raise RunError(f"{folder.path}: there is no run to go on with; leave out --resume to begin")
@@ -121,16 +124,19 @@ def train(
         else:
             session.start_afresh(resume)
             session.asked_for = {"data": _described(data), "recipe": asked}
-            shared = open_taken(chosen)
+            shared, base = open_taken(chosen), open_base(chosen)
             source = open_source(data, chosen.data)
             schema = infer_schema(profile(source, chosen), chosen)
             schema, taken = take_codecs(schema, chosen, shared)
             for name in taken:
                 live.say(f"{name}: {schema[name].why}")
+            told: dict[str, Codec] = {}
+            if base is not None:
+                schema, told = with_texts_of(base, schema, chosen)
             valid_file = chosen.data.split.valid_file
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
-            codecs = fit_codecs(staged, schema, chosen, taken)
+            codecs = fit_codecs(staged, schema, chosen, taken | told)
             check_tasks(Vocabulary(schema, codecs), chosen.form)
             session.keep(chosen, schema, codecs, taken)
         if not session.is_decided():

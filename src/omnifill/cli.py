@@ -136,6 +136,9 @@ def train(
         help="A run folder: use the codecs of pictures or sounds that it has learned.")] = None,
     valid: Annotated[str | None, typer.Option(
         help="A file of validation rows; none are then split off.")] = None,
+    base: Annotated[Path | None, typer.Option(
+        help="A run, or a folder as the Hugging Face libraries write one: train its network "
+             "further (--set train.lora.rank=8: no more than small additions to it).")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
     seed: Annotated[int | None, typer.Option(min=0, help="Same seed, same bytes.")] = None,
 ) -> None:  # fmt: skip
@@ -144,7 +147,8 @@ def train(
 
     if given is not None and want is None:
         raise RequestError("--given needs --want: which fields are to be generated from them?")
-    more = {"data.split.valid_file": valid, "train.codec": codec and str(codec)}
+    more = {"data.split.valid_file": valid, "train.codec": codec and str(codec),
+            "train.base": base and str(base)}  # fmt: skip
     chosen = api.build_recipe(recipe, **_settings(field, set_, encoding, **more))
     model = api.train(
         _data(data), out, budget=budget, steps=steps, epochs=epochs,

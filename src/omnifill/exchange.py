@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,8 @@ from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, opening
 from omnifill.codecs.text import BpeCodec
 from omnifill.errors import RunError
 from omnifill.files import reason
-from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
+from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD
+from omnifill.model.config import ModelConfig
 from omnifill.model.hf import (
     ALONE,
     CONFIG,
@@ -45,21 +47,43 @@ KEPT = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_toke
         "chat_template.jinja")  # fmt: skip
 
 
+@dataclass(frozen=True)
+class Foreign:
+    """A checkpoint in our terms, its weights unread."""
+
+    checkpoint: Checkpoint
+    codec: PretrainedCodec
+    bos: int | None
+    """The id that opens every text, if one does."""
+    config: ModelConfig
+
+    def weights(self) -> dict[str, Tensor]:
+        """All parameters by our names, for our ids."""
+        weights = self.checkpoint.weights()
+        for name in {"embed.weight", "head.weight"} & weights.keys():
+            weights[name] = _with_special(weights[name], self.bos, self.codec)
+        return weights
+
+
+def read_foreign(source: Path) -> Foreign:
+    """A folder as the Hugging Face libraries write one; RunError for what cannot be used."""
+    checkpoint = read_checkpoint(source)
+    codec, bos = _codec(checkpoint)
+    config = checkpoint.config.model_copy(
+        update={"vocabulary": NUM_SPECIAL + codec.size, "opens": bos is not None}
+    )
+    return Foreign(checkpoint, codec, bos, config)
+
+
 def import_checkpoint(source: Path, out: Path) -> None:
     """A folder with config.json, safetensors and tokenizer.json -> the run folder `out`.
 
     RunError for what cannot be run exactly as where it came from; nothing is left of a failure.
     """
-    checkpoint = read_checkpoint(source)
-    codec, bos = _codec(checkpoint)
+    found = read_foreign(source)
     schema = Schema(fields=(FieldSpec(name=FIELD, type="text", codec="pretrained",
                                       why=f"imported from {source.name}"),))  # fmt: skip
-    config = checkpoint.config.model_copy(update={
-        "vocabulary": Vocabulary(schema, {FIELD: codec}).size, "opens": bos is not None,
-    })  # fmt: skip
-    weights = checkpoint.weights()
-    for name in {"embed.weight", "head.weight"} & weights.keys():
-        weights[name] = _with_special(weights[name], bos, codec)
+    weights = found.weights()
     recipe = from_dict({
         "data": {"clean": {"nfc": False, "white_space": False}},
         "train": {"steps": 1},
@@ -67,13 +91,13 @@ def import_checkpoint(source: Path, out: Path) -> None:
     with _written(out) as folder:
         folder.write("recipe.yaml", dump_recipe(recipe))
         folder.write("schema.json", schema.model_dump_json(indent=1))
-        folder.save_codecs(schema, {FIELD: codec})
-        folder.save_model(config, weights)
+        folder.save_codecs(schema, {FIELD: found.codec})
+        folder.save_model(found.config, weights)
         for name in KEPT:
             if (source / name).exists():
                 folder.write(f"{ORIGIN}/{name}", (source / name).read_text(encoding="utf-8"))
         folder.write_state(
-            state="done", training={"imported": checkpoint.settings.tree["architectures"][0]}
+            state="done", training={"imported": found.checkpoint.settings.tree["architectures"][0]}
         )
 
 
@@ -118,7 +142,8 @@ def _codec(checkpoint: Checkpoint) -> tuple[PretrainedCodec, int | None]:
         bos = opening(source)
         openers = [*_named(checkpoint, "bos_token_id"), *ends]
         opener = None if bos is not None else next(iter(openers), None)
-        return PretrainedCodec(source, checkpoint.config.vocabulary, ends, opener), bos
+        barred = _named(checkpoint, "suppress_tokens")
+        return PretrainedCodec(source, checkpoint.config.vocabulary, ends, opener, barred), bos
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
 

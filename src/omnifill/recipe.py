@@ -16,6 +16,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from omnifill.errors import RecipeError
+from omnifill.lengths import parse_duration, rising
 from omnifill.paths import set_path
 from omnifill.unfit import explain
 
@@ -99,14 +100,6 @@ class DataSettings(Settings):
                     f"{pattern!r} of {column!r} is no regular expression ({error})"
                 ) from None
         return value
-
-
-def rising(knots: list[tuple[int, float]] | None) -> list[tuple[int, float]] | None:
-    """The knots of a schedule, if they are ones; else ValueError."""
-    steps = [step for step, _ in knots or [(1, 0.0)]]
-    if steps != sorted(steps) or steps[0] < 0 or steps[-1] < 1:
-        raise ValueError("must be knots [step, share], steps rising, the last one above 0")
-    return knots
 
 
 class LearnSettings(Settings):
@@ -285,6 +278,24 @@ class ObjectiveSettings(Settings):
         return self
 
 
+Target = Literal["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+
+
+class LoraSettings(Settings):
+    """Fine-tuning by a product of two narrow matrices beside each of the base's, which stay."""
+
+    rank: int = Field(8, gt=0)
+    """Width between the two."""
+    alpha: float = Field(16.0, gt=0)
+    """What is added is scaled by alpha / rank."""
+    targets: list[Target] = Field(default=["q_proj", "v_proj"], min_length=1)
+    """Matrices of each block."""
+
+    @property
+    def scale(self) -> float:
+        return self.alpha / self.rank
+
+
 class TrainSettings(Settings):
     """The training run. At most one of budget, steps and epochs leads."""
 
@@ -298,12 +309,19 @@ class TrainSettings(Settings):
     """Tokens of one optimiser step."""
     micro_tokens: int | None = Field(None, gt=0)
     """Tokens of one forward pass; a step of more is accumulated exactly."""
-    optim: Literal["muon", "adamw"] = "muon"
-    """muon: Muon for matrices and AdamW for the rest."""
+    base: str | None = None
+    """A run, or a folder as the Hugging Face libraries write one, whose network is trained further
+    with its own tokenizer."""
+    lora: LoraSettings | None = None
+    """Of a base, train no more than small additions to its matrices."""
+    optim: Literal["muon", "adamw"] | None = None
+    """muon: Muon for matrices and AdamW for the rest. Chosen if not given: muon, or adamw beside a
+    base."""
     lr: float | None = Field(None, gt=0)
     """Peak learning rate of Muon's matrices; chosen if not given: lower for small data."""
-    lr_adamw: float = Field(0.003, gt=0)
-    """Peak learning rate of AdamW's parameters."""
+    lr_adamw: float | None = Field(None, gt=0)
+    """Peak learning rate of AdamW's parameters; chosen if not given: 0.003, or beside a base 5e-5
+    (0.001 of `lora`)."""
     weight_decay: float | None = Field(None, ge=0)
     """Pull of matrices towards zero, scaled by the rate; chosen if not given: 0.1, or 0.03 for
     texts."""
@@ -336,6 +354,14 @@ class TrainSettings(Settings):
     """Steps between checkpoints."""
     patience: int = Field(4, gt=0)
     """Validations without a better loss after which over-fitting stops the run."""
+
+    @model_validator(mode="after")
+    def _has_a_base(self) -> TrainSettings:
+        if self.lora is not None and self.base is None:
+            raise ValueError("lora adds to the matrices of a base: name one (train.base)")
+        if self.lora is not None and self.optim == "muon":
+            raise ValueError("lora is trained with adamw: leave optim out")
+        return self
 
     @field_validator("budget")
     @classmethod
@@ -382,14 +408,6 @@ class Recipe(Settings):
         for path, value in changes.items():
             set_path(tree, path, value)
         return from_dict(tree)
-
-
-def parse_duration(text: str) -> float:
-    """'90s', '10m', '1.5h' -> seconds."""
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|m|h|)\s*", text)
-    if not match:
-        raise ValueError(f"{text!r} is not a time; write 90s, 10m or 2h")
-    return float(match[1]) * {"s": 1, "m": 60, "h": 3600, "": 1}[match[2]]
 
 
 def load_recipe(path: Path) -> Recipe:

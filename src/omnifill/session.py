@@ -21,10 +21,10 @@ from types import FrameType
 from typing import Any
 
 import numpy as np
-import torch
 from torch import nn
 
 from omnifill.artifact import LoadedRun, RunFolder, codec_folders
+from omnifill.base import begin_with, built, open_base
 from omnifill.data.shards import Shard, open_shard
 from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
@@ -34,12 +34,14 @@ from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import head_size
 from omnifill.generate import requests
+from omnifill.lengths import parse_duration
 from omnifill.model.config import ModelConfig
+from omnifill.model.lora import merged
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import build_objective, load_objective, on_canvas
 from omnifill.paths import flat
 from omnifill.prepare import is_learned
-from omnifill.recipe import Recipe, dump_recipe, load_recipe, parse_duration, to_dict
+from omnifill.recipe import Recipe, dump_recipe, load_recipe, to_dict
 from omnifill.schema import Schema
 from omnifill.teach import Stage, teach
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
@@ -241,6 +243,7 @@ class Session:
         vocabulary: Vocabulary, notes: Sequence[str],
     ) -> None:  # fmt: skip
         """Settle everything that the recipe leaves open, and write it down."""
+        base = open_base(recipe)
         for note in notes:
             self.live.say(note)
         shard = open_shard(self.folder.encoded / "train")
@@ -262,14 +265,13 @@ class Session:
         def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:
             stream = self._stream(recipe, vocabulary, shard, config, batch_tokens)
             batches = ((b, p) for b, p in stream(Position()))
-            torch.manual_seed(recipe.train.seed)
             keep_freed_memory()  # the pace is that of training
-            return measure_pace(Network(config), plan, batches, objective.loss)
+            return measure_pace(built(recipe, config, vocabulary), plan, batches, objective.loss)
 
         left, deadline = self._time_left(recipe)
         decision = decide(
             recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure,
-            needs=objective.needs,
+            needs=objective.needs, base=base.config if base else None,
         )  # fmt: skip
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
@@ -311,8 +313,7 @@ class Session:
         shard = open_shard(self.folder.encoded / "train")
         assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
-        torch.manual_seed(recipe.train.seed)
-        network = Network(config)
+        network = self._begun(recipe, config, vocabulary)
         valid = open_shard(self.folder.encoded / "valid")
         valid = valid if len(valid) else shard
         plan = resolved_plan(recipe, self.deadline, noise(len(valid.ids)))
@@ -352,7 +353,10 @@ class Session:
             progress = trainer.run(batches, objective.loss, evaluate, listen)
         finally:
             events.close()
-        self.folder.save_model(config, trainer.best or trainer.weights())
+        weights = trainer.best or trainer.weights()
+        if recipe.train.lora is not None:
+            weights = merged(weights, recipe.train.lora.scale)
+        self.folder.save_model(config, weights)
         done = recipe.with_values(**{
             "train.steps": progress.end,
             "train.schedule": [list(knot) for knot in progress.schedule],
@@ -376,6 +380,13 @@ class Session:
             f"trained {progress.step} steps in {clock(seconds)}, "
             f"best validation loss {progress.best:.4f} at step {progress.best_step}"
         )
+
+    def _begun(self, recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary) -> Network:
+        """The network as it is before step one, or before a checkpoint is put into it."""
+        network, base = built(recipe, config, vocabulary), open_base(recipe)
+        if base is not None and not any(self.folder.checkpoints.glob("step-*")):
+            begin_with(network, base, vocabulary)
+        return network
 
     def _show_sample(self, run: LoadedRun, report: Report) -> None:
         """After a validation, now and then, a record of the model as it is. Changes nothing."""

@@ -32,12 +32,15 @@ class PretrainedCodec:
     slots: int | None = None
 
     def __init__(
-        self, source: str, size: int, ends: Sequence[int] = (), opener: int | None = None
-    ) -> None:
+        self, source: str, size: int, ends: Sequence[int] = (), opener: int | None = None,
+        barred: Sequence[int] = (),
+    ) -> None:  # fmt: skip
         """`source`: the text of a tokenizer.json. `size`: ids of the model, some of which may be no
         token. `ends`: ids that end a text; the first is the model's <end>. `opener`: what an empty
-        text is read as, where no <bos> opens one. ValueError says what is wrong."""
+        text is read as, where no <bos> opens one. `barred`: ids that are never to come. ValueError
+        says what is wrong."""
         self.source, self.size, self.ends, self.opener = source, size, list(ends), opener
+        self.barred = list(barred)
         try:
             self.tokenizer = Tokenizer.from_str(source)
         except Exception as error:  # the library raises nothing narrower
@@ -45,8 +48,9 @@ class PretrainedCodec:
         most = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if most > size:
             raise ValueError(f"it has {most} tokens where the model has {size}")
-        if any(not 0 <= i < size for i in (*self.ends, opener or 0)):
-            raise ValueError(f"tokens {self.ends} or {opener} are none of the model's {size}")
+        for i in (*self.ends, *self.barred, opener or 0):
+            if not 0 <= i < size:
+                raise ValueError(f"token {i} is none of the model's {size}")
         self.tokenizer.no_truncation()
         self.tokenizer.no_padding()
         self.tokenizer.encode_special_tokens = True
@@ -55,6 +59,10 @@ class PretrainedCodec:
     def fit(cls, chunks: Iterable[Sequence[Any]], options: Mapping[str, Any]) -> Self:
         raise RecipeError("codec 'pretrained' comes with a checkpoint (`omnifill import`); nothing "
                           "of it is learned from records")  # fmt: skip
+
+    def for_records(self) -> PretrainedCodec:
+        """The same for texts that open by themselves, since a network learns how."""
+        return PretrainedCodec(self.source, self.size, self.ends, None, self.barred)
 
     def encode(self, value: Any) -> Ints:
         """str -> (S,). ValueRefused for a lone surrogate."""
@@ -89,7 +97,7 @@ class PretrainedCodec:
         allowed = np.zeros((2, self.size + 1), bool)
         allowed[0, :-1] = True
         allowed[:, -1] = len(self.ends) > 0
-        allowed[0, self.ends[:1]] = False  # that is <end>
+        allowed[0, self.ends[:1] + self.barred] = False  # the first end is <end>
         step = np.zeros((2, self.size), np.int64)
         step[:, self.ends[1:]] = 1  # nothing follows another end
         return Grammar(allowed, step)
@@ -104,8 +112,8 @@ class PretrainedCodec:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TOKENIZER).write_bytes(self.source.encode("utf-8"))
-        about = {"size": self.size, "ends": self.ends, "opener": self.opener}
-        write_json(folder / ABOUT, about)
+        names = ("size", "ends", "opener", "barred")
+        write_json(folder / ABOUT, {name: getattr(self, name) for name in names})
 
     @classmethod
     def load(cls, folder: Path) -> Self:

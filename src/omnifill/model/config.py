@@ -76,7 +76,9 @@ class ModelConfig(BaseModel):
     dropout: float = 0.0
     tied: bool = False
     positions: Literal["rotary", "learned"] = "rotary"
-    """Of a transformer, as all that follows: `learned` ones are a table of `context` rows."""
+    """Of a transformer, as all that follows."""
+    places: int | None = None
+    """Rows of the table of learned positions: slots of the longest text."""
     rope_theta: float = 10_000.0
     rope: RopeScaling | None = None
     norm: Literal["rms", "layer"] = "rms"

@@ -198,8 +198,9 @@ def _gpt2(c: Settings, untied: bool) -> ModelConfig:
     return ModelConfig(
         vocabulary=c.count("vocab_size"), dim=dim, layers=c.count("n_layer"), heads=heads,
         kv_heads=heads, head_dim=dim // heads, ffn=c.count("n_inner", 4 * dim),
-        context=c.count("n_positions"), tied=c.switch("tie_word_embeddings", True),
-        positions="learned", norm="layer", norm_eps=c.number("layer_norm_epsilon", 1e-5),
+        context=c.count("n_positions"), positions="learned", places=c.count("n_positions"),
+        tied=c.switch("tie_word_embeddings", True),
+        norm="layer", norm_eps=c.number("layer_norm_epsilon", 1e-5),
         qk_norm=False, qkv_bias=True, o_bias=True, ffn_bias=True, gated=False,
         act=c.act("activation_function"),
     )  # fmt: skip

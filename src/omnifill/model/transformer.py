@@ -153,7 +153,7 @@ class Transformer(nn.Module):
         super().__init__()
         self.config = config
         if config.positions == "learned":
-            self.places = nn.Embedding(config.context, config.dim)
+            self.places = nn.Embedding(config.places or config.context, config.dim)
         self.turn = Rotation.of(config) if config.positions == "rotary" else None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
         self.norm = norm(config)
@@ -213,7 +213,7 @@ class Transformer(nn.Module):
         """Room for `length` slots of `rows` rows; the first `sinks` (B,) are never dropped."""
         weight = cast(Tensor, self.norm.weight)
         if self.turn is None:  # there are no more positions than that
-            length = min(length, self.config.context)
+            length = min(length, self.places.num_embeddings + (not self.config.opens))
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
         layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]
         return KVCache(layers, sinks, self.turn)

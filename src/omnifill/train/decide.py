@@ -14,9 +14,10 @@ from typing import Any
 import torch
 
 from omnifill.errors import RecipeError
+from omnifill.lengths import parse_duration
 from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.model.sizes import SIZES, build_config, nearest_size
-from omnifill.recipe import ONLY_FOR, MixSettings, Recipe, TrainSettings, parse_duration
+from omnifill.recipe import ONLY_FOR, MixSettings, Recipe, TrainSettings
 from omnifill.train.loop import TrainPlan, default_schedule
 from omnifill.train.optim import OptimConfig
 from omnifill.train.precision import multiplies_bf16
@@ -45,6 +46,8 @@ ROOM = 16
 """Ids of a text, at least, that a window has room for."""
 NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
+RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
+"""Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
 RATE_GUESS = 1.2e11
 """Floating-point operations a second of a training step, to pick a size before measuring."""
 
@@ -86,23 +89,29 @@ class Decision:
 def decide(
     recipe: Recipe, numbers: DataNumbers, alphabet: Alphabet, *, seconds: float | None,
     deadline: float | None, measure: Measure, needs: frozenset[str] = frozenset(),
+    base: ModelConfig | None = None,
 ) -> Decision:  # fmt: skip
     """`seconds`: what is left of the budget; RecipeError if nothing can be done in them. `needs`:
-    what the objective asks of a backbone."""
+    what the objective asks of a backbone. `base`: of a network that is trained further."""
     settings = recipe.train
     if seconds is not None and seconds <= 0:
         raise too_small(settings, f"preparation alone took {-seconds:.1f} s more", -seconds + 20)
     batch_tokens = settings.batch_tokens or default_batch(numbers)
     size: str = recipe.model.size
     time = seconds if seconds is not None else 600.0
-    if size == "auto":
+    if base is not None:
+        size = nearest_size(12 * base.layers * base.dim**2)
+    elif size == "auto":
         size = auto_size(numbers, time)
     epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
     recipe = suited_to(recipe, epochs, numbers.has_text)
     context = recipe.model.context or default_context(numbers, seconds)
     least = numbers.head + ROOM if numbers.windows else numbers.longest
     context = max(context, least, 2)
-    config = build_config(recipe.model, size, alphabet, context=context, needs=needs)
+    if base is None:
+        config = build_config(recipe.model, size, alphabet, context=context, needs=needs)
+    else:
+        config = built_on(base, alphabet, context, recipe.model.dropout or 0.0)
     wish = recipe.train.precision
     bf16 = bf16_pays(config.dim) if wish == "auto" else wish == "bf16"
     pace = None
@@ -113,6 +122,15 @@ def decide(
     steps = _steps(recipe, epoch_steps, seconds, pace)
     plan = build_plan(recipe, steps=steps, epoch_steps=epoch_steps, bf16=bf16, deadline=deadline)
     return Decision(config, plan, resolved(recipe, config, plan, batch_tokens))
+
+
+def built_on(base: ModelConfig, alphabet: Alphabet, context: int, dropout: float) -> ModelConfig:
+    """A network that is trained further, for other ids. RecipeError where it has too few places."""
+    most = base.places
+    if most is not None and context > most:
+        raise RecipeError(f"model.context = {context}: the base has places for {most} tokens; cut "
+                          f"texts (schema.fields.NAME.max_tokens), or ask for less")  # fmt: skip
+    return base.model_copy(update={**vars(alphabet), "context": context, "dropout": dropout})
 
 
 def default_batch(numbers: DataNumbers) -> int:
@@ -148,6 +166,11 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
         changes["model.dropout"] = dropout
     if recipe.form.mix is None and not recipe.form.tasks:
         changes["form.mix"] = mix if often else MixSettings().model_dump()
+    base, lora = recipe.train.base is not None, recipe.train.lora is not None
+    if recipe.train.optim is None:
+        changes["train.optim"] = "adamw" if base else "muon"
+    if recipe.train.lr_adamw is None:
+        changes["train.lr_adamw"] = LORA_RATE if lora else BASE_RATE if base else RATE
     if recipe.train.lr is None:
         changes["train.lr"] = 0.005 if often else 0.02
     if recipe.train.weight_decay is None:
@@ -234,7 +257,7 @@ def build_plan(
         optim=OptimConfig(
             settings.optim == "muon",
             settings.lr or 0.02,
-            settings.lr_adamw,
+            settings.lr_adamw or RATE,
             0.1 if settings.weight_decay is None else settings.weight_decay,
         ),
         clip=settings.clip,
@@ -258,11 +281,12 @@ def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens:
     named = ("dim", "layers", *ONLY_FOR, "ffn", "context", "dropout")
     backbone = recipe.model.backbone
     own = [k for k in named if ":" in backbone or ONLY_FOR.get(k, backbone) == backbone]
-    model = {k: getattr(config, k) for k in own}
-    if config.encoder_layers:
-        model["encoder_layers"] = config.encoder_layers
+    model = {k: getattr(config, k) for k in ("context", "dropout")}
+    if recipe.train.base is None:  # which has the others
+        model = {k: getattr(config, k) for k in (*own, "tied")}
+        if config.encoder_layers:
+            model["encoder_layers"] = config.encoder_layers
     changes = {f"model.{k}": v for k, v in model.items()} | {
-        "model.tied": config.tied,
         "train.budget": None,
         "train.epochs": None,
         "train.steps": plan.schedule[-1][0],

@@ -56,7 +56,7 @@ class Optimizer:
 
     def __init__(self, model: nn.Module, config: OptimConfig) -> None:
         self.config = config
-        named = dict(model.named_parameters())
+        named = {n: p for n, p in model.named_parameters() if p.requires_grad}
         self.matrices = {n: p for n, p in named.items() if config.muon and is_matrix(n, p)}
         self.others = {n: p for n, p in named.items() if n not in self.matrices}
         self.momentum = _zeros_like(self.matrices)

@@ -1,0 +1,156 @@
+"""A network that is there already, to be trained further on other records.
+
+Its texts' tokenizer comes along: codes keep their vectors. Fields that are no texts get codecs of
+their own, whose ids stand behind; a category begins as the mean of the tokens that spell it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from omnifill.artifact import RunFolder, check_code, code_named_in, is_run
+from omnifill.codecs.pretrained import PretrainedCodec
+from omnifill.codecs.table import CODECS
+from omnifill.errors import RecipeError, RunError
+from omnifill.exchange import read_foreign
+from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
+from omnifill.model.config import ModelConfig
+from omnifill.model.lora import A, B, add_lora
+from omnifill.model.network import BACKBONES, Network
+from omnifill.recipe import ModelSettings, Recipe
+from omnifill.schema import Schema
+from omnifill.types import Codec, Ints
+
+OPEN = ("context", "dropout")
+"""Settings of a network that a base leaves open."""
+
+
+@dataclass(frozen=True, eq=False)
+class Base:
+    """A trained network, its weights unread, and the codec of its texts."""
+
+    path: Path
+    config: ModelConfig
+    kind: str
+    """Name of the codec."""
+    codec: Codec
+    first: int
+    """Id of its code 0."""
+    weights: Callable[[], Mapping[str, Tensor]]
+
+
+def open_base(recipe: Recipe) -> Base | None:
+    """What `train.base` names, if anything. RunError or RecipeError if it cannot be built on."""
+    if recipe.train.base is None:
+        return None
+    _check_settings(recipe)
+    path = Path(recipe.train.base)
+    base = _of_run(path, recipe) if is_run(path) else _of_checkpoint(path)
+    wanted = "seq2seq" if base.config.memory else "masked" if base.config.full else "causal"
+    if recipe.objective.name != wanted:
+        raise RecipeError(f"objective.name = {recipe.objective.name!r}: the base {path} is a "
+                          f"{wanted} network; say --set objective.name={wanted}")  # fmt: skip
+    return base
+
+
+def _of_checkpoint(path: Path) -> Base:
+    found = read_foreign(path)
+    codec = found.codec.for_records()
+    return Base(path, found.config, "pretrained", codec, NUM_SPECIAL, found.weights)
+
+
+def _of_run(path: Path, recipe: Recipe) -> Base:
+    folder = RunFolder(path)
+    if folder.read_state().get("state") != "done":
+        raise RunError(f"train.base: {path} is not trained to its end; go on with --resume there")
+    folder.check_sums()
+    schema, config = folder.load_schema(), folder.load_config()
+    check_code([*((spec.codec, CODECS) for spec in schema.fields), (config.backbone, BACKBONES)],
+               code_named_in(recipe))  # fmt: skip
+    texts = [spec for spec in schema.fields if spec.type == "text"]
+    if not texts:
+        raise RunError(f"train.base: {path} has no text, so that nothing of it could be used")
+    if len({spec.codec for spec in texts}) > 1:
+        raise RunError(f"train.base: texts of {path} have several codecs; one is needed")
+    vocabulary = Vocabulary(schema, folder.load_codecs(schema), config.full and not config.memory)
+    field = vocabulary[texts[0].name]
+    codec = field.codec
+    if isinstance(codec, PretrainedCodec):
+        codec = codec.for_records()
+    return Base(path, config, texts[0].codec, codec, field.first,
+                lambda: dict(folder.load_network(config).named_parameters()))  # fmt: skip
+
+
+def _check_settings(recipe: Recipe) -> None:
+    """RecipeError for a setting that a base has decided."""
+    plain = ModelSettings()
+    for name in ModelSettings.model_fields:
+        if name not in OPEN and getattr(recipe.model, name) != getattr(plain, name):
+            raise RecipeError(f"model.{name}: has no effect beside train.base, whose network is "
+                              f"trained further as it is; leave it out")  # fmt: skip
+    if recipe.train.codec is not None:
+        raise RecipeError("train.codec: leave it out beside train.base")
+
+
+def with_texts_of(base: Base, schema: Schema, recipe: Recipe) -> tuple[Schema, dict[str, Codec]]:
+    """The schema whose texts have the base's codec, and that codec by field."""
+    specs, taken = [], {}
+    for spec in schema.fields:
+        if spec.type == "text":
+            asked = recipe.schema_.fields.get(spec.name)
+            if asked is not None and (asked.codec not in (None, base.kind) or asked.options):
+                raise RecipeError(f"schema.fields.{spec.name}: a text has the codec of the base "
+                                  f"{base.path}; leave codec and options out")  # fmt: skip
+            taken[spec.name] = base.codec
+            why = f"{spec.why}; tokens of {base.path.name}"
+            spec = spec.model_copy(update={"codec": base.kind, "options": {}, "why": why})
+        specs.append(spec)
+    if not taken:
+        raise RecipeError(f"train.base: the records have no text, and {base.path} knows only texts")
+    return schema.model_copy(update={"fields": tuple(specs)}), taken
+
+
+def built(recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary) -> Network:
+    """The network as it is trained, its weights by chance."""
+    torch.manual_seed(recipe.train.seed)
+    network, lora = Network(config), recipe.train.lora
+    if lora is not None:
+        add_lora(network, lora.rank, lora.scale, lora.targets, len(vocabulary.blocks) > 1)
+    return network
+
+
+@torch.no_grad()
+def begin_with(network: Network, base: Base, vocabulary: Vocabulary) -> None:
+    """Put the base's weights into a network of the same shape for other ids."""
+    weights = base.weights()
+    own = dict(network.named_parameters())
+    for name, tensor in own.items():
+        if name.startswith(("backbone.", "encoder.")) and not name.endswith((A, B)):
+            tensor.copy_(weights[name])
+    size = base.codec.size
+    theirs = torch.arange(base.first, base.first + size)
+    for name in {"embed.weight", "head.weight"} & weights.keys():
+        rows, known = own[name], weights[name]
+        rows.copy_(known[theirs].mean(dim=0).expand_as(rows))
+        rows[:NUM_SPECIAL] = known[:NUM_SPECIAL]
+        for field in vocabulary.fields:
+            if vocabulary.schema[field.name].codec == base.kind:
+                rows[field.first : field.first + size] = known[theirs]
+        for ours, spelt in _spelt(base, vocabulary):
+            rows[ours] = known[base.first + torch.from_numpy(spelt)].mean(dim=0)
+
+
+def _spelt(base: Base, vocabulary: Vocabulary) -> list[tuple[int, Ints]]:
+    """Ids of categories, and the base's codes that spell each."""
+    out = []
+    for field in vocabulary.fields:
+        for code, value in enumerate(getattr(field.codec, "values", ())):
+            codes = base.codec.encode(str(value))
+            if len(codes):
+                out.append((field.first + code, codes))
+    return out

@@ -1,0 +1,181 @@
+"""Training goes on from a network that is there: whole, or by small additions, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from omnifill import api
+from omnifill.artifact import RunFolder
+from omnifill.errors import Interrupted, RecipeError, RunError
+from omnifill.model.lora import add_lora, merged
+from omnifill.model.mask import Mask
+from omnifill.model.network import Network
+
+STILL = {"train.lr_adamw": 1e-12, "train.weight_decay": 0.0}
+KINDS = ["tea", "coffee", "咖啡"]
+
+
+def texts(rows: int, seed: int = 0) -> pd.DataFrame:
+    """A drink and a sentence about it."""
+    rng = np.random.default_rng(seed)
+    kinds = rng.integers(0, 3, rows)
+    tails = ["in the morning", "at night, 🙂", "with sugar and milk"]
+    return pd.DataFrame({
+        "kind": [KINDS[k] for k in kinds],
+        "text": [f"I drink {KINDS[k]} {tails[(k + i) % 3]} {i % 7}" for i, k in enumerate(kinds)],
+    })  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    recipe = {"model": {"size": "nano"}, "schema": {"fields": {"text": {"codec": "bpe"}}}}
+    out = tmp_path_factory.mktemp("base") / "base"
+    return api.train(texts(300)[["text"]], out, steps=120, recipe=recipe)
+
+
+def further(base: api.Model | Path, data: pd.DataFrame, out: Path, **settings: Any) -> api.Model:
+    path = base if isinstance(base, Path) else base.run.folder.path
+    recipe = api.build_recipe(None, **{"train.base": str(path), "train.steps": 40, **settings})
+    return api.train(data, out, recipe=recipe)
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 3}])
+def test_training_begins_with_what_the_base_knows(
+    base: api.Model, lora: Any, tmp_path: Path
+) -> None:
+    data = texts(60, seed=1)[["text"]]
+    model = further(base, data, tmp_path / "run", **STILL, **{"train.lora": lora})
+    np.testing.assert_allclose(model.score(data)["text"], base.score(data)["text"], rtol=1e-4)
+    assert model.run.network.config.dim == base.run.network.config.dim
+    assert "lora" not in "".join(model.run.network.state_dict())
+
+
+def test_a_checkpoint_of_others_is_trained_further(
+    base: api.Model, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    base.export(tmp_path / "hf")
+    data = texts(60, seed=1)[["text"]]
+    data.to_csv(tmp_path / "data.csv", index=False)
+    code, _, said = command(
+        "train", str(tmp_path / "data.csv"), "--base", str(tmp_path / "hf"), "--out",
+        str(tmp_path / "run"), "--steps", "2", "--set", "train.lr_adamw=1e-12",
+        "--set", "train.weight_decay=0", "--field", "text:text",
+    )  # fmt: skip
+    assert code == 0, said
+    model, there = (
+        api.load(tmp_path / "run"),
+        api.import_checkpoint(tmp_path / "hf", tmp_path / "in"),
+    )
+    np.testing.assert_allclose(model.score(data)["text"], there.score(data)["text"], rtol=1e-4)
+    assert len(model.generate(2, max_tokens=5)) == 2
+
+
+def test_new_fields_stand_behind_and_begin_as_what_they_are_called(
+    base: api.Model, tmp_path: Path
+) -> None:
+    data = texts(120, seed=2)
+    still = further(base, data, tmp_path / "still", **STILL)
+    vocabulary = still.run.vocabulary
+    kind, text = vocabulary["kind"], vocabulary["text"]
+    rows = still.run.network.embed.weight
+    spelt = text.first + torch.from_numpy(text.codec.encode("coffee"))
+    at = kind.first + int(kind.codec.encode("coffee")[0])
+    torch.testing.assert_close(rows[at], rows[spelt].mean(dim=0), rtol=0, atol=1e-6)
+    learned = further(base, data, tmp_path / "learned", **{"train.lr_adamw": 0.003})
+    unseen = texts(60, seed=5)
+    assert learned.score(unseen)["row"].mean() > still.score(unseen)["row"].mean() + 5
+    assert set(learned.generate(20)["kind"]) <= set(KINDS)
+
+
+def test_additions_alone_learn_and_are_merged(base: api.Model, tmp_path: Path) -> None:
+    data, unseen = texts(120, seed=3)[["text"]], texts(60, seed=6)[["text"]]
+    data["text"] = unseen["text"] = "Nay, " + data["text"]
+    model = further(base, data, tmp_path / "run", **{
+        "train.lora": {"rank": 4, "targets": ["q_proj", "down_proj"]}, "train.lr_adamw": 0.01,
+    })  # fmt: skip
+    before, after = base.run.network.state_dict(), model.run.network.state_dict()
+    moved = {name for name in before if not torch.equal(before[name], after[name])}
+    assert moved == {
+        name for name in before if name.endswith(("q_proj.weight", "down_proj.weight"))
+    }
+    assert model.score(unseen)["text"].mean() > base.score(unseen)["text"].mean() + 1
+
+
+def test_merged_additions_are_what_they_were_beside(base: api.Model) -> None:
+    torch.manual_seed(0)
+    network = Network(base.run.network.config)
+    network.load_state_dict(base.run.network.state_dict())
+    add_lora(network, 4, 0.5, ["v_proj", "gate_proj", "up_proj"], vectors=False)
+    for name, parameter in network.named_parameters():
+        if "lora" in name:
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    plain = Network(base.run.network.config)
+    plain.load_state_dict(merged(network.state_dict(), 0.5))
+    ids = torch.randint(5, network.config.vocabulary, (3, 17))
+    field = torch.zeros_like(ids)
+    with torch.no_grad():
+        beside, inside, without = (
+            net.eval()(ids, field, None, Mask("causal"))
+            for net in (network, plain, base.run.network)
+        )
+    torch.testing.assert_close(inside, beside, rtol=1e-4, atol=1e-5)
+    assert float((inside - without).abs().max()) > 0.1
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 2}])
+def test_a_resumed_run_is_the_uninterrupted_one(
+    base: api.Model, lora: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = texts(60, seed=4)
+    settings = {"train.lora": lora, "train.steps": 12, "train.save_every": 4}
+    whole = further(base, data, tmp_path / "whole", **settings)
+    path = str(base.run.folder.path)
+    recipe = api.build_recipe(None, **{"train.base": path, **settings})
+    from omnifill.train.loop import Trainer
+
+    step = Trainer.step
+
+    def stopped(self: Trainer, *args: Any) -> Any:
+        if self.progress.step == 6:
+            raise Interrupted("as if killed")
+        return step(self, *args)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "step", stopped)
+        with pytest.raises(Interrupted):
+            api.train(data, tmp_path / "run", recipe=recipe)
+    model = api.train(data, tmp_path / "run", recipe=recipe, resume=True)
+    assert model.run.sha256 == whole.run.sha256
+    again = api.train(data, tmp_path / "again", recipe=tmp_path / "whole" / "recipe.yaml")
+    assert again.run.sha256 == whole.run.sha256, "the resolved recipe repeats the run"
+
+
+def test_what_a_base_cannot_do_is_refused(
+    base: api.Model, model: api.Model, tmp_path: Path
+) -> None:
+    data = texts(60)
+    cases: list[tuple[dict[str, Any], type[Exception], str]] = [
+        ({"model.dim": 32}, RecipeError, "model.dim: has no effect beside train.base"),
+        ({"objective.name": "masked"}, RecipeError, "is a causal network"),
+        ({"schema.fields.text.codec": "characters"}, RecipeError, "has the codec of the base"),
+        ({"train.lora": {"rank": 2}, "train.optim": "muon"}, RecipeError, "leave optim out"),
+        ({"train.base": str(tmp_path / "nothing")}, RunError, "is no folder"),
+        ({"train.lora": {"targets": []}}, RecipeError, "at least 1 item"),
+    ]  # fmt: skip
+    for settings, kind, message in cases:
+        with pytest.raises(kind, match=message):
+            further(base, data, tmp_path / "run", **settings)
+        assert not (tmp_path / "run").exists()
+    with pytest.raises(RecipeError, match="name one"):
+        api.build_recipe(None, **{"train.lora": {"rank": 2}})
+    with pytest.raises(RecipeError, match="the records have no text"):
+        further(base, data[["kind"]], tmp_path / "run")
+    folder = RunFolder(model.run.folder.path)
+    assert further(folder.path, data, tmp_path / "run", **{"train.steps": 2})
