@@ -37,6 +37,7 @@ from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, streaming, tables
 from omnifill.generate.aims import Goal
+from omnifill.generate.constraint import parse_rule
 from omnifill.generate.filters import Sampling
 from omnifill.generate.requests import Wish
 from omnifill.lengths import parse_duration
@@ -185,7 +186,8 @@ class Model:
         max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
         stop: Sequence[str] = (), rerank: int = 1, aims: Sequence[Goal] | Goal = (),
         candidates: int | None = None, suffix: str | None = None,
-        choices: Sequence[str] | None = None, **sampling: Any,
+        choices: Sequence[str] | None = None, schema: Any = None, regex: str | None = None,
+        grammar: str | None = None, **sampling: Any,
     ) -> pd.DataFrame:  # fmt: skip
         """`n` new records as a DataFrame with the source's types.
 
@@ -197,7 +199,9 @@ class Model:
         like, such as 'domain=sports:2', 'length<=80', 'contains=rain' or a function of a record
         that gives 0 to 1 (see `generate.aims`), the best of `candidates` (6) draws is kept, with a
         warning where one falls short; `choices`: texts among which the wanted one is drawn by how
-        likely each is, seen in training or not; `sampling`: temperature, top_k, top_p, min_p,
+        likely each is, seen in training or not; `schema` (JSON, a dict or a pydantic model),
+        `regex` or `grammar` (Lark): what the first wanted text obeys behind its prompt, always and
+        to its end (needs the extra `structured`); `sampling`: temperature, top_k, top_p, min_p,
         repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty; of masked models
         steps, order, remask. With beams the records are the likeliest ones, the best first. Raises
         RequestError or ValueRefused.
@@ -206,7 +210,7 @@ class Model:
             n, given, _listed(want), prompt, suffix, seed=seed, max_tokens=max_tokens,
             no_missing=_listed(no_missing) if missing else self.fields, stop=stop,
             sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims), candidates=candidates,
-            choices=choices,
+            choices=choices, rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
         return requests.run(self.run, requests.build(self.run, wish))
 
@@ -233,13 +237,15 @@ class Model:
     def stream(
         self, *, given: Mapping[str, Any] | None = None, want: str | None = None,
         prompt: str | None = None, seed: int = 0, max_tokens: int = 512,
-        stop: Sequence[str] = (), **sampling: Any,
+        stop: Sequence[str] = (), schema: Any = None, regex: str | None = None,
+        grammar: str | None = None, **sampling: Any,
     ) -> Iterator[Any]:  # fmt: skip
         """One field, piece by piece while it is made: a text, never splitting a character, or
         `Sound`s that follow each other."""
         wish = Wish(
             1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
             no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
+            rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
         return streaming.stream(self.run, requests.build(self.run, wish), want)
 

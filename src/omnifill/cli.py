@@ -32,6 +32,7 @@ from omnifill.options import (
     FieldOpt,
     FormatOpt,
     GivenOpt,
+    GrammarOpt,
     GuidanceOpt,
     KeepOpt,
     LengthOpt,
@@ -47,10 +48,12 @@ from omnifill.options import (
     PlotOpt,
     PromptOpt,
     RecipeOpt,
+    RegexOpt,
     RemaskOpt,
     RepetitionOpt,
     RerankOpt,
     RunArg,
+    SchemaOpt,
     SeedOpt,
     SetOpt,
     StepsOpt,
@@ -175,7 +178,8 @@ def _names(option: str, text: str | None) -> list[str]:
 
 
 @app.command(epilog="Examples: omnifill generate run -n 5 --given stars=1 --want review · "
-             "omnifill generate run --prompt 'Once upon' --stream")  # fmt: skip
+             "omnifill generate run --prompt 'Once upon' --stream · "
+             "omnifill generate run --schema person.json")  # fmt: skip
 def generate(
     run: RunArg, n: NumOpt = 1, given: GivenOpt = None, keep: KeepOpt = None,
     want: WantOpt = None,
@@ -188,14 +192,18 @@ def generate(
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
     pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,
     no_missing: NoMissingOpt = None, choices: ChoicesOpt = None, baseline: BaselineOpt = None,
+    schema: SchemaOpt = None, regex: RegexOpt = None, grammar: GrammarOpt = None,
     no_label: NoLabelOpt = False, seed: SeedOpt = 0, allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
     """Generate records: any fields from any others."""
     from omnifill import api
     from omnifill.generate.filters import Sampling
-    from omnifill.printer import Printer, check_format, given_values
+    from omnifill.printer import Printer, check_format, given_values, said_in
 
     check_format(format_)
+    rule: dict[str, Any] = {"schema": said_in("--schema", schema), "regex": regex,
+            "grammar": said_in("--grammar", grammar)}  # fmt: skip
+    ruled = any(value is not None for value in rule.values())
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
     values = given_values(given or [], model, keep)
@@ -208,7 +216,7 @@ def generate(
     }  # fmt: skip
     if baseline is not None:
         more = [wanted, prompt, suffix, stream, stop, no_missing, max_tokens != 512, rerank != 1,
-                aim, candidates, pareto, plot, choices]  # fmt: skip
+                aim, candidates, pareto, plot, choices, ruled]  # fmt: skip
         if any(more) or Sampling(**sampling) != Sampling():
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
@@ -216,7 +224,7 @@ def generate(
         printer(model.baseline(baseline, n, given=values, seed=seed))
         return
     if pareto or plot is not None:
-        more = [suffix, stream, stop, no_missing, candidates, choices, rerank != 1]
+        more = [suffix, stream, stop, no_missing, candidates, choices, rerank != 1, ruled]
         if not pareto or any(more):
             raise RequestError(
                 "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
@@ -235,7 +243,7 @@ def generate(
             )
         pieces = model.stream(
             given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
-            max_tokens=max_tokens, stop=stop or (), **sampling,
+            max_tokens=max_tokens, stop=stop or (), **rule, **sampling,
         )  # fmt: skip
         printer.show(pieces)
         return
@@ -244,7 +252,7 @@ def generate(
         max_tokens=max_tokens,
         no_missing=no_missing or (), stop=stop or (), rerank=rerank, aims=aim or (),
         candidates=candidates,
-        choices=None if choices is None else _names("--choices", choices), **sampling,
+        choices=None if choices is None else _names("--choices", choices), **rule, **sampling,
     )  # fmt: skip
     printer(table)
 

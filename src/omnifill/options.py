@@ -109,6 +109,15 @@ ParetoOpt = Annotated[bool, typer.Option(
 PlotOpt = Annotated[Path | None, typer.Option(
     help="With --pareto: draw all candidates' scores (.svg)."
 )]  # fmt: skip
+SchemaOpt = Annotated[Path | None, typer.Option(
+    help="A file with a JSON schema: the text behind the prompt is JSON that obeys it."
+)]  # fmt: skip
+RegexOpt = Annotated[str | None, typer.Option(
+    help="A regular expression that the whole text behind the prompt matches."
+)]  # fmt: skip
+GrammarOpt = Annotated[Path | None, typer.Option(
+    help="A file with a grammar in Lark's notation, which the text behind the prompt obeys."
+)]  # fmt: skip
 StopOpt = Annotated[list[str] | None, typer.Option(help="End a text before this string.")]
 NoMissingOpt = Annotated[list[str] | None, typer.Option(
     help="A field that must not come out blank."

@@ -65,6 +65,18 @@ def given_values(items: list[str], model: Model, keep: str | None = None) -> dic
     return out
 
 
+def said_in(option: str, path: Path | None) -> str | None:
+    """The text of the file that an option names."""
+    if path is None:
+        return None
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise RequestError(f"{option} {path}: {reason(error)}") from None
+    except UnicodeDecodeError:
+        raise RequestError(f"{option} {path}: is not UTF-8 text") from None
+
+
 def check_format(format_: str) -> None:
     """RequestError for a format that is none of `FORMATS`, nor one or more of `WRITTEN`."""
     for part in format_.split(",") if format_ not in FORMATS else []:

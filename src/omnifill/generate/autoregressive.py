@@ -48,9 +48,10 @@ CHUNK = 64
 
 
 class Leaning(Protocol):
-    """Changes what is likely next, by what was chosen before."""
+    """Changes what is likely next, by what was chosen before; and may choose otherwise itself."""
 
     def lean(self, rows: Ints, fields: Ints, scores: Tensor) -> Tensor: ...
+    def settle(self, rows: Ints, fields: Ints, columns: Ints) -> Ints: ...
     def tell(self, rows: Ints, fields: Ints, ids: Ints) -> None: ...
 
 
@@ -296,6 +297,8 @@ class Autoregressive:
             if plan.leaning is not None:
                 scores = plan.leaning.lean(state.row[at], fields[at], scores)
             column[at] = self._pick(plan, state, at, scores, chance[torch.from_numpy(at)])
+        if plan.leaning is not None:
+            column = plan.leaning.settle(state.row, fields, column)
         step = self.move(plan, state, column, stopper)
         if plan.leaning is not None:
             plan.leaning.tell(step.row, step.field, step.id)

@@ -18,10 +18,11 @@ from omnifill.errors import RequestError, check_kind
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import tell_untrained, wanted_fields, wanted_from
 from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scored, unbeaten
-from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.autoregressive import Autoregressive, Leaning, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import check_candidates, check_guidance, check_sampler
 from omnifill.generate.choices import choose, parse_choices
+from omnifill.generate.constraint import Constraint, Rule
 from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import as_learned, in_view, parse_given
@@ -63,6 +64,8 @@ class Wish:
     """Records that are drawn for each one that is kept by its aims."""
     choices: Sequence[str] | None = None
     """Texts among which the wanted one is chosen by likelihood."""
+    rule: Rule | None = None
+    """What the first wanted text must obey, behind its prompt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,6 +88,7 @@ class Request:
     suffix: str | None = None
     choices: Sequence[str] | None = None
     part: Part | None = None
+    rule: Rule | None = None
 
 
 def build(run: LoadedRun, wish: Wish) -> Request:
@@ -156,12 +160,15 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     if wish.rerank != 1:
         check_rerank(run, wanted, wish.rerank, sampling)
     choices = None if wish.choices is None else _check_choices(run, wish, wanted)
+    if wish.rule is not None:
+        wanted = _check_rule(run, wish, wanted, needs_steering(parsed_aims))
     if sampling.beams > 1 and wish.stop:
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
         sampling, wish.rerank, parsed_aims,
         (wish.candidates or CANDIDATES) if parsed_aims else 1, suffix, choices, part,
+        wish.rule,
     )  # fmt: skip
 
 
@@ -185,6 +192,20 @@ def _check_choices(run: LoadedRun, wish: Wish, wanted: Sequence[str]) -> list[st
             "out the rest"
         )
     return parse_choices(run, wanted[0], wish.choices or ())
+
+
+def _check_rule(run: LoadedRun, wish: Wish, wanted: Sequence[str], steered: bool) -> list[str]:
+    """The wanted fields, the text that obeys the rule first; RequestError where none could."""
+    texts = [n for n in wanted if run.vocabulary[n].slots is None]
+    if not texts:
+        raise RequestError("a schema, regex or grammar is about a text, and no text is wanted")
+    if run.vocabulary.canvas:
+        raise RequestError("a schema, regex or grammar is followed from beginning to end, and a "
+                           "masked model makes a text as a whole")  # fmt: skip
+    if wish.choices is not None or wish.stop or wish.sampling.beams > 1 or steered:
+        raise RequestError("beside a schema, regex or grammar leave out choices, stop strings, "
+                           "beams, and aims for which texts are steered")  # fmt: skip
+    return [texts[0], *(n for n in wanted if n != texts[0])]
 
 
 def build_sampler(run: LoadedRun) -> Any:
@@ -218,9 +239,11 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     row[: len(order)] = order
     wanted[len(given) : len(order)] = True
     steered = needs_steering(request.aims) and not run.vocabulary.canvas
-    leaning = (
-        Steer(run, request.aims, request.prompt or "", request.seed, first) if steered else None
-    )
+    leaning: Leaning | None = None
+    if steered:
+        leaning = Steer(run, request.aims, request.prompt or "", request.seed, first)
+    elif request.rule is not None:
+        leaning = Constraint(run.vocabulary[request.want[0]], request.rule, request.max_tokens)
     there = {*request.no_missing, *(aim.field for aim in request.aims)}
     there |= {request.part.field} if request.part is not None else set()
     forbid = np.array([n in there for n in run.schema.names])
