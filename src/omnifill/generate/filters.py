@@ -159,9 +159,9 @@ def choose(scores: Tensor, chance: Tensor, greedy: bool) -> tuple[Tensor, Tensor
     The choice inverts the distribution function over the columns in their order; what is left
     is again uniform, so that a value of several ordered slots can be read off at a quantile.
     """
-    prob = scores.double().softmax(dim=1)
     if greedy:
-        return prob.argmax(dim=1), chance
+        return scores.argmax(dim=1), chance
+    prob = scores.double().softmax(dim=1)
     cdf = prob.cumsum(dim=1)
     point = chance.double()[:, None] * cdf[:, -1:]
     # The first column whose mass reaches beyond the point; columns of no mass are never first.

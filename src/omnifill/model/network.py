@@ -17,7 +17,6 @@ import math
 from typing import Any, Protocol, cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.model.cache import Cache, StandingCache
@@ -153,10 +152,6 @@ class Network(nn.Module):
         inner = self.backbone.new_cache(rows, length, sinks)
         width = self.config.dim if self.config.standing else 0
         return StandingCache(inner, self.embed.weight.new_zeros(rows, width), memory)
-
-    def scores(self, hidden: Tensor, columns: Tensor) -> Tensor:
-        """hidden (N, D), columns (K,) ids -> unnormalised log-probabilities (N, K)."""
-        return F.linear(hidden, self.head.weight[columns])
 
 
 @torch.no_grad()

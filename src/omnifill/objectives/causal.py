@@ -16,7 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.form.batch import Batch
-from omnifill.form.vocabulary import CODE_COLUMN, END, END_COLUMN, MISSING_COLUMN, Vocabulary
+from omnifill.form.vocabulary import (
+    CODE_COLUMN,
+    END,
+    END_COLUMN,
+    MISSING,
+    MISSING_COLUMN,
+    Vocabulary,
+)
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 
@@ -50,8 +57,6 @@ class Columns(nn.Module):
         self._put("row_local", torch.from_numpy(vocabulary.row_local))
         self._put("ids", torch.from_numpy(np.concatenate([b.ids for b in vocabulary.blocks])))
         self.sizes = [len(b.ids) for b in vocabulary.blocks]
-        for i, block in enumerate(vocabulary.blocks):
-            self._put(f"ids_{i}", torch.from_numpy(block.ids))
         self.barred = [
             [torch.from_numpy(np.flatnonzero(~row)) for row in block.allowed]
             for block in vocabulary.blocks
@@ -65,7 +70,11 @@ class Columns(nn.Module):
 
         Columns are those of `form.vocabulary.Block`; always fp32.
         """
-        return self._barred(network.scores(hidden, self.get_buffer(f"ids_{block}")), block, rows)
+        head, first = network.head.weight, self.first[block]
+        # In two products: gathering the rows of a large head would copy it at every step.
+        parts = (head[[END, MISSING]], head[first : first + self.sizes[block] - CODE_COLUMN])
+        scores = torch.cat([F.linear(hidden, part) for part in parts], dim=1)
+        return self._barred(scores, block, rows)
 
     def all_scores(self, network: Network, hidden: Tensor, rows: Tensor) -> Iterator[Tensor]:
         """The same of every block in turn, where hidden (N, D) and rows (N,) stand in the order of
