@@ -37,6 +37,7 @@ from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import requests, streaming, tables
 from omnifill.generate.aims import Goal
+from omnifill.generate.chat import Messages
 from omnifill.generate.constraint import parse_rule
 from omnifill.generate.filters import Sampling
 from omnifill.generate.requests import Wish
@@ -182,8 +183,9 @@ class Model:
 
     def generate(
         self, n: int = 1, *, given: Mapping[str, Any] | None = None,
-        want: Sequence[str] | str | None = None, prompt: str | None = None, seed: int = 0,
-        max_tokens: int = 512, missing: bool = True, no_missing: Sequence[str] | str = (),
+        want: Sequence[str] | str | None = None, prompt: str | Messages | None = None,
+        seed: int = 0, max_tokens: int = 512, missing: bool = True,
+        no_missing: Sequence[str] | str = (),
         stop: Sequence[str] = (), rerank: int = 1, aims: Sequence[Goal] | Goal = (),
         candidates: int | None = None, suffix: str | None = None,
         choices: Sequence[str] | None = None, schema: Any = None, regex: str | None = None,
@@ -192,7 +194,8 @@ class Model:
         """`n` new records as a DataFrame with the source's types.
 
         `given`: values that are known, a picture or sound also in part (`Partial`); `want`: fields
-        to generate (default: all others); `prompt`: the beginning of the (first wanted) text;
+        to generate (default: all others); `prompt`: the beginning of the (first wanted) text, or
+        messages ({'role': 'user', 'content': 'Hello'}) for an imported checkpoint's chat template;
         `suffix`: its end, for masked models;
         `rerank`: candidates drawn for each
         record, of which the one most like the others is kept; `aims`: what records are to be
@@ -236,7 +239,7 @@ class Model:
 
     def stream(
         self, *, given: Mapping[str, Any] | None = None, want: str | None = None,
-        prompt: str | None = None, seed: int = 0, max_tokens: int = 512,
+        prompt: str | Messages | None = None, seed: int = 0, max_tokens: int = 512,
         stop: Sequence[str] = (), schema: Any = None, regex: str | None = None,
         grammar: str | None = None, **sampling: Any,
     ) -> Iterator[Any]:  # fmt: skip

@@ -25,6 +25,7 @@ from omnifill.options import (
     BaselineOpt,
     BeamsOpt,
     CandidatesOpt,
+    ChatOpt,
     ChoicesOpt,
     CodeOpt,
     DataArg,
@@ -60,6 +61,7 @@ from omnifill.options import (
     StopOpt,
     StreamOpt,
     SuffixOpt,
+    SystemOpt,
     TemperatureOpt,
     TopKOpt,
     TopPOpt,
@@ -183,7 +185,8 @@ def _names(option: str, text: str | None) -> list[str]:
 def generate(
     run: RunArg, n: NumOpt = 1, given: GivenOpt = None, keep: KeepOpt = None,
     want: WantOpt = None,
-    prompt: PromptOpt = None, suffix: SuffixOpt = None, max_tokens: MaxTokensOpt = 512,
+    prompt: PromptOpt = None, chat: ChatOpt = None, system: SystemOpt = None,
+    suffix: SuffixOpt = None, max_tokens: MaxTokensOpt = 512,
     stream: StreamOpt = False, format_: FormatOpt = "table", out: OutOpt = None,
     temperature: TemperatureOpt = 1.0, top_k: TopKOpt = None, top_p: TopPOpt = None,
     min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = 1.0, no_repeat_ngram: NgramOpt = 0,
@@ -198,12 +201,15 @@ def generate(
     """Generate records: any fields from any others."""
     from omnifill import api
     from omnifill.generate.filters import Sampling
-    from omnifill.printer import Printer, check_format, given_values, said_in
+    from omnifill.printer import Printer, check_format, given_values, messages_of, said_in
 
     check_format(format_)
     rule: dict[str, Any] = {"schema": said_in("--schema", schema), "regex": regex,
             "grammar": said_in("--grammar", grammar)}  # fmt: skip
     ruled = any(value is not None for value in rule.values())
+    begun: Any = prompt
+    if chat is not None or system is not None:
+        begun = messages_of(chat, system, prompt)
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
     values = given_values(given or [], model, keep)
@@ -215,7 +221,7 @@ def generate(
         "order": order, "remask": remask,
     }  # fmt: skip
     if baseline is not None:
-        more = [wanted, prompt, suffix, stream, stop, no_missing, max_tokens != 512, rerank != 1,
+        more = [wanted, begun, suffix, stream, stop, no_missing, max_tokens != 512, rerank != 1,
                 aim, candidates, pareto, plot, choices, ruled]  # fmt: skip
         if any(more) or Sampling(**sampling) != Sampling():
             raise RequestError(
@@ -230,7 +236,7 @@ def generate(
                 "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
                 "and sampling options; --plot belongs to it"
             )
-        table = model.pareto(aim or [], n=n, given=values, want=wanted, prompt=prompt, seed=seed,
+        table = model.pareto(aim or [], n=n, given=values, want=wanted, prompt=begun, seed=seed,
                              max_tokens=max_tokens, plot=plot, **sampling)  # fmt: skip
         printer(table)
         return
@@ -242,13 +248,13 @@ def generate(
                 "--choices, --format, --out, --suffix and further fields"
             )
         pieces = model.stream(
-            given=values, want=wanted[0] if wanted else None, prompt=prompt, seed=seed,
+            given=values, want=wanted[0] if wanted else None, prompt=begun, seed=seed,
             max_tokens=max_tokens, stop=stop or (), **rule, **sampling,
         )  # fmt: skip
         printer.show(pieces)
         return
     table = model.generate(
-        n, given=values, want=wanted, prompt=prompt, suffix=suffix, seed=seed,
+        n, given=values, want=wanted, prompt=begun, suffix=suffix, seed=seed,
         max_tokens=max_tokens,
         no_missing=no_missing or (), stop=stop or (), rerank=rerank, aims=aim or (),
         candidates=candidates,

@@ -142,8 +142,8 @@ def _codec(checkpoint: Checkpoint) -> tuple[PretrainedCodec, int | None]:
         bos = opening(source)
         openers = [*_named(checkpoint, "bos_token_id"), *ends]
         opener = None if bos is not None else next(iter(openers), None)
-        barred = _named(checkpoint, "suppress_tokens")
-        return PretrainedCodec(source, checkpoint.config.vocabulary, ends, opener, barred), bos
+        size, barred = checkpoint.config.vocabulary, _named(checkpoint, "suppress_tokens")
+        return PretrainedCodec(source, size, ends, opener, barred, bos), bos
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
 

@@ -47,6 +47,10 @@ KeepOpt = Annotated[str | None, typer.Option(
 )]  # fmt: skip
 WantOpt = Annotated[str | None, typer.Option(help="Fields to generate; default: all others.")]
 PromptOpt = Annotated[str | None, typer.Option(help="The beginning of the text.")]
+ChatOpt = Annotated[str | None, typer.Option(
+    help="What a user says, put into the chat template of an imported checkpoint."
+)]  # fmt: skip
+SystemOpt = Annotated[str | None, typer.Option(help="With --chat: what the system says before.")]
 SuffixOpt = Annotated[str | None, typer.Option(
     help="The end of the text, which a masked model writes towards."
 )]  # fmt: skip

@@ -77,6 +77,15 @@ def said_in(option: str, path: Path | None) -> str | None:
         raise RequestError(f"{option} {path}: is not UTF-8 text") from None
 
 
+def messages_of(chat: str | None, system: str | None, prompt: str | None) -> list[dict[str, str]]:
+    """What --chat and --system say, as messages."""
+    if chat is None or prompt is not None:
+        raise RequestError("--chat says what the user says, in place of --prompt; --system goes "
+                           "with it")  # fmt: skip
+    said = [] if system is None else [{"role": "system", "content": system}]
+    return [*said, {"role": "user", "content": chat}]
+
+
 def check_format(format_: str) -> None:
     """RequestError for a format that is none of `FORMATS`, nor one or more of `WRITTEN`."""
     for part in format_.split(",") if format_ not in FORMATS else []:

@@ -25,6 +25,10 @@ UNFINISHED = "\ufffd"
 """What bytes of a character are shown as while others are still to come."""
 
 
+class Templated(str):
+    """Text of which control tokens are what they are called, since a template wrote them."""
+
+
 class PretrainedCodec:
     """str <-> ids of a tokenizer.json."""
 
@@ -33,14 +37,14 @@ class PretrainedCodec:
 
     def __init__(
         self, source: str, size: int, ends: Sequence[int] = (), opener: int | None = None,
-        barred: Sequence[int] = (),
+        barred: Sequence[int] = (), bos: int | None = None,
     ) -> None:  # fmt: skip
         """`source`: the text of a tokenizer.json. `size`: ids of the model, some of which may be no
         token. `ends`: ids that end a text; the first is the model's <end>. `opener`: what an empty
-        text is read as, where no <bos> opens one. `barred`: ids that are never to come. ValueError
-        says what is wrong."""
+        text is read as, where no <bos> opens one. `barred`: ids that are never to come. `bos`: the
+        id that is our <bos>. ValueError says what is wrong."""
         self.source, self.size, self.ends, self.opener = source, size, list(ends), opener
-        self.barred = list(barred)
+        self.barred, self.bos = list(barred), bos
         try:
             self.tokenizer = Tokenizer.from_str(source)
         except Exception as error:  # the library raises nothing narrower
@@ -48,7 +52,7 @@ class PretrainedCodec:
         most = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if most > size:
             raise ValueError(f"it has {most} tokens where the model has {size}")
-        for i in (*self.ends, *self.barred, opener or 0):
+        for i in (*self.ends, *self.barred, opener or 0, bos or 0):
             if not 0 <= i < size:
                 raise ValueError(f"token {i} is none of the model's {size}")
         self.tokenizer.no_truncation()
@@ -62,7 +66,7 @@ class PretrainedCodec:
 
     def for_records(self) -> PretrainedCodec:
         """The same for texts that open by themselves, since a network learns how."""
-        return PretrainedCodec(self.source, self.size, self.ends, None, self.barred)
+        return PretrainedCodec(self.source, self.size, self.ends, None, self.barred, self.bos)
 
     def encode(self, value: Any) -> Ints:
         """str -> (S,). ValueRefused for a lone surrogate."""
@@ -74,10 +78,28 @@ class PretrainedCodec:
             num_bytes(value)  # refuses what is no text
         found = self.tokenizer.encode_batch_fast(list(values), add_special_tokens=False)
         ids = [np.array(one.ids, np.int64) for one in found]
+        for i, value in enumerate(values):
+            if isinstance(value, Templated):
+                ids[i] = np.array(self._controlled(value), np.int64)
         if self.opener is not None:
             ids = [one if len(one) else np.array([self.opener]) for one in ids]
         lens = np.array([len(one) for one in ids], np.int64)
         return np.concatenate([np.zeros(0, np.int64), *ids]), lens
+
+    def _controlled(self, text: str) -> list[int]:
+        self.tokenizer.encode_special_tokens = False
+        try:
+            ids: list[int] = self.tokenizer.encode(str(text), add_special_tokens=False).ids
+        finally:
+            self.tokenizer.encode_special_tokens = True
+        return ids[1:] if ids and ids[0] == self.bos else ids
+
+    def control_in(self, text: str) -> str | None:
+        """The first control token that a text spells, if it does."""
+        special = (
+            t.content for t in self.tokenizer.get_added_tokens_decoder().values() if t.special
+        )
+        return next((token for token in special if token in text), None)
 
     def decode(self, codes: Ints) -> str:
         """(S,) -> str, control tokens left out."""
@@ -112,7 +134,7 @@ class PretrainedCodec:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TOKENIZER).write_bytes(self.source.encode("utf-8"))
-        names = ("size", "ends", "opener", "barred")
+        names = ("size", "ends", "opener", "barred", "bos")
         write_json(folder / ABOUT, {name: getattr(self, name) for name in names})
 
     @classmethod

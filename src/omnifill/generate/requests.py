@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from omnifill.artifact import LoadedRun
+from omnifill.codecs.pretrained import Templated
 from omnifill.data.shards import Shard
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError, check_kind
@@ -20,6 +21,7 @@ from omnifill.form.tasks import tell_untrained, wanted_fields, wanted_from
 from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive, Leaning, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
+from omnifill.generate.chat import Messages, templated
 from omnifill.generate.checks import check_candidates, check_guidance, check_sampler
 from omnifill.generate.choices import choose, parse_choices
 from omnifill.generate.constraint import Constraint, Rule
@@ -48,8 +50,9 @@ class Wish:
     given: Mapping[str, Any] | None = None
     want: Sequence[str] | None = None
     """Fields to generate; None or none: all others."""
-    prompt: str | None = None
-    """What the first wanted text begins with."""
+    prompt: str | Messages | None = None
+    """What the first wanted text begins with; or messages, for the chat template of an imported
+    checkpoint, which the text answers."""
     suffix: str | None = None
     """What it ends with."""
     seed: int = 0
@@ -106,7 +109,8 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     for name, value in (("n", num), ("max_tokens", max_tokens)):
         if value < 1:
             raise RequestError(f"{name} = {value}: must be 1 or more")
-    check_kind("prompt", prompt, (str, type(None)), "text")
+    if prompt is not None and not isinstance(prompt, str):
+        prompt = templated(run, prompt)
     if not 0 <= seed < 2**64:
         raise RequestError(f"seed = {seed}: must be from 0 to 2^64 - 1")
     if "" in wish.stop:
@@ -423,14 +427,15 @@ def _decoded(
     part = request.part
     whole = whole_ones(run, part, request.want)
     out = {name: decode_field(run, steps, name, num) for name in whole}
-    if request.prompt is not None and not run.vocabulary.canvas:
+    answers = isinstance(request.prompt, Templated)
+    if request.prompt is not None and not run.vocabulary.canvas and not answers:
         name = request.want[0]
         out[name] = [joined(run, plan, name, steps, i) for i in range(num)]
     if part is not None:
         out[part.field] = completed(run, part, out.get(part.field), steps, num)
     for name in request.want if request.stop else []:
         if run.vocabulary[name].slots is None:
-            given = len(request.prompt or "") if name == request.want[0] else 0
+            given = len(request.prompt or "") if name == request.want[0] and not answers else 0
             out[name] = [
                 None if text is None else text[:given] + cut_at(text[given:], request.stop)
                 for text in out[name]

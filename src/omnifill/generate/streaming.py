@@ -63,8 +63,7 @@ def _text(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[str]:
     if request.prompt is not None:
         start = int(plan.shard.lens[0, : field.index].sum())
         for id_ in plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])]:
-            held += decoder.feed(int(id_) - field.first)
-        held = held.removeprefix(request.prompt)
+            decoder.feed(int(id_) - field.first)
     for code, done in _chosen(run, plan, field):
         if code >= 0:
             held += decoder.feed(code)

@@ -1,0 +1,95 @@
+"""Messages as a checkpoint's chat template writes them.
+
+A template is a program of somebody else's, so it runs in a process of its own (`generate.sandbox`)
+and sees nothing but the messages and a few names. What a user says never becomes a control token,
+though the template's own text does.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from omnifill.artifact import LoadedRun
+from omnifill.codecs.pretrained import PretrainedCodec, Templated
+from omnifill.errors import RequestError, check_kind
+
+ORIGIN = "origin"
+"""Folder of an imported run with the files that came with it."""
+PATIENCE = 20.0
+"""Seconds that a template may take, all in all."""
+Messages = Sequence[Mapping[str, Any]]
+
+
+def templated(run: LoadedRun, messages: Messages) -> Templated:
+    """The text of a conversation, up to where the answer begins. RequestError for messages that
+    are none, for a run without a template, and for a template that cannot be run."""
+    check_messages(messages)
+    source, names = _template(run)
+    codec = run.vocabulary.fields[0].codec
+    assert isinstance(codec, PretrainedCodec), "only an imported run has a template"
+    for message in messages:
+        control = codec.control_in(message["content"])
+        if control:
+            raise RequestError(f"prompt: a message holds {control!r}, which is a control token of "
+                               f"this checkpoint; leave it out")  # fmt: skip
+    return Templated(render(source, messages, names))
+
+
+def check_messages(messages: Any) -> None:
+    """RequestError unless it is a list of roles and what they say."""
+    check_kind("prompt", messages, Sequence, "a list of messages")
+    if not messages:
+        raise RequestError("prompt: there is no message")
+    for number, message in enumerate(messages, 1):
+        keys = set(message) if isinstance(message, Mapping) else set()
+        if keys != {"role", "content"} or not all(isinstance(v, str) for v in message.values()):
+            raise RequestError(f"prompt: message {number} must be {{'role': …, 'content': …}}, "
+                               f"both text, not {repr(message)[:100]}")  # fmt: skip
+
+
+def _template(run: LoadedRun) -> tuple[str, dict[str, Any]]:
+    """The template's text, and the names of tokens that it may use."""
+    folder = run.folder.path / ORIGIN
+    tree: Any = {}
+    if (folder / "tokenizer_config.json").exists():
+        tree = run.folder.read_json(f"{ORIGIN}/tokenizer_config.json")
+    names = {}
+    for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
+        value = tree.get(name)
+        names[name] = value.get("content") if isinstance(value, dict) else value
+    if (folder / "chat_template.jinja").exists():
+        return run.folder.read(f"{ORIGIN}/chat_template.jinja"), names
+    source = tree.get("chat_template")
+    if isinstance(source, list):  # several by name
+        source = next((t.get("template") for t in source if t.get("name") == "default"), None)
+    if not isinstance(source, str):
+        raise RequestError("prompt: messages need a chat template, and this run has none; give the "
+                           "prompt as text")  # fmt: skip
+    return source, names
+
+
+def render(source: str, messages: Messages, names: Mapping[str, Any]) -> str:
+    """Run a template. RequestError if it cannot be run, does not end, or takes too much."""
+    if importlib.util.find_spec("jinja2") is None:
+        raise RequestError("a chat template needs the extra `report`: "
+                           "pip install 'omnifill[report]'")  # fmt: skip
+    values = {
+        "messages": [dict(m) for m in messages], "add_generation_prompt": True, "tools": None,
+        "documents": None, **names,
+    }  # fmt: skip
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "omnifill.generate.sandbox"], capture_output=True, check=False,
+            input=json.dumps({"template": source, "values": values}).encode(), timeout=PATIENCE,
+        )  # fmt: skip
+        out: dict[str, str] = json.loads(done.stdout)
+    except (subprocess.TimeoutExpired, ValueError):  # it was stopped, and wrote nothing
+        out = {"error": "it takes too much time or memory"}
+    if "error" in out:
+        raise RequestError(f"the chat template cannot be used: {out['error']}")
+    return out["text"]
