@@ -210,7 +210,7 @@ SETTINGS: list[tuple[list[str], str]] = [
     (["--set", "train.lr=abc"], "train.lr = 'abc'"),
     (["--set", "train=1"], "must be a group of settings"),
     (["--set", "train.lr.x=1"], "train.lr: must be a number"),
-    (["--set", "train.lr_adamw.x=1"], "'lr_adamw' holds a value"),
+    (["--set", "train.clip.x=1"], "'clip' holds a value"),
     (["--set", "model.layers=[2]"], "model.layers = [2]: must be a whole number"),
     (["--set", "train.schedule=[[0,1]]"], "must be knots"),
     (["--set", "model.size=huge"], "'nano', 'tiny'"),

@@ -441,3 +441,23 @@ def test_a_run_without_a_template_says_so(pair: Callable[[str], Pair], model: ap
     for run in (pair("gpt2")[1], model):
         with pytest.raises(RequestError, match="need a chat template, and this run has none"):
             run.generate(1, prompt=[{"role": "user", "content": "hello"}])
+
+
+def test_texts_are_drawn_as_the_checkpoint_says(
+    tokenizer: Tokenizer, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    model = theirs("qwen 3", tokenizer.get_vocab_size())
+    model.generation_config.update(do_sample=True, temperature=0.7, top_k=3, repetition_penalty=1.3)
+    source = saved(tmp_path / "hf", model, tokenizer, False)
+    ours = api.import_checkpoint(source, tmp_path / "run")
+    said: dict[str, Any] = {"temperature": 0.7, "top_k": 3, "repetition_penalty": 1.3, "min_p": 0.0}
+    options: dict[str, Any] = {"prompt": "the cat", "max_tokens": 30, "seed": 4}
+    usual = ours.generate(2, **options)["text"].tolist()
+    assert usual == ours.generate(2, **options, **said)["text"].tolist()
+    other = ours.generate(2, **options, **{**said, "temperature": 2.0})["text"].tolist()
+    assert usual != other
+    words = ["generate", str(tmp_path / "run"), "--prompt", "the cat", "--max-tokens", "30",
+             "--seed", "4", "-n", "2", "--format", "jsonl"]  # fmt: skip
+    for more, want in (([], usual), (["--temperature", "2"], other)):
+        code, out, _ = command(*words, *more)
+        assert code == 0 and [json.loads(line)["text"] for line in out.splitlines()] == want

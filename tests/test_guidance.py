@@ -15,7 +15,7 @@ from omnifill import api
 from omnifill.errors import RequestError
 from omnifill.form.layout import draw_orders
 from omnifill.generate.filters import guided
-from omnifill.recipe import FormSettings, Task
+from omnifill.settings import FormSettings, Task
 
 WORDS = {"sea": ["wave", "salt", "fish", "tide"], "hill": ["rock", "goat", "snow", "peak"]}
 

@@ -14,7 +14,7 @@ from tests.conftest import mixed_table
 from omnifill import api
 from omnifill.errors import DataError, Interrupted, RequestError, RunError, ValueRefused
 from omnifill.generate import likelihood
-from omnifill.recipe import MixSettings, Task
+from omnifill.settings import MixSettings, Task
 from omnifill.train.checkpoint import hash_file
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine

@@ -25,7 +25,8 @@ from omnifill.form.layout import Former, schema_order
 from omnifill.form.stream import eval_batches
 from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import CausalObjective, LossSum, weighed
-from omnifill.recipe import FormSettings, MixSettings, Recipe
+from omnifill.recipe import Recipe
+from omnifill.settings import FormSettings, MixSettings
 from omnifill.train import checkpoint
 from omnifill.train.checkpoint import load_newest, save_checkpoint
 from omnifill.train.decide import noise, suited_to

@@ -9,7 +9,8 @@ from typing import Any
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from omnifill.recipe import FieldSettings, Recipe, Task
+from omnifill.recipe import Recipe
+from omnifill.settings import FieldSettings, Task
 
 TARGET = Path(__file__).parent.parent / "docs" / "recipe.md"
 HEAD = """# Recipe

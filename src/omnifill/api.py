@@ -212,8 +212,8 @@ class Model:
         wish = Wish(
             n, given, _listed(want), prompt, suffix, seed=seed, max_tokens=max_tokens,
             no_missing=_listed(no_missing) if missing else self.fields, stop=stop,
-            sampling=_sampling(sampling), rerank=rerank, aims=_goals(aims), candidates=candidates,
-            choices=choices, rule=parse_rule(schema, regex, grammar),
+            sampling=_sampling(self.run, sampling), rerank=rerank, aims=_goals(aims),
+            candidates=candidates, choices=choices, rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
         return requests.run(self.run, requests.build(self.run, wish))
 
@@ -227,7 +227,7 @@ class Model:
         if plot is not None:
             check_drawing("--plot", Path(plot), ".svg")
         wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens,
-                    sampling=_sampling(sampling), aims=_goals(aims))  # fmt: skip
+                    sampling=_sampling(self.run, sampling), aims=_goals(aims))  # fmt: skip
         request = requests.build(self.run, wish)
         if len(request.aims) < 2:
             raise RequestError("pareto weighs aims against each other; name two or more")
@@ -247,7 +247,7 @@ class Model:
         `Sound`s that follow each other."""
         wish = Wish(
             1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
-            no_missing=self.fields, stop=stop, sampling=_sampling(sampling),
+            no_missing=self.fields, stop=stop, sampling=_sampling(self.run, sampling),
             rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
         return streaming.stream(self.run, requests.build(self.run, wish), want)
@@ -260,7 +260,9 @@ class Model:
         Answers with the mode, or the median of numbers and dates; `draw` samples instead, and
         `beams` searches for the likeliest texts.
         """
-        return tables.fill(self.run, table, draw=draw, seed=seed, sampling=_sampling(sampling))
+        return tables.fill(
+            self.run, table, draw=draw, seed=seed, sampling=_sampling(self.run, sampling)
+        )
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
         """Log-likelihood in nats of every row and of each of its fields.
@@ -354,7 +356,7 @@ def fill_file(
     Pictures and sounds that are made for them go to a folder beside `out`, named after it.
     """
     check_target(out)
-    chosen = _sampling(sampling)
+    chosen = _sampling(model.run if draw else None, sampling)
     tables.check_fill(model.run, draw, chosen)
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise RequestError(f"{out}: is the table that is filled; name another file with --out")
@@ -378,13 +380,16 @@ def _described(data: Data) -> list[Any]:
     return [[p.name, p.stat().st_size if p.is_file() else None] for p in paths]
 
 
-def _sampling(values: Mapping[str, Any]) -> Sampling:
-    """Sampling options by name; RequestError names the near one."""
+def _sampling(run: LoadedRun | None, values: Mapping[str, Any]) -> Sampling:
+    """Sampling options by name, what is not said as the run's recipe has it; RequestError names the
+    near one."""
     known = [option.name for option in dataclasses.fields(Sampling)]
     for name in values:
         if name not in known:
             raise RequestError(unknown_name("sampling option", name, known))
-    return Sampling(**values)
+    usual = {} if run is None else to_dict(run.recipe)["generate"]
+    usual = {name: value for name, value in usual.items() if value is not None}
+    return Sampling(**(usual | dict(values)))
 
 
 def _seconds(option: str, duration: str) -> float:

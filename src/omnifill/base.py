@@ -22,8 +22,9 @@ from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
 from omnifill.model.config import ModelConfig
 from omnifill.model.lora import A, B, add_lora
 from omnifill.model.network import BACKBONES, Network
-from omnifill.recipe import ModelSettings, Recipe
+from omnifill.recipe import Recipe
 from omnifill.schema import Schema
+from omnifill.settings import ModelSettings
 from omnifill.types import Codec, Ints
 
 OPEN = ("context", "dropout")

@@ -188,8 +188,9 @@ def generate(
     prompt: PromptOpt = None, chat: ChatOpt = None, system: SystemOpt = None,
     suffix: SuffixOpt = None, max_tokens: MaxTokensOpt = 512,
     stream: StreamOpt = False, format_: FormatOpt = "table", out: OutOpt = None,
-    temperature: TemperatureOpt = 1.0, top_k: TopKOpt = None, top_p: TopPOpt = None,
-    min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = 1.0, no_repeat_ngram: NgramOpt = 0,
+    temperature: TemperatureOpt = None, top_k: TopKOpt = None, top_p: TopPOpt = None,
+    min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = None,
+    no_repeat_ngram: NgramOpt = None,
     guidance: GuidanceOpt = 1.0, beams: BeamsOpt = 1, length_penalty: LengthOpt = 0.6,
     steps: StepsOpt = None, order: OrderOpt = "random", remask: RemaskOpt = 0.0,
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
@@ -201,15 +202,11 @@ def generate(
     """Generate records: any fields from any others."""
     from omnifill import api
     from omnifill.generate.filters import Sampling
-    from omnifill.printer import Printer, check_format, given_values, messages_of, said_in
+    from omnifill.printer import Printer, begun_with, check_format, given_values, rule_of
 
     check_format(format_)
-    rule: dict[str, Any] = {"schema": said_in("--schema", schema), "regex": regex,
-            "grammar": said_in("--grammar", grammar)}  # fmt: skip
-    ruled = any(value is not None for value in rule.values())
-    begun: Any = prompt
-    if chat is not None or system is not None:
-        begun = messages_of(chat, system, prompt)
+    rule = rule_of(schema, regex, grammar)
+    begun: Any = begun_with(prompt, chat, system)
     model = api.load(run, allow_code or ())
     wanted = [want] if want in model.fields else _names("--want", want) or None
     values = given_values(given or [], model, keep)
@@ -220,9 +217,10 @@ def generate(
         "guidance": guidance, "beams": beams, "length_penalty": length_penalty, "steps": steps,
         "order": order, "remask": remask,
     }  # fmt: skip
+    sampling = {name: value for name, value in sampling.items() if value is not None}
     if baseline is not None:
         more = [wanted, begun, suffix, stream, stop, no_missing, max_tokens != 512, rerank != 1,
-                aim, candidates, pareto, plot, choices, ruled]  # fmt: skip
+                aim, candidates, pareto, plot, choices, rule]  # fmt: skip
         if any(more) or Sampling(**sampling) != Sampling():
             raise RequestError(
                 "--baseline takes -n, --given, --seed, --format and --out; leave out the rest"
@@ -230,7 +228,7 @@ def generate(
         printer(model.baseline(baseline, n, given=values, seed=seed))
         return
     if pareto or plot is not None:
-        more = [suffix, stream, stop, no_missing, candidates, choices, rerank != 1, ruled]
+        more = [suffix, stream, stop, no_missing, candidates, choices, rerank != 1, rule]
         if not pareto or any(more):
             raise RequestError(
                 "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "

@@ -86,7 +86,7 @@ def import_checkpoint(source: Path, out: Path) -> None:
     weights = found.weights()
     recipe = from_dict({
         "data": {"clean": {"nfc": False, "white_space": False}},
-        "train": {"steps": 1},
+        "train": {"steps": 1}, "generate": _usual(source),
     })  # fmt: skip
     with _written(out) as folder:
         folder.write("recipe.yaml", dump_recipe(recipe))
@@ -146,6 +146,18 @@ def _codec(checkpoint: Checkpoint) -> tuple[PretrainedCodec, int | None]:
         return PretrainedCodec(source, size, ends, opener, barred, bos), bos
     except ValueError as error:
         raise RunError(f"{path}: {error}") from None
+
+
+def _usual(source: Path) -> dict[str, Any]:
+    """How generation_config.json has texts drawn, if it says that they are."""
+    path = source / "generation_config.json"
+    tree = Settings(path).tree if path.exists() else {}
+    names = {"repetition_penalty": "repetition_penalty", "no_repeat_ngram_size": "no_repeat_ngram"}
+    if tree.get("do_sample"):
+        names |= {name: name for name in ("temperature", "top_k", "top_p", "min_p")}
+    out = {ours: tree[name] for name, ours in names.items() if tree.get(name) is not None}
+    # Ours of texts is another.
+    return {**({"min_p": 0.0} if tree.get("do_sample") else {}), **out}
 
 
 def _named(checkpoint: Checkpoint, key: str) -> list[int]:

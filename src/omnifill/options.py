@@ -66,14 +66,16 @@ OutOpt = Annotated[Path | None, typer.Option(
 NoLabelOpt = Annotated[bool, typer.Option(
     "--no-label", help="Leave out of files' metadata that a model has made them."
 )]  # fmt: skip
-TemperatureOpt = Annotated[float, typer.Option(help="0: always the most likely.")]
+TemperatureOpt = Annotated[float | None, typer.Option(
+    help="0: always the most likely; default: 1."
+)]  # fmt: skip
 TopKOpt = Annotated[int | None, typer.Option(help="Only the k most likely tokens.")]
 TopPOpt = Annotated[float | None, typer.Option(help="Only the likeliest mass p.")]
 MinPOpt = Annotated[float | None, typer.Option(
     help="Only tokens at least p times as likely as the best; texts: 0.125."
 )]  # fmt: skip
-RepetitionOpt = Annotated[float, typer.Option(help="Above 1: less repetition.")]
-NgramOpt = Annotated[int, typer.Option(help="No run of N tokens twice in a text.")]
+RepetitionOpt = Annotated[float | None, typer.Option(help="Above 1: less repetition.")]
+NgramOpt = Annotated[int | None, typer.Option(help="No run of N tokens twice in a text.")]
 GuidanceOpt = Annotated[float, typer.Option(
     help="Above 1: what is given counts for more, variety for less; try 1.5."
 )]  # fmt: skip

@@ -17,8 +17,9 @@ from omnifill.errors import RecipeError, RunError
 from omnifill.form.encode import encode_part
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.progress import Progress
-from omnifill.recipe import FieldSettings, Recipe
+from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
+from omnifill.settings import FieldSettings
 from omnifill.types import Codec
 
 LONGEST_RECORD = 1024

@@ -65,7 +65,14 @@ def given_values(items: list[str], model: Model, keep: str | None = None) -> dic
     return out
 
 
-def said_in(option: str, path: Path | None) -> str | None:
+def rule_of(schema: Path | None, regex: str | None, grammar: Path | None) -> dict[str, Any]:
+    """What a text must obey, files read, as the API takes it; empty where nothing is said."""
+    said = {"schema": _said_in("--schema", schema), "regex": regex,
+            "grammar": _said_in("--grammar", grammar)}  # fmt: skip
+    return {name: text for name, text in said.items() if text is not None}
+
+
+def _said_in(option: str, path: Path | None) -> str | None:
     """The text of the file that an option names."""
     if path is None:
         return None
@@ -77,8 +84,12 @@ def said_in(option: str, path: Path | None) -> str | None:
         raise RequestError(f"{option} {path}: is not UTF-8 text") from None
 
 
-def messages_of(chat: str | None, system: str | None, prompt: str | None) -> list[dict[str, str]]:
-    """What --chat and --system say, as messages."""
+def begun_with(
+    prompt: str | None, chat: str | None, system: str | None
+) -> str | list[dict[str, str]] | None:
+    """The prompt, or what --chat and --system say, as messages."""
+    if chat is None and system is None:
+        return prompt
     if chat is None or prompt is not None:
         raise RequestError("--chat says what the user says, in place of --prompt; --system goes "
                            "with it")  # fmt: skip

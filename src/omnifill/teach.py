@@ -20,7 +20,8 @@ from torch import nn
 
 from omnifill.data.stage import Staged
 from omnifill.errors import TrainingStopped
-from omnifill.recipe import LearnSettings, Recipe
+from omnifill.recipe import Recipe
+from omnifill.settings import LearnSettings
 from omnifill.train.decide import too_small
 from omnifill.train.loop import Trainer, TrainPlan, default_schedule
 from omnifill.train.metrics import LiveLine, MetricsFile, clock

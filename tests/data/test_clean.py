@@ -14,8 +14,9 @@ from omnifill.data.infer import infer_schema
 from omnifill.data.profile import profile
 from omnifill.data.source import open_source
 from omnifill.data.stage import stage
-from omnifill.recipe import CleanSettings, from_dict
+from omnifill.recipe import from_dict
 from omnifill.schema import FieldSpec
+from omnifill.settings import CleanSettings
 
 TEXT = FieldSpec(name="t", type="text", codec="bpe")
 KEPT = [

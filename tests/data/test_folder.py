@@ -21,7 +21,8 @@ from omnifill.data.profile import profile
 from omnifill.data.source import open_source
 from omnifill.data.stage import rows_at_once, stage
 from omnifill.errors import DataError
-from omnifill.recipe import DataSettings, Recipe
+from omnifill.recipe import Recipe
+from omnifill.settings import DataSettings
 
 
 def png(value: int, size: int = 4) -> bytes:

@@ -9,7 +9,7 @@ import pytest
 
 from omnifill.data.source import Source, open_source
 from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 ROWS = [["颜色", "note"], ["红", "a, b"], ["青", "two\nlines"], ["", 'say "hi"'], ["مرحبا", "🍵"]]
 

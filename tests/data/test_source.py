@@ -16,7 +16,8 @@ import pytest
 
 from omnifill.data.source import Source, open_source
 from omnifill.errors import DataError, RecipeError
-from omnifill.recipe import DataSettings, from_dict
+from omnifill.recipe import from_dict
+from omnifill.settings import DataSettings
 
 
 def cells(source: Source) -> dict[str, list[Any]]:

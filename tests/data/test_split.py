@@ -15,7 +15,8 @@ from omnifill.data.source import open_source
 from omnifill.data.split import part_of, stream_parts
 from omnifill.data.stage import Staged, stage
 from omnifill.errors import DataError
-from omnifill.recipe import Recipe, SplitSettings, from_dict
+from omnifill.recipe import Recipe, from_dict
+from omnifill.settings import SplitSettings
 
 TABLE = pd.DataFrame({"k": [f"k{i % 40}" for i in range(400)], "n": [i % 100 for i in range(400)]})
 

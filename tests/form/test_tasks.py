@@ -17,7 +17,7 @@ from omnifill.errors import DataError, RecipeError
 from omnifill.form.layout import draw_orders
 from omnifill.form.stream import eval_batches
 from omnifill.form.tasks import unread
-from omnifill.recipe import FormSettings, Task
+from omnifill.settings import FormSettings, Task
 
 
 @pytest.fixture(scope="module")

@@ -13,8 +13,8 @@ from typing import Any
 
 from omnifill.data.values import parse_many
 from omnifill.errors import RecipeError
-from omnifill.recipe import CleanSettings
 from omnifill.schema import FieldSpec
+from omnifill.settings import CleanSettings
 
 LINE_ENDS = re.compile(r"\r\n?")
 TRAILING = re.compile(r"[ \t]+(?=\n|\Z)")

@@ -12,7 +12,7 @@ from omnifill.data.cells import Chunk, Problem
 from omnifill.data.reading import open_text, undecodable
 from omnifill.data.values import LONGEST
 from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 DELIMITERS = ",;\t|"
 CHUNK_ROWS = 8192

@@ -8,8 +8,9 @@ from typing import Any, Literal
 from omnifill.data.cells import Problem
 from omnifill.data.profile import ColumnProfile, Profile
 from omnifill.errors import DataError, RecipeError, unknown_name
-from omnifill.recipe import FieldSettings, Recipe
+from omnifill.recipe import Recipe
 from omnifill.schema import DEFAULT_CODECS, MEDIA, FieldSpec, Schema
+from omnifill.settings import FieldSettings
 
 MOST_DIGITS = 15
 """Significant digits that every double keeps."""

@@ -10,7 +10,7 @@ from typing import Any
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.reading import open_text, undecodable
 from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 CHUNK_ROWS = 4096
 LOOKED_AT = 2000

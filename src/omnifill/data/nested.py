@@ -9,7 +9,7 @@ from typing import Any
 from omnifill.data.cells import Chunk
 from omnifill.data.media import MediaFile
 from omnifill.errors import DataError, unknown_name
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 INNER = " | "
 """Joins the strings of a list within a list."""

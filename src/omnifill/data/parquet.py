@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.media import MOST_HELD, as_cells
 from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 CHUNK_ROWS = 8192
 

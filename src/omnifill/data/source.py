@@ -25,7 +25,7 @@ from omnifill.data.nested import flatten_chunk
 from omnifill.data.values import unfit_text
 from omnifill.errors import DataError, unknown_name
 from omnifill.files import reason
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 CHUNK_ROWS = 8192
 MAX_COLUMNS = 2000

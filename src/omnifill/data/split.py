@@ -11,7 +11,7 @@ import hashlib
 from collections.abc import Sequence
 from typing import Any
 
-from omnifill.recipe import SplitSettings
+from omnifill.settings import SplitSettings
 
 PARTS = ("train", "valid", "test")
 

@@ -21,8 +21,9 @@ from omnifill.data.values import media_shape
 from omnifill.errors import DataError, RunError
 from omnifill.files import atomic_path, reason, write_atomic
 from omnifill.progress import Progress
-from omnifill.recipe import Recipe, SplitSettings
+from omnifill.recipe import Recipe
 from omnifill.schema import MEDIA, FieldSpec, Schema
+from omnifill.settings import SplitSettings
 
 ENOUGH = 200
 """Broken files at which reading may stop before its end."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from omnifill.data.cells import Chunk
 from omnifill.data.reading import open_text, undecodable
 from omnifill.errors import DataError
-from omnifill.recipe import DataSettings
+from omnifill.settings import DataSettings
 
 PIECE = 1 << 16
 """Characters of a piece of a stream, about."""

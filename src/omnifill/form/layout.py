@@ -20,7 +20,7 @@ from omnifill.form.batch import Batch
 from omnifill.form.tasks import task_order
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
 from omnifill.form.windows import Windows
-from omnifill.recipe import FormSettings, MixSettings
+from omnifill.settings import FormSettings, MixSettings
 from omnifill.types import Bools, Ints
 
 CHECKED = 8192

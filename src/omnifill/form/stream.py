@@ -17,7 +17,7 @@ from omnifill.form.batch import Batch
 from omnifill.form.layout import Former, Orders, draw_orders, missing_in, schema_order
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import Windows, cut, head_size
-from omnifill.recipe import FormSettings, MixSettings
+from omnifill.settings import FormSettings, MixSettings
 from omnifill.types import Ints
 
 POOL = 64

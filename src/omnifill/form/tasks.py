@@ -9,7 +9,7 @@ import numpy as np
 
 from omnifill.errors import RecipeError, unknown_name
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.recipe import FormSettings, Task
+from omnifill.settings import FormSettings, Task
 from omnifill.types import Bools, Ints
 
 

@@ -24,7 +24,7 @@ from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
 from omnifill.form.windows import Windows, head_size, last_ones, overlapping
 from omnifill.generate.given import encoded
 from omnifill.progress import Progress
-from omnifill.recipe import MixSettings
+from omnifill.settings import MixSettings
 from omnifill.types import ABSENT, Bools, Floats, Ints
 
 BATCH = 64

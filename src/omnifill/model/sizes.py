@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from omnifill.model.config import Alphabet, ModelConfig
-from omnifill.recipe import ModelSettings
+from omnifill.settings import ModelSettings
 
 
 @dataclass(frozen=True)

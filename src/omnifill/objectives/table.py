@@ -6,7 +6,7 @@ from typing import Any
 
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.named import load_class
-from omnifill.recipe import ObjectiveSettings
+from omnifill.settings import ObjectiveSettings
 
 OBJECTIVES = {
     "causal": "omnifill.objectives.causal:CausalObjective",

@@ -17,7 +17,8 @@ from omnifill.errors import RecipeError
 from omnifill.lengths import parse_duration
 from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.model.sizes import SIZES, build_config, nearest_size
-from omnifill.recipe import ONLY_FOR, MixSettings, Recipe, TrainSettings
+from omnifill.recipe import Recipe
+from omnifill.settings import ONLY_FOR, MixSettings, TrainSettings
 from omnifill.train.loop import TrainPlan, default_schedule
 from omnifill.train.optim import OptimConfig
 from omnifill.train.precision import multiplies_bf16
