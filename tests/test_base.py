@@ -179,3 +179,27 @@ def test_what_a_base_cannot_do_is_refused(
         further(base, data[["kind"]], tmp_path / "run")
     folder = RunFolder(model.run.folder.path)
     assert further(folder.path, data, tmp_path / "run", **{"train.steps": 2})
+
+
+def test_it_says_how_much_is_learned_and_how_much_only_read(
+    base: api.Model, tmp_path: Path
+) -> None:
+    data = texts(60, seed=7)
+    data["answer"] = "It is " + data["kind"]
+    model = api.train(
+        data, tmp_path / "run", given=["text"], want=["answer"], steps=2,
+        recipe={"train": {"base": str(base.run.folder.path)},
+                "schema": {"fields": {"answer": {"type": "text"}}}},
+    )  # fmt: skip
+    field = model.run.vocabulary["text"]
+    from omnifill.prepare import staged_columns
+
+    rows = staged_columns(model.run.folder, "train")
+    learned, read = (
+        sum(len(field.codec.encode(value)) + 1 for value in rows[name])
+        for name in ("answer", "text")
+    )
+    notes = model.run.folder.read_state()["notes"]
+    said = f"of {learned + read:,} tokens of training rows {learned:,} are learned (answer), and " \
+           f"{read:,} are only read"  # fmt: skip
+    assert said in notes

@@ -12,6 +12,7 @@ import torch
 
 from omnifill.artifact import RunFolder, check_code, code_named_in, codec_folders
 from omnifill.codecs.table import CODECS, check_codec, load_codec
+from omnifill.data.shards import open_shard
 from omnifill.data.stage import Staged, open_staged, rows_at_once
 from omnifill.errors import RecipeError, RunError
 from omnifill.form.encode import encode_part
@@ -194,7 +195,18 @@ def encode_parts(
                     f"cut to fit {most} in {part}: {cuts} (longer: --set "
                     f"{'model.context=N, or ' if longest else ''}schema.fields.NAME.max_tokens=N)"
                 )
-    return notes
+    return notes + _learned_from(folder, vocabulary, recipe)
+
+
+def _learned_from(folder: RunFolder, vocabulary: Vocabulary, recipe: Recipe) -> list[str]:
+    """Of a named task: how many tokens are learned, and how many are only read."""
+    if len(recipe.form.tasks) != 1:
+        return []
+    lens, task = open_shard(folder.encoded / "train").lens, recipe.form.tasks[0]
+    learned, read = (int(lens[:, [vocabulary[name].index for name in names]].sum(dtype="int64"))
+                     for names in (task.want, task.given))  # fmt: skip
+    return [f"of {learned + read:,} tokens of training rows {learned:,} are learned "
+            f"({', '.join(task.want)}), and {read:,} are only read"]  # fmt: skip
 
 
 def _counted(
