@@ -376,6 +376,24 @@ def test_what_no_checkpoint_can_say_stays_here(model: api.Model, tmp_path: Path)
     assert not (tmp_path / "hf").exists()
 
 
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_text_that_is_too_long_is_refused_in_words(
+    kind: str, pair: Callable[[str], Pair]
+) -> None:
+    """The checkpoint has 96 positions."""
+    ours = pair(kind)[1]
+    with pytest.raises(RequestError, match=r"the prompt has \d{3} tokens"):
+        ours.generate(1, prompt="the cat sat " * 40, max_tokens=5)
+    if kind == "gpt2":
+        with pytest.raises(RequestError, match=r"max_tokens = 500.*positions for 9\d"):
+            ours.generate(1, prompt="the cat", max_tokens=500)
+        with pytest.raises(RequestError, match="no positions for them"):
+            ours.fill(pd.DataFrame({"text": [None]}))
+    else:  # older slots fall out of view
+        assert ours.generate(1, prompt="the cat", max_tokens=200)["text"][0]
+    assert np.isfinite(ours.score(pd.DataFrame({"text": ["the cat sat " * 40]}))["text"][0])
+
+
 # --- chat ----------------------------------------------------------------------------------
 
 TURNS = """{%- for m in messages %}

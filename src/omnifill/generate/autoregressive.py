@@ -214,6 +214,8 @@ class Autoregressive:
         first = np.where(_begun(plan, orders), -1, orders.fields)  # it stands behind, once more
         sinks = self._sinks(Orders(first, orders.wanted) if memory is None else given)
         sinks = sinks.clamp(max=max(1, capacity - CHUNK))
+        most = self.network.config.most_slots
+        capacity = capacity if most is None else min(capacity, most)
         cache = self.network.new_cache(num, capacity, sinks, memory)
         if width + 1 <= capacity:
             hidden = self.network(ids, field, coord, Mask("causal"), cache)

@@ -148,6 +148,8 @@ def build(run: LoadedRun, wish: Wish) -> Request:
             raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
         prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
+        if prompt is not None:
+            _check_prompt(run, texts[0], prompt)
     elif (opened := _opened(run, wanted)) is not None:
         prompt, wanted = "", [opened, *(n for n in wanted if n != opened)]
     if part is not None:
@@ -235,6 +237,7 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         shard = _cut(run, shard, request.want[0], int((request.part.codes >= 0).sum()))
     if first == 0:
         _tell_far(run, shard, request)
+        _check_places(run, shard, request)
     names = run.vocabulary.in_order(request.given)
     row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
     wanted = np.zeros(len(row), bool)
@@ -281,6 +284,25 @@ def _tell_far(run: LoadedRun, shard: Shard, request: Request) -> None:
                 f"view of what is generated (more: train with --set model.context=N)",
                 stacklevel=2,
             )
+
+
+def _check_places(run: LoadedRun, shard: Shard, request: Request) -> None:
+    """RequestError where a network of so many positions has none for what is given and wanted."""
+    size, most = 1 + int(shard.sizes[0]), run.network.config.most_slots
+    wanted = sum(run.vocabulary[name].slots or request.max_tokens for name in request.want)
+    if most is not None and size + wanted > most:
+        raise RequestError(f"max_tokens = {request.max_tokens}: beside the {size - 1} tokens that "
+                           f"are given there are positions for {max(0, most - size)}")  # fmt: skip
+
+
+def _check_prompt(run: LoadedRun, name: str, prompt: str) -> None:
+    """RequestError for a prompt of more tokens than an imported checkpoint reads; a run that was
+    trained here goes on from what is in view, with a warning."""
+    if run.schema[name].codec == "pretrained":
+        num, most = len(_codes(run, name, prompt)), run.network.config.context - 1
+        if num > most:
+            raise RequestError(f"the prompt has {num} tokens, and the network reads at most "
+                               f"{most}; shorten it")  # fmt: skip
 
 
 def tell_moved(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:

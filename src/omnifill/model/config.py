@@ -96,6 +96,13 @@ class ModelConfig(BaseModel):
     opens: bool = True
     """Whether `<bos>`, in the first slot, is there for the others to see."""
 
+    @property
+    def most_slots(self) -> int | None:
+        """The slots that there are positions for; None: any number."""
+        if self.positions != "learned":
+            return None
+        return (self.places or self.context) + (not self.opens)
+
     @model_validator(mode="after")
     def _fits(self) -> ModelConfig:
         if self.heads % self.kv_heads:

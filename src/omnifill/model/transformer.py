@@ -212,8 +212,7 @@ class Transformer(nn.Module):
     def new_cache(self, rows: int, length: int, sinks: Tensor) -> KVCache:
         """Room for `length` slots of `rows` rows; the first `sinks` (B,) are never dropped."""
         weight = cast(Tensor, self.norm.weight)
-        if self.turn is None:  # there are no more positions than that
-            length = min(length, self.places.num_embeddings + (not self.config.opens))
+        length = min(length, self.config.most_slots or length)
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
         layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]
         return KVCache(layers, sinks, self.turn)
