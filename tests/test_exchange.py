@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import peft
 import pytest
 import torch
 import transformers
@@ -27,6 +28,8 @@ from omnifill.model.hf import read_checkpoint
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 
+# Between two libraries that are not ours.
+pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.*:FutureWarning")
 transformers.utils.logging.set_verbosity_error()
 transformers.utils.logging.disable_progress_bar()
 
@@ -479,3 +482,66 @@ def test_texts_are_drawn_as_the_checkpoint_says(
     for more, want in (([], usual), (["--temperature", "2"], other)):
         code, out, _ = command(*words, *more)
         assert code == 0 and [json.loads(line)["text"] for line in out.splitlines()] == want
+
+
+# --- adapters ------------------------------------------------------------------------------
+
+ADAPTED = [("gpt2", ["c_attn", "c_proj"]), ("llama", ["q_proj", "v_proj", "down_proj"])]
+
+
+@pytest.mark.parametrize("kind, targets", ADAPTED)
+def test_an_adapter_of_peft_is_merged(
+    kind: str, targets: list[str], tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    model = theirs(kind, tokenizer.get_vocab_size())
+    source = saved(tmp_path / "hf", model, tokenizer, kind in OPENED)
+    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, task_type="CAUSAL_LM",
+                               fan_in_fan_out=kind == "gpt2")  # fmt: skip
+    adapted = peft.get_peft_model(model, settings)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.2 * torch.randn_like(weight)
+    adapted.save_pretrained(tmp_path / "adapter")
+    plain = api.import_checkpoint(source, tmp_path / "plain")
+    ours = api.import_checkpoint(source, tmp_path / "run", adapter=tmp_path / "adapter")
+    options: dict[str, Any] = {"prompt": "the cat", "max_tokens": 40, "temperature": 0}
+    want = continued(adapted.eval(), tokenizer, "the cat", kind in OPENED, 40)
+    assert ours.generate(1, **options)["text"][0] == want
+    assert plain.generate(1, **options)["text"][0] != want
+
+
+def test_our_additions_leave_as_an_adapter(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    model = theirs("llama", tokenizer.get_vocab_size())
+    source = saved(tmp_path / "hf", model, tokenizer, True)
+    recipe = {"train": {"base": str(source), "steps": 6, "lr_adamw": 0.05,
+                        "lora": {"rank": 2, "targets": ["q_proj", "up_proj"]}}}  # fmt: skip
+    ours = api.train(pd.DataFrame({"text": LINES * 3}), tmp_path / "run", recipe=recipe)
+    adapted = peft.PeftModel.from_pretrained(model, tmp_path / "run" / "adapter").eval()
+    text = "the cat sat here"
+    ids = torch.tensor([[BOS, *tokenizer.encode(text).ids, END]])
+    with torch.no_grad():
+        nats = adapted(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
+    score = ours.score(pd.DataFrame({"text": [text]}))["text"][0]
+    assert score == pytest.approx(float(nats.sum()), abs=1e-3)
+    again = api.import_checkpoint(source, tmp_path / "in", adapter=tmp_path / "run" / "adapter")
+    assert again.score(pd.DataFrame({"text": [text]}))["text"][0] == pytest.approx(score, abs=1e-4)
+
+
+def test_adapters_of_another_kind_or_model_are_refused(
+    good: Path, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    wide = theirs("gpt2", tokenizer.get_vocab_size())
+    settings = peft.LoraConfig(r=2, target_modules=["c_attn"], task_type="CAUSAL_LM",
+                               fan_in_fan_out=True)  # fmt: skip
+    peft.get_peft_model(wide, settings).save_pretrained(tmp_path / "adapter")
+    with pytest.raises(RunError, match=r"transformer\.h\.0\.attn\.c_attn is none of this model"):
+        api.import_checkpoint(good, tmp_path / "run", adapter=tmp_path / "adapter")
+    for key, value in (("peft_type", "IA3"), ("use_dora", True), ("r", 0), ("bias", "all")):
+        folder = tmp_path / key
+        shutil.copytree(tmp_path / "adapter", folder)
+        edited(folder / "adapter_config.json", **{key: value})
+        with pytest.raises(RunError, match=f"{key} = "):
+            api.import_checkpoint(good, tmp_path / "run", adapter=folder)
+    with pytest.raises(RunError, match=r"adapter_config\.json: cannot be read"):
+        api.import_checkpoint(good, tmp_path / "run", adapter=tmp_path / "nothing")
+    assert not (tmp_path / "run").exists()

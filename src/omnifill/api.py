@@ -158,15 +158,18 @@ def load(run: str | Path, allow_code: Sequence[str] = ()) -> Model:
     return Model(open_run(Path(run), allow_code))
 
 
-def import_checkpoint(source: str | Path, out: str | Path) -> Model:
+def import_checkpoint(
+    source: str | Path, out: str | Path, *, adapter: str | Path | None = None
+) -> Model:
     """A checkpoint as the Hugging Face libraries write one, turned into the run folder `out`.
 
-    `source`: a local folder with config.json, safetensors and tokenizer.json. Raises RunError for
-    one that cannot be run exactly as where it came from.
+    `source`: a local folder with config.json, safetensors and tokenizer.json; `adapter`: one with
+    a LoRA adapter as PEFT writes it, which is merged in. Raises RunError for what cannot be run
+    exactly as where it came from.
     """
-    for name, value in (("source", source), ("out", out)):
+    for name, value in (("source", source), ("out", out), ("adapter", adapter or out)):
         check_kind(name, value, (str, Path), "the path of a folder")
-    exchange.import_checkpoint(Path(source), Path(out))
+    exchange.import_checkpoint(Path(source), Path(out), None if adapter is None else Path(adapter))
     return load(out)
 
 

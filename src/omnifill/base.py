@@ -17,10 +17,13 @@ from omnifill.artifact import RunFolder, check_code, code_named_in, is_run
 from omnifill.codecs.pretrained import PretrainedCodec
 from omnifill.codecs.table import CODECS
 from omnifill.errors import RecipeError, RunError
-from omnifill.exchange import read_foreign
+from omnifill.exchange import ORIGIN, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
+from omnifill.model.adapter import write_adapter
 from omnifill.model.config import ModelConfig
-from omnifill.model.lora import A, B, add_lora
+from omnifill.model.families import FAMILIES, Family
+from omnifill.model.hf import CONFIG, qwen3
+from omnifill.model.lora import A, B, add_lora, merged
 from omnifill.model.network import BACKBONES, Network
 from omnifill.recipe import Recipe
 from omnifill.schema import Schema
@@ -43,6 +46,8 @@ class Base:
     first: int
     """Id of its code 0."""
     weights: Callable[[], Mapping[str, Tensor]]
+    family: Family | None
+    """What others call its tensors, if anybody else can read it."""
 
 
 def open_base(recipe: Recipe) -> Base | None:
@@ -62,7 +67,8 @@ def open_base(recipe: Recipe) -> Base | None:
 def _of_checkpoint(path: Path) -> Base:
     found = read_foreign(path)
     codec = found.codec.for_records()
-    return Base(path, found.config, "pretrained", codec, NUM_SPECIAL, found.weights)
+    return Base(path, found.config, "pretrained", codec, NUM_SPECIAL, found.weights,
+                found.checkpoint.family)  # fmt: skip
 
 
 def _of_run(path: Path, recipe: Recipe) -> Base:
@@ -84,7 +90,18 @@ def _of_run(path: Path, recipe: Recipe) -> Base:
     if isinstance(codec, PretrainedCodec):
         codec = codec.for_records()
     return Base(path, config, texts[0].codec, codec, field.first,
-                lambda: dict(folder.load_network(config).named_parameters()))  # fmt: skip
+                lambda: dict(folder.load_network(config).named_parameters()),
+                _family_of(folder, config))  # fmt: skip
+
+
+def _family_of(folder: RunFolder, config: ModelConfig) -> Family | None:
+    """That of the checkpoint it was; of a network that was trained here, the one it leaves as."""
+    if (folder.path / ORIGIN / CONFIG).exists():
+        return FAMILIES[folder.read_json(f"{ORIGIN}/{CONFIG}")["architectures"][0]]
+    try:
+        return FAMILIES[qwen3(config)["architectures"][0]]
+    except RunError:
+        return None
 
 
 def _check_settings(recipe: Recipe) -> None:
@@ -123,6 +140,20 @@ def built(recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary) -> Networ
     if lora is not None:
         add_lora(network, lora.rank, lora.scale, lora.targets, len(vocabulary.blocks) > 1)
     return network
+
+
+def finished(
+    recipe: Recipe, weights: Mapping[str, Tensor], folder: RunFolder
+) -> Mapping[str, Tensor]:
+    """Weights as they are kept: additions merged; and, where they are all that was learned, also
+    written on their own, in `adapter/`, for others to read."""
+    lora, base = recipe.train.lora, open_base(recipe)
+    if lora is None or base is None:
+        return weights
+    if base.family is not None and "fields.weight" not in weights:
+        write_adapter(folder.path / "adapter", base.family, str(base.path), lora.rank, lora.alpha,
+                      weights)  # fmt: skip
+    return merged(weights, lora.scale)
 
 
 @torch.no_grad()

@@ -327,12 +327,14 @@ def import_(
     source: Annotated[Path, typer.Argument(
         help="A local folder with config.json, safetensors and tokenizer.json.")],
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")],
+    adapter: Annotated[Path | None, typer.Option(
+        help="A folder with a LoRA adapter as PEFT writes it, to be merged in.")] = None,
 ) -> None:  # fmt: skip
     """Make a run of a checkpoint that the Hugging Face libraries wrote: GPT-2, Llama, Mistral,
     Qwen. Nothing in it is run, and nothing is downloaded."""
     from omnifill import api
 
-    model = api.import_checkpoint(source, out)
+    model = api.import_checkpoint(source, out, adapter=adapter)
     size = sum(p.numel() for p in model.run.network.parameters())
     typer.echo(f"{out}: {size:,} weights; next: omnifill generate {out} --prompt TEXT", err=True)
 

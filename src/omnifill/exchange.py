@@ -26,6 +26,7 @@ from omnifill.codecs.text import BpeCodec
 from omnifill.errors import RunError
 from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD
+from omnifill.model.adapter import with_adapter
 from omnifill.model.config import ModelConfig
 from omnifill.model.hf import (
     ALONE,
@@ -65,9 +66,12 @@ class Foreign:
         return weights
 
 
-def read_foreign(source: Path) -> Foreign:
-    """A folder as the Hugging Face libraries write one; RunError for what cannot be used."""
+def read_foreign(source: Path, adapter: Path | None = None) -> Foreign:
+    """A folder as the Hugging Face libraries write one, and an adapter that is merged into it;
+    RunError for what cannot be used."""
     checkpoint = read_checkpoint(source)
+    if adapter is not None:
+        checkpoint = with_adapter(checkpoint, adapter)
     codec, bos = _codec(checkpoint)
     config = checkpoint.config.model_copy(
         update={"vocabulary": NUM_SPECIAL + codec.size, "opens": bos is not None}
@@ -75,12 +79,13 @@ def read_foreign(source: Path) -> Foreign:
     return Foreign(checkpoint, codec, bos, config)
 
 
-def import_checkpoint(source: Path, out: Path) -> None:
-    """A folder with config.json, safetensors and tokenizer.json -> the run folder `out`.
+def import_checkpoint(source: Path, out: Path, adapter: Path | None = None) -> None:
+    """A folder with config.json, safetensors and tokenizer.json -> the run folder `out`. `adapter`:
+    a folder with a LoRA adapter of PEFT, to be merged into it.
 
     RunError for what cannot be run exactly as where it came from; nothing is left of a failure.
     """
-    found = read_foreign(source)
+    found = read_foreign(source, adapter)
     schema = Schema(fields=(FieldSpec(name=FIELD, type="text", codec="pretrained",
                                       why=f"imported from {source.name}"),))  # fmt: skip
     weights = found.weights()

@@ -24,7 +24,7 @@ import numpy as np
 from torch import nn
 
 from omnifill.artifact import LoadedRun, RunFolder, codec_folders
-from omnifill.base import begin_with, built, open_base
+from omnifill.base import begin_with, built, finished, open_base
 from omnifill.data.shards import Shard, open_shard
 from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
@@ -36,7 +36,6 @@ from omnifill.form.windows import head_size
 from omnifill.generate import requests
 from omnifill.lengths import parse_duration
 from omnifill.model.config import ModelConfig
-from omnifill.model.lora import merged
 from omnifill.model.network import Network, load_backbone
 from omnifill.objectives.table import build_objective, load_objective, on_canvas
 from omnifill.paths import flat
@@ -353,9 +352,7 @@ class Session:
             progress = trainer.run(batches, objective.loss, evaluate, listen)
         finally:
             events.close()
-        weights = trainer.best or trainer.weights()
-        if recipe.train.lora is not None:
-            weights = merged(weights, recipe.train.lora.scale)
+        weights = finished(recipe, trainer.best or trainer.weights(), self.folder)
         self.folder.save_model(config, weights)
         done = recipe.with_values(**{
             "train.steps": progress.end,

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -88,20 +88,28 @@ class Checkpoint:
     family: Family
     config: ModelConfig
     """Its `vocabulary` is that of the checkpoint; special ids of ours are not among them."""
+    added: Mapping[str, Tensor] = field(default_factory=dict)
+    """What an adapter adds to tensors, by their names without what may stand before."""
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters of the network by our names, as 32-bit floats."""
         files = _tensors(self.folder)
         out, used = {}, set()
-        for name, shape in _shapes(self.config).items():
+        for name, shape in shapes(self.config).items():
             theirs, part = self._found(name, files)
             used.add(theirs)
             file = files[theirs]
-            tensor = _part(_read(file, theirs), part)
+            tensor = read_tensor(file, theirs)
+            if (more := self.added.get(theirs.removeprefix(self.family.prefix))) is not None:
+                if more.shape != tensor.shape:
+                    raise RunError(f"the adapter changes {theirs}, {times(tensor.shape)}, by "
+                                   f"{times(more.shape)}; it is of another model")  # fmt: skip
+                tensor = tensor.float() + more
+            tensor = _part(tensor, part)
             if tensor.shape != shape:
                 raise RunError(
-                    f"{file}: {theirs} is {_times(tensor.shape)} where {CONFIG} says "
-                    f"{_times(shape)}; the two do not belong together"
+                    f"{file}: {theirs} is {times(tensor.shape)} where {CONFIG} says "
+                    f"{times(shape)}; the two do not belong together"
                 )
             out[name] = tensor.float()
         known = re.compile("|".join([*self.family.unused, r"$^"]))
@@ -302,7 +310,7 @@ def _tensors(folder: Path) -> dict[str, Path]:
                 raise RunError(f"{named.path}: {name} lies in {file!r}, which is no file's name")
             if not (folder / file).exists():
                 raise RunError(f"{named.path}: {name} lies in {file}, and there is no such file")
-        there = {file: set(_names(folder / file)) for file in set(table.values())}
+        there = {file: set(tensor_names(folder / file)) for file in set(table.values())}
         for name, file in table.items():
             if name not in there[file]:
                 raise RunError(f"{named.path}: {name} lies in {file}, and that does not hold it")
@@ -313,10 +321,10 @@ def _tensors(folder: Path) -> dict[str, Path]:
         )
         why = f"; {pickled[0]} is a pickle, which could run code" if pickled else ""
         raise RunError(f"{folder}: has no {WEIGHTS}{why}; save it as safetensors where it was made")
-    return {name: folder / WEIGHTS for name in _names(folder / WEIGHTS)}
+    return {name: folder / WEIGHTS for name in tensor_names(folder / WEIGHTS)}
 
 
-def _names(path: Path) -> Iterator[str]:
+def tensor_names(path: Path) -> Iterator[str]:
     try:
         with safe_open(path, "pt") as file:
             yield from file.keys()
@@ -324,7 +332,7 @@ def _names(path: Path) -> Iterator[str]:
         raise RunError(f"{path}: cannot be read ({error}); is it whole?") from None
 
 
-def _read(path: Path, name: str) -> Tensor:
+def read_tensor(path: Path, name: str) -> Tensor:
     try:
         with safe_open(path, "pt") as file:
             tensor: Tensor = file.get_tensor(name)
@@ -352,12 +360,12 @@ def _joined(parts: Sequence[tuple[str, Tensor]]) -> Tensor:
     return (rows.T if parts[0][0].endswith("T") and rows.ndim == 2 else rows).contiguous()
 
 
-def _shapes(config: ModelConfig) -> dict[str, torch.Size]:
+def shapes(config: ModelConfig) -> dict[str, torch.Size]:
     """Every parameter that is stored, and its shape."""
     with torch.device("meta"):
         named = dict(Network(config).named_parameters())  # a tied head is named once
     return {name: parameter.shape for name, parameter in named.items()}
 
 
-def _times(shape: torch.Size) -> str:
+def times(shape: torch.Size) -> str:
     return " × ".join(map(str, shape)) or "one number"
