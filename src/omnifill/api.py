@@ -390,7 +390,8 @@ def _sampling(run: LoadedRun | None, values: Mapping[str, Any]) -> Sampling:
     for name in values:
         if name not in known:
             raise RequestError(unknown_name("sampling option", name, known))
-    usual = {} if run is None else to_dict(run.recipe)["generate"]
+    drawn = run is not None and values.get("beams", 1) == 1
+    usual = to_dict(run.recipe)["generate"] if run is not None and drawn else {}
     usual = {name: value for name, value in usual.items() if value is not None}
     return Sampling(**(usual | dict(values)))
 

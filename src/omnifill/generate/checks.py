@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from omnifill.artifact import LoadedRun
+from omnifill.data.shards import Shard
 from omnifill.errors import RequestError
 from omnifill.generate.aims import Aim
 from omnifill.generate.filters import Sampling
@@ -59,3 +60,37 @@ def check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
             "guidance compares with records read without what is given, and this run never saw "
             "any: train with form.drop_given above 0"
         )
+
+
+def check_rule(run: LoadedRun, wanted: Sequence[str], beside: bool) -> list[str]:
+    """The wanted fields, the text that obeys a rule first; RequestError where none could. `beside`:
+    whether something else is asked for that no rule goes with."""
+    texts = [n for n in wanted if run.vocabulary[n].slots is None]
+    if not texts:
+        raise RequestError("a schema, regex or grammar is about a text, and no text is wanted")
+    if run.vocabulary.canvas:
+        raise RequestError("a schema, regex or grammar is followed from beginning to end, and a "
+                           "masked model makes a text as a whole")  # fmt: skip
+    if beside:
+        raise RequestError("beside a schema, regex or grammar leave out choices, stop strings, "
+                           "beams, and aims for which texts are steered")  # fmt: skip
+    return [texts[0], *(n for n in wanted if n != texts[0])]
+
+
+def check_places(run: LoadedRun, shard: Shard, want: Sequence[str], max_tokens: int) -> None:
+    """RequestError where a network of so many positions has none for what is given and wanted."""
+    size, most = 1 + int(shard.sizes[0]), run.network.config.most_slots
+    wanted = sum(run.vocabulary[name].slots or max_tokens for name in want)
+    if most is not None and size + wanted > most:
+        raise RequestError(f"max_tokens = {max_tokens}: beside the {size - 1} tokens that "
+                           f"are given there are positions for {max(0, most - size)}")  # fmt: skip
+
+
+def check_prompt(run: LoadedRun, name: str, prompt: str) -> None:
+    """RequestError for a prompt of more tokens than an imported checkpoint reads; a run that was
+    trained here goes on from what is in view, with a warning."""
+    if run.schema[name].codec == "pretrained":
+        num, most = len(run.vocabulary[name].codec.encode(prompt)), run.network.config.context - 1
+        if num > most:
+            raise RequestError(f"the prompt has {num} tokens, and the network reads at most "
+                               f"{most}; shorten it")  # fmt: skip

@@ -22,7 +22,14 @@ from omnifill.generate.aims import Aim, Goal, best_of, fluency, parse_aims, scor
 from omnifill.generate.autoregressive import Autoregressive, Leaning, Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.chat import Messages, templated
-from omnifill.generate.checks import check_candidates, check_guidance, check_sampler
+from omnifill.generate.checks import (
+    check_candidates,
+    check_guidance,
+    check_places,
+    check_prompt,
+    check_rule,
+    check_sampler,
+)
 from omnifill.generate.choices import choose, parse_choices
 from omnifill.generate.constraint import Constraint, Rule
 from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
@@ -97,7 +104,7 @@ class Request:
 def build(run: LoadedRun, wish: Wish) -> Request:
     """Check a wish against the model's fields; RequestError or ValueRefused says what is off."""
     schema, num, want = run.schema, wish.num, wish.want
-    prompt, suffix = wish.prompt, wish.suffix
+    prompt, suffix = _begun(run, wish.prompt), wish.suffix
     sampling, seed, max_tokens = wish.sampling, wish.seed, wish.max_tokens
     given = {} if wish.given is None else wish.given
     check_kind("given", given, Mapping, "a dict from field to value")
@@ -109,8 +116,6 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     for name, value in (("n", num), ("max_tokens", max_tokens)):
         if value < 1:
             raise RequestError(f"{name} = {value}: must be 1 or more")
-    if prompt is not None and not isinstance(prompt, str):
-        prompt = templated(run, prompt)
     if not 0 <= seed < 2**64:
         raise RequestError(f"seed = {seed}: must be from 0 to 2^64 - 1")
     if "" in wish.stop:
@@ -148,8 +153,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
             raise RequestError(f"{named} is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
         prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
-        if prompt is not None:
-            _check_prompt(run, texts[0], prompt)
+        check_prompt(run, texts[0], prompt or "")
     elif (opened := _opened(run, wanted)) is not None:
         prompt, wanted = "", [opened, *(n for n in wanted if n != opened)]
     if part is not None:
@@ -167,7 +171,8 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         check_rerank(run, wanted, wish.rerank, sampling)
     choices = None if wish.choices is None else _check_choices(run, wish, wanted)
     if wish.rule is not None:
-        wanted = _check_rule(run, wish, wanted, needs_steering(parsed_aims))
+        beside = wish.choices is not None or wish.stop or needs_steering(parsed_aims)
+        wanted = check_rule(run, wanted, bool(beside) or sampling.beams > 1)
     if sampling.beams > 1 and wish.stop:
         raise RequestError("stop strings end what is drawn, and beams search; leave one out")
     return Request(
@@ -176,6 +181,13 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         (wish.candidates or CANDIDATES) if parsed_aims else 1, suffix, choices, part,
         wish.rule,
     )  # fmt: skip
+
+
+def _begun(run: LoadedRun, prompt: str | Messages | None) -> str | None:
+    """The prompt as text."""
+    if prompt is None or isinstance(prompt, str):
+        return prompt
+    return templated(run, prompt)
 
 
 def _opened(run: LoadedRun, wanted: Sequence[str]) -> str | None:
@@ -198,20 +210,6 @@ def _check_choices(run: LoadedRun, wish: Wish, wanted: Sequence[str]) -> list[st
             "out the rest"
         )
     return parse_choices(run, wanted[0], wish.choices or ())
-
-
-def _check_rule(run: LoadedRun, wish: Wish, wanted: Sequence[str], steered: bool) -> list[str]:
-    """The wanted fields, the text that obeys the rule first; RequestError where none could."""
-    texts = [n for n in wanted if run.vocabulary[n].slots is None]
-    if not texts:
-        raise RequestError("a schema, regex or grammar is about a text, and no text is wanted")
-    if run.vocabulary.canvas:
-        raise RequestError("a schema, regex or grammar is followed from beginning to end, and a "
-                           "masked model makes a text as a whole")  # fmt: skip
-    if wish.choices is not None or wish.stop or wish.sampling.beams > 1 or steered:
-        raise RequestError("beside a schema, regex or grammar leave out choices, stop strings, "
-                           "beams, and aims for which texts are steered")  # fmt: skip
-    return [texts[0], *(n for n in wanted if n != texts[0])]
 
 
 def build_sampler(run: LoadedRun) -> Any:
@@ -237,7 +235,7 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         shard = _cut(run, shard, request.want[0], int((request.part.codes >= 0).sum()))
     if first == 0:
         _tell_far(run, shard, request)
-        _check_places(run, shard, request)
+        check_places(run, shard, request.want, request.max_tokens)
     names = run.vocabulary.in_order(request.given)
     row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
     wanted = np.zeros(len(row), bool)
@@ -284,25 +282,6 @@ def _tell_far(run: LoadedRun, shard: Shard, request: Request) -> None:
                 f"view of what is generated (more: train with --set model.context=N)",
                 stacklevel=2,
             )
-
-
-def _check_places(run: LoadedRun, shard: Shard, request: Request) -> None:
-    """RequestError where a network of so many positions has none for what is given and wanted."""
-    size, most = 1 + int(shard.sizes[0]), run.network.config.most_slots
-    wanted = sum(run.vocabulary[name].slots or request.max_tokens for name in request.want)
-    if most is not None and size + wanted > most:
-        raise RequestError(f"max_tokens = {request.max_tokens}: beside the {size - 1} tokens that "
-                           f"are given there are positions for {max(0, most - size)}")  # fmt: skip
-
-
-def _check_prompt(run: LoadedRun, name: str, prompt: str) -> None:
-    """RequestError for a prompt of more tokens than an imported checkpoint reads; a run that was
-    trained here goes on from what is in view, with a warning."""
-    if run.schema[name].codec == "pretrained":
-        num, most = len(_codes(run, name, prompt)), run.network.config.context - 1
-        if num > most:
-            raise RequestError(f"the prompt has {num} tokens, and the network reads at most "
-                               f"{most}; shorten it")  # fmt: skip
 
 
 def tell_moved(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:
