@@ -42,7 +42,7 @@ def templated(run: LoadedRun, messages: Messages) -> Templated:
 
 def check_messages(messages: Any) -> None:
     """RequestError unless it is a list of roles and what they say."""
-    check_kind("prompt", messages, Sequence, "a list of messages")
+    check_kind("prompt", messages, Sequence, "text, or a list of messages")
     if not messages:
         raise RequestError("prompt: there is no message")
     for number, message in enumerate(messages, 1):
