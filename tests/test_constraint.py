@@ -66,7 +66,9 @@ def lines() -> pd.DataFrame:
     })  # fmt: skip
 
 
-@pytest.fixture(scope="module", params=["bpe", "characters", "pretrained"])
+@pytest.fixture(scope="module", params=[
+    "bpe", *(pytest.param(name, marks=pytest.mark.slow) for name in ("characters", "pretrained")),
+])  # fmt: skip
 def writer(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
     """A model of little training, so that nothing comes out right by itself."""
     kind = "bpe" if request.param == "pretrained" else request.param

@@ -393,7 +393,8 @@ def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
 
 def test_what_the_user_sets_is_never_decided_again() -> None:
     mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0},
-            "train.ema": 0.5, "train.settle": 0.2, "train.weight_decay": 0.2}  # fmt: skip
+            "train.ema": 0.5, "train.settle": 0.2, "train.weight_decay": 0.2,
+            "train.optim": "muon", "train.lr_adamw": 0.001}  # fmt: skip
     recipe = Recipe().with_values(**mine)
     assert suited_to(recipe, 200.0, False) == recipe
     assert suited_to(recipe, 2.0, False) == recipe

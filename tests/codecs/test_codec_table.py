@@ -20,7 +20,7 @@ def test_every_name_loads_a_class_that_describes_itself() -> None:
     }
     grey = {"height": 1, "width": 1, "mode": "L"}
     options = {"image": grey, "pixels": grey, "audio": {"rate": 8000, "seconds": 0.1}}
-    for name in CODECS:
+    for name in CODECS.keys() - {"pretrained"}:  # which comes with a checkpoint
         codec = load_codec(name).fit([values.get(name, ["a"])], options.get(name, {}))
         assert codec.describe().startswith(name)  # type: ignore[attr-defined]
 

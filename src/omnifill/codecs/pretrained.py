@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from tokenizers import Tokenizer
 
-from omnifill.codecs.support import damaged, no_coords, read_json, write_json
+from omnifill.codecs.support import check_options, damaged, no_coords, read_json, write_json
 from omnifill.codecs.utf8 import num_bytes
 from omnifill.errors import RecipeError
 from omnifill.types import Grammar, Ints
@@ -61,6 +61,7 @@ class PretrainedCodec:
 
     @classmethod
     def fit(cls, chunks: Iterable[Sequence[Any]], options: Mapping[str, Any]) -> Self:
+        check_options(options, ())
         raise RecipeError("codec 'pretrained' comes with a checkpoint (`omnifill import`); nothing "
                           "of it is learned from records")  # fmt: skip
 

@@ -60,7 +60,10 @@ def iterative(schema: Schema, train: Columns, held_out: Columns, field: str) -> 
     arrays = as_arrays(schema, train, asked)
     if len(arrays[0]) < 2 or not size(asked):
         return {}
-    numbers = [n for n, v in arrays[0].items() if is_number(v) and not np.isnan(v).all()]
+    # One that is always the same tells nothing, and so far from zero the others nothing either.
+    numbers = [
+        n for n, v in arrays[0].items() if is_number(v) and len(np.unique(v[~np.isnan(v)])) > 1
+    ]
     if field not in numbers:
         return {}
     both = {n: np.concatenate([part[n] for part in arrays]) for n in arrays[0]}
