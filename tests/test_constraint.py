@@ -93,7 +93,10 @@ def fewest(model: api.Model, **rule: Any) -> int:
     return 1
 
 
-@pytest.mark.parametrize("name", SCHEMAS)
+@pytest.mark.parametrize("name", [
+    pytest.param(name, marks=pytest.mark.slow) if name in ("nested", "a dictionary") else name
+    for name in SCHEMAS
+])  # fmt: skip
 def test_every_text_obeys_its_schema_and_is_finished(writer: api.Model, name: str) -> None:
     schema = SCHEMAS[name]
     least = fewest(writer, schema=schema)

@@ -520,10 +520,10 @@ def test_a_vae_is_trained_beside_where_one_is_asked_for(
 ) -> None:  # fmt: skip
     # A step takes a second.
     monkeypatch.setattr("omnifill.evaluate.vae.monotonic", itertools.count().__next__)
-    found = exact.evaluate(bars(60, seed=4), report=tmp_path / "report.html", vae="10m")
-    vae, noise = (found["baselines"][kind]["fields"]["image"] for kind in ("vae", "noise"))
-    assert vae["frechet"]["value"] < noise["frechet"]["value"]
-    assert vae["label_recovered"]["value"] > 0.8
+    found = exact.evaluate(bars(60, seed=4), report=tmp_path / "report.html", vae="1m")
+    vae, mean = (found["baselines"][kind]["fields"]["image"] for kind in ("vae", "mean"))
+    assert 0 < vae["frechet"]["value"] != mean["frechet"]["value"]
+    assert vae["label_recovered"]["n"] == 60, "how well it learns is tested in test_media.py"
     assert "vae" in (tmp_path / "report.html").read_text(encoding="utf-8")
     for wrong, why in (("soon", "--vae: 'soon' is not a time"), ("0s", "longer than nothing")):
         with pytest.raises(RequestError, match=why):
