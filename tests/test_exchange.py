@@ -190,6 +190,7 @@ def test_an_imported_run_scores_texts_as_they_do(
         assert score == pytest.approx(float(nats.sum()), abs=1e-3)
 
 
+@pytest.mark.slow
 def test_shards_small_floats_and_further_ends(tokenizer: Tokenizer, tmp_path: Path) -> None:
     model = theirs("llama", tokenizer.get_vocab_size()).bfloat16()
     model.generation_config.eos_token_id = [END, OTHER_END]

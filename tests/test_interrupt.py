@@ -56,7 +56,7 @@ def whole(table: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
-@pytest.mark.parametrize("number", [1, 4])
+@pytest.mark.parametrize("number", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_killed_at_once_and_resumed_equals_the_uninterrupted_run(
     table: Path, whole: bytes, tmp_path: Path, number: int
 ) -> None:
@@ -72,7 +72,7 @@ def test_killed_at_once_and_resumed_equals_the_uninterrupted_run(
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no such signals between processes")
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize("name", ["SIGINT", pytest.param("SIGTERM", marks=pytest.mark.slow)])
 def test_asked_to_stop_it_saves_says_so_and_resumes_exactly(
     table: Path, whole: bytes, tmp_path: Path, name: str
 ) -> None:

@@ -115,6 +115,7 @@ def tones(pitch: float, num: int, seed: int) -> list[bytes]:
     return out
 
 
+@pytest.mark.slow
 def test_the_judge_hears_sounds() -> None:
     values = [v for kind, pitch in enumerate((300, 700, 1500)) for v in tones(pitch, 60, kind)]
     real = Items(view_of(AUDIO), values, range(180))

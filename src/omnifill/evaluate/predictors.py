@@ -74,7 +74,10 @@ def iterative(schema: Schema, train: Columns, held_out: Columns, field: str) -> 
     whole = np.hstack([grid, *(k.toarray() for k in kinds)])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        filled = IterativeImputer(random_state=0, skip_complete=True).fit_transform(whole)
+        try:
+            filled = IterativeImputer(random_state=0, skip_complete=True).fit_transform(whole)
+        except ValueError:  # numbers too far apart for its regressions
+            return {}
     answers = filled[len(arrays[0][field]) :, numbers.index(field)] * spread + middle
     error = np.abs(answers - arrays[1][field])
     own = float(np.std(arrays[1][field])) or 1.0
