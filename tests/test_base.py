@@ -167,6 +167,7 @@ def test_what_a_base_cannot_do_is_refused(
         ({"schema.fields.text.codec": "characters"}, RecipeError, "has the codec of the base"),
         ({"train.lora": {"rank": 2}, "train.optim": "muon"}, RecipeError, "leave optim out"),
         ({"train.base": str(tmp_path / "nothing")}, RunError, "is no folder"),
+        ({"train.lr": 0.1}, RecipeError, "say train.lr_adamw"),
         ({"train.lora": {"targets": []}}, RecipeError, "at least 1 item"),
     ]  # fmt: skip
     for settings, kind, message in cases:

@@ -51,13 +51,7 @@ from omnifill.prepare import (
     staged_columns,
     take_codecs,
 )
-from omnifill.recipe import (
-    Recipe,
-    dump_recipe,
-    from_dict,
-    load_recipe,
-    to_dict,
-)
+from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
 from omnifill.session import Session
 from omnifill.train.metrics import LiveLine
 from omnifill.types import Codec
@@ -263,9 +257,8 @@ class Model:
         Answers with the mode, or the median of numbers and dates; `draw` samples instead, and
         `beams` searches for the likeliest texts.
         """
-        return tables.fill(
-            self.run, table, draw=draw, seed=seed, sampling=_sampling(self.run, sampling)
-        )
+        chosen = _sampling(self.run if draw else None, sampling)
+        return tables.fill(self.run, table, draw=draw, seed=seed, sampling=chosen)
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
         """Log-likelihood in nats of every row and of each of its fields.
@@ -327,16 +320,21 @@ class Model:
         train, valid = self._learned_from()
         return generate_baseline(self.run, name, n, train, valid, given=given or {}, seed=seed)
 
-    def export(self, out: str | Path) -> None:
-        """Write the folder `out`, which the Hugging Face libraries load with the same logits.
+    def export(self, out: str | Path, *, format: str = "hf") -> None:
+        """Write the folder `out`, which the Hugging Face libraries (`hf`) load with equal logits.
 
         Raises RunError for a run that is no causal transformer of one text.
         """
+        if format != "hf":
+            raise RequestError(f"--format: {unknown_name('format', format, ['hf'])}")
         check_kind("out", out, (str, Path), "the path of a folder")
         exchange.export_checkpoint(self.run, Path(out))
 
     def _unseen(self, data: Data | None) -> dict[str, list[Any]]:
         """Records to measure on: `data`, or those that training kept aside."""
+        if data is None and not self.run.folder.staged.exists():
+            raise RequestError("this run holds no records (it was imported, or its data/ was taken "
+                               "away); name some to measure on")  # fmt: skip
         if data is None:
             return staged_columns(self.run.folder, "test")
         source = open_source(data, later(self.run.recipe.data))

@@ -113,6 +113,9 @@ def _check_settings(recipe: Recipe) -> None:
                               f"trained further as it is; leave it out")  # fmt: skip
     if recipe.train.codec is not None:
         raise RecipeError("train.codec: leave it out beside train.base")
+    if recipe.train.lr is not None and recipe.train.optim != "muon":
+        raise RecipeError("train.lr: is the rate of muon, and beside train.base adamw learns; say "
+                          "train.lr_adamw")  # fmt: skip
 
 
 def with_texts_of(base: Base, schema: Schema, recipe: Recipe) -> tuple[Schema, dict[str, Codec]]:
@@ -138,6 +141,11 @@ def built(recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary) -> Networ
     torch.manual_seed(recipe.train.seed)
     network, lora = Network(config), recipe.train.lora
     if lora is not None:
+        missing = set(lora.targets) - {
+            name.rpartition(".")[2] for name, _ in network.named_modules()
+        }
+        if missing:
+            raise RecipeError(f"train.lora.targets: the base has no {', '.join(sorted(missing))}")
         add_lora(network, lora.rank, lora.scale, lora.targets, len(vocabulary.blocks) > 1)
     return network
 
@@ -147,10 +155,11 @@ def finished(
 ) -> Mapping[str, Tensor]:
     """Weights as they are kept: additions merged; and, where they are all that was learned, also
     written on their own, in `adapter/`, for others to read."""
-    lora, base = recipe.train.lora, open_base(recipe)
-    if lora is None or base is None:
+    lora = recipe.train.lora
+    if lora is None:
         return weights
-    if base.family is not None and "fields.weight" not in weights:
+    base = open_base(recipe)
+    if base is not None and base.family is not None and "fields.weight" not in weights:
         write_adapter(folder.path / "adapter", base.family, str(base.path), lora.rank, lora.alpha,
                       weights)  # fmt: skip
     return merged(weights, lora.scale)

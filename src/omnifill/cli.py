@@ -339,17 +339,19 @@ def import_(
     typer.echo(f"{out}: {size:,} weights; next: omnifill generate {out} --prompt TEXT", err=True)
 
 
-@app.command(epilog="Example: omnifill export story --out story-hf")
+@app.command(epilog="Example: omnifill export story --format hf --out story-hf")
 def export(
     run: RunArg,
     out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    format_: Annotated[str, typer.Option(
+        "--format", help="hf: as the Hugging Face libraries read it.")] = "hf",
     allow_code: CodeOpt = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write a run of one text as the Hugging Face libraries read it: config.json, safetensors and
     tokenizer.json."""
     from omnifill import api
 
-    api.load(run, allow_code or ()).export(out)
+    api.load(run, allow_code or ()).export(out, format=format_)
     typer.echo(f"{out}: written", err=True)
 
 

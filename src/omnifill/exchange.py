@@ -101,6 +101,7 @@ def import_checkpoint(source: Path, out: Path, adapter: Path | None = None) -> N
         for name in KEPT:
             if (source / name).exists():
                 folder.write(f"{ORIGIN}/{name}", (source / name).read_text(encoding="utf-8"))
+        folder.write("metrics.jsonl", "")
         folder.write_state(
             state="done", training={"imported": found.checkpoint.settings.tree["architectures"][0]}
         )
@@ -161,6 +162,8 @@ def _usual(source: Path) -> dict[str, Any]:
     if tree.get("do_sample"):
         names |= {name: name for name in ("temperature", "top_k", "top_p", "min_p")}
     out = {ours: tree[name] for name, ours in names.items() if tree.get(name) is not None}
+    if out.get("top_k") == 0:  # theirs for no limit
+        del out["top_k"]
     # Ours of texts is another.
     return {**({"min_p": 0.0} if tree.get("do_sample") else {}), **out}
 

@@ -380,9 +380,11 @@ class Session:
 
     def _begun(self, recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary) -> Network:
         """The network as it is before step one, or before a checkpoint is put into it."""
-        network, base = built(recipe, config, vocabulary), open_base(recipe)
-        if base is not None and not any(self.folder.checkpoints.glob("step-*")):
-            begin_with(network, base, vocabulary)
+        network = built(recipe, config, vocabulary)
+        if not any(self.folder.checkpoints.glob("step-*")):
+            base = open_base(recipe)
+            if base is not None:
+                begin_with(network, base, vocabulary)
         return network
 
     def _show_sample(self, run: LoadedRun, report: Report) -> None:

@@ -66,8 +66,11 @@ def evaluate_run(
     likelihoods and errors on `held_out` are measured. `vae`: seconds for which a VAE is trained
     beside, for each field of pictures or sounds; RequestError where there is none to draw.
     """
-    if vae and not (train and any(run.schema[name].type in MEDIA for name in train)):
-        raise RequestError("--vae: this run has no training part with pictures or sounds")
+    drawn = {n for n in wanted_fields(run.vocabulary, run.recipe.form) if n in held_out}
+    if vae and not (train and any(run.schema[name].type in MEDIA for name in drawn)):
+        raise RequestError(
+            "--vae: this run has no training part with pictures or sounds that it makes"
+        )
     known = evaluate_known(run, held_out, train)
     out = known.figures
     if train is None or not size(train):

@@ -33,7 +33,7 @@ def templated(run: LoadedRun, messages: Messages) -> Templated:
     codec = run.vocabulary.fields[0].codec
     assert isinstance(codec, PretrainedCodec), "only an imported run has a template"
     for message in messages:
-        control = codec.control_in(message["content"])
+        control = codec.control_in(message["role"]) or codec.control_in(message["content"])
         if control:
             raise RequestError(f"prompt: a message holds {control!r}, which is a control token of "
                                f"this checkpoint; leave it out")  # fmt: skip
@@ -84,7 +84,8 @@ def render(source: str, messages: Messages, names: Mapping[str, Any]) -> str:
     }  # fmt: skip
     try:
         done = subprocess.run(
-            [sys.executable, "-m", "omnifill.generate.sandbox"], capture_output=True, check=False,
+            [sys.executable, "-P", "-m", "omnifill.generate.sandbox"],
+            capture_output=True, check=False,
             input=json.dumps({"template": source, "values": values}).encode(), timeout=PATIENCE,
         )  # fmt: skip
         out: dict[str, str] = json.loads(done.stdout)

@@ -112,7 +112,7 @@ class Constraint:
                                f"that obeys it to its end")  # fmt: skip
         if len(end) > room:
             raise RequestError(f"max_tokens = {room}: too few for this {rule.kind}; give at least "
-                               f"{len(end)}, which its shortest text takes")  # fmt: skip
+                               f"{len(end)}, as the shortest text that was found has")  # fmt: skip
         self.shortest = end
         self.rows: dict[int, tuple[Any, list[int], int]] = {}
         """Of each row: where it stands, a way to an end, and the tokens that it has."""

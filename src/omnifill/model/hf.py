@@ -34,8 +34,12 @@ ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh"
 class Settings:
     """A config.json, and what is wrong with it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, tree: dict[str, Any] | None = None) -> None:
+        """`tree`: what of it is meant, if not all."""
         self.path = path
+        if tree is not None:
+            self.tree = tree
+            return
         try:
             self.tree = json.loads(path.read_text(encoding="utf-8"))
         except OSError as error:
@@ -66,7 +70,7 @@ class Settings:
 
     def act(self, key: str) -> Any:
         name = self.tree.get(key)
-        if name not in ACTS:
+        if not isinstance(name, str) or name not in ACTS:
             raise self.refusal(key, f"is none of {', '.join(ACTS)}")
         return ACTS[name]
 
@@ -133,14 +137,16 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise RunError(f"{folder}: is no folder; name one with {CONFIG} and {WEIGHTS}")
     settings = Settings(folder / CONFIG)
     tree = settings.tree
-    named = tree.get("architectures") or ["none"]
-    name = named[0] if isinstance(named, list) else str(named)
+    named = tree.get("architectures")
+    if not isinstance(named, list) or not named:
+        raise settings.refusal("architectures", "must be a list with the name of one")
+    name = str(named[0])
     if "auto_map" in tree:
         raise settings.refusal("auto_map", "names code of its own, which is never run")
     if "quantization_config" in tree:
         raise settings.refusal("quantization_config", "is of weights that are not plain numbers")
     if name not in FAMILIES:
-        raise RunError(f"{settings.path}: {unknown_name('architecture', str(name), FAMILIES)}")
+        raise RunError(f"{settings.path}: {unknown_name('architecture', name, FAMILIES)}")
     untied = "lm_head.weight" in _tensors(folder)
     try:
         config = _READERS[name](settings, untied)
@@ -243,10 +249,13 @@ def _window(c: Settings, kind: str, layers: int) -> tuple[int | None, tuple[int,
     kinds = c.tree.get("layer_types")
     if kinds is None and kind.startswith("Qwen"):
         full = c.tree.get("max_window_layers", 28)
+        if not isinstance(full, int):
+            raise c.refusal("max_window_layers", "must be a whole number")
         return c.count("sliding_window"), tuple(range(full, layers))
     if kinds is None:
         return c.count("sliding_window"), None
-    if len(kinds) != layers or not set(kinds) <= {"sliding_attention", "full_attention"}:
+    known = ("sliding_attention", "full_attention")
+    if not isinstance(kinds, list) or len(kinds) != layers or any(k not in known for k in kinds):
         raise c.refusal("layer_types", f"must name one of two kinds for each of {layers} layers")
     return c.count("sliding_window"), tuple(
         i for i, kind in enumerate(kinds) if kind == "sliding_attention"
@@ -257,9 +266,7 @@ def _rope(c: Settings) -> Settings:
     """The settings of rotary positions: of their own in newer files, among the others in older."""
     for key in ("rope_parameters", "rope_scaling"):
         if isinstance(part := c.tree.get(key), dict):
-            out = Settings.__new__(Settings)
-            out.path, out.tree = c.path, {"rope_theta": c.tree.get("rope_theta")} | part
-            return out
+            return Settings(c.path, {"rope_theta": c.tree.get("rope_theta")} | part)
     return c
 
 

@@ -172,7 +172,8 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
         changes["train.optim"] = "adamw" if base else "muon"
     if recipe.train.lr_adamw is None:
         changes["train.lr_adamw"] = LORA_RATE if lora else BASE_RATE if base else RATE
-    if recipe.train.lr is None:
+    muon = changes.get("train.optim", recipe.train.optim) == "muon"
+    if recipe.train.lr is None and (muon or not base):
         changes["train.lr"] = 0.005 if often else 0.02
     if recipe.train.weight_decay is None:
         gentle = (has_text or masked) and not often
