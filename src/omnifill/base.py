@@ -21,10 +21,10 @@ from omnifill.exchange import ORIGIN, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
 from omnifill.model.adapter import write_adapter
 from omnifill.model.config import ModelConfig
-from omnifill.model.families import FAMILIES, Family
+from omnifill.model.families import Family, family_of
 from omnifill.model.hf import CONFIG, qwen3
 from omnifill.model.lora import A, B, add_lora, merged
-from omnifill.model.network import BACKBONES, Network
+from omnifill.model.network import BACKBONES, VECTORS, Network
 from omnifill.recipe import Recipe
 from omnifill.schema import Schema
 from omnifill.settings import ModelSettings
@@ -97,9 +97,9 @@ def _of_run(path: Path, recipe: Recipe) -> Base:
 def _family_of(folder: RunFolder, config: ModelConfig) -> Family | None:
     """That of the checkpoint it was; of a network that was trained here, the one it leaves as."""
     if (folder.path / ORIGIN / CONFIG).exists():
-        return FAMILIES[folder.read_json(f"{ORIGIN}/{CONFIG}")["architectures"][0]]
+        return family_of(folder.read_json(f"{ORIGIN}/{CONFIG}"))
     try:
-        return FAMILIES[qwen3(config)["architectures"][0]]
+        return family_of(qwen3(config))
     except RunError:
         return None
 
@@ -175,7 +175,7 @@ def begin_with(network: Network, base: Base, vocabulary: Vocabulary) -> None:
             tensor.copy_(weights[name])
     size = base.codec.size
     theirs = torch.arange(base.first, base.first + size)
-    for name in {"embed.weight", "head.weight"} & weights.keys():
+    for name in set(VECTORS) & weights.keys():
         rows, known = own[name], weights[name]
         rows.copy_(known[theirs].mean(dim=0).expand_as(rows))
         rows[:NUM_SPECIAL] = known[:NUM_SPECIAL]

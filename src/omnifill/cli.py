@@ -331,12 +331,13 @@ def import_(
         help="A folder with a LoRA adapter as PEFT writes it, to be merged in.")] = None,
 ) -> None:  # fmt: skip
     """Make a run of a checkpoint that the Hugging Face libraries wrote: GPT-2, Llama, Mistral,
-    Qwen. Nothing in it is run, and nothing is downloaded."""
+    Qwen, T5, BART, BERT, RoBERTa. Nothing in it is run, and nothing is downloaded."""
     from omnifill import api
 
     model = api.import_checkpoint(source, out, adapter=adapter)
     size = sum(p.numel() for p in model.run.network.parameters())
-    typer.echo(f"{out}: {size:,} weights; next: omnifill generate {out} --prompt TEXT", err=True)
+    ask = "--given source=TEXT" if len(model.run.schema.fields) > 1 else "--prompt TEXT"
+    typer.echo(f"{out}: {size:,} weights; next: omnifill generate {out} {ask}", err=True)
 
 
 @app.command(epilog="Example: omnifill export story --format hf --out story-hf")

@@ -1,7 +1,8 @@
 """Checkpoints of other projects become run folders, and run folders become such checkpoints.
 
-An imported run has one field, `text`, whose codes are the ids of the checkpoint's own tokenizer.
-Our special ids stand in front of them and take the vectors that mean the same there.
+An imported run has one field, `text`, whose codes are the ids of the checkpoint's own tokenizer;
+with an encoder, it is told from another, `source`. Our special ids stand in front of them and take
+the vectors that mean the same there.
 """
 
 from __future__ import annotations
@@ -9,9 +10,9 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,27 +22,28 @@ from torch import Tensor
 
 from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.codecs.characters import CharacterCodec
-from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, opening
+from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, around
 from omnifill.codecs.text import BpeCodec
 from omnifill.errors import RunError
 from omnifill.files import reason
-from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD
+from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
 from omnifill.model.adapter import with_adapter
 from omnifill.model.config import ModelConfig
+from omnifill.model.foreign import Settings
 from omnifill.model.hf import (
     ALONE,
     CONFIG,
     Checkpoint,
-    Settings,
     qwen3,
     read_checkpoint,
     write_checkpoint,
 )
+from omnifill.model.network import VECTORS
 from omnifill.recipe import dump_recipe, from_dict
 from omnifill.schema import FieldSpec, Schema
 from omnifill.types import Codec
 
-FIELD = "text"
+FIELD, SOURCE = "text", "source"
 ORIGIN = "origin"
 """Folder of the files that came with a checkpoint and are not needed to run it."""
 KEPT = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -54,16 +56,33 @@ class Foreign:
 
     checkpoint: Checkpoint
     codec: PretrainedCodec
-    bos: int | None
-    """The id that opens every text, if one does."""
+    special: Mapping[int, int]
+    """Our special ids -> those that mean the same there."""
     config: ModelConfig
 
     def weights(self) -> dict[str, Tensor]:
         """All parameters by our names, for our ids."""
         weights = self.checkpoint.weights()
-        for name in {"embed.weight", "head.weight"} & weights.keys():
-            weights[name] = _with_special(weights[name], self.bos, self.codec)
+        for name in set(VECTORS) & weights.keys():
+            weights[name] = _with_special(weights[name], self.special, self.config.vocabulary)
         return weights
+
+    @property
+    def schema(self) -> Schema:
+        """One text; with an encoder, another that it is told from. A masked text that is a record
+        of its own begins with its size, which others do not know: theirs is a stream."""
+        names = (SOURCE, FIELD) if self.objective == "seq2seq" else (FIELD,)
+        why = f"imported from {self.checkpoint.folder.name}"
+        return Schema(
+            fields=tuple(
+                FieldSpec(name=n, type="text", codec="pretrained", why=why) for n in names
+            ),
+            stream=self.objective == "masked",
+        )
+
+    @property
+    def objective(self) -> str:
+        return "seq2seq" if self.config.memory else "masked" if self.config.full else "causal"
 
 
 def read_foreign(source: Path, adapter: Path | None = None) -> Foreign:
@@ -72,11 +91,22 @@ def read_foreign(source: Path, adapter: Path | None = None) -> Foreign:
     checkpoint = read_checkpoint(source)
     if adapter is not None:
         checkpoint = with_adapter(checkpoint, adapter)
-    codec, bos = _codec(checkpoint)
-    config = checkpoint.config.model_copy(
-        update={"vocabulary": NUM_SPECIAL + codec.size, "opens": bos is not None}
-    )
-    return Foreign(checkpoint, codec, bos, config)
+    path = checkpoint.folder / TOKENIZER
+    try:
+        codec = _codec(checkpoint, path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise RunError(f"{path}: cannot be read ({reason(error)}); save the tokenizer as a fast "
+                       f"one where it was made") from None  # fmt: skip
+    except ValueError as error:
+        raise RunError(f"{path}: {error}") from None
+    bos = codec.opener if codec.bos is None else codec.bos
+    named = {BOS: bos, END: next(iter(codec.ends), None), MASK: _mask(checkpoint, codec)}
+    special = {ours: theirs for ours, theirs in named.items() if theirs is not None}
+    found = Foreign(checkpoint, codec, special, checkpoint.config)
+    ids = Vocabulary(found.schema, dict.fromkeys(found.schema.names, codec), found.config.full)
+    opens = codec.bos is not None or found.config.full
+    config = found.config.model_copy(update={"vocabulary": ids.size, "opens": opens})
+    return replace(found, config=config)
 
 
 def import_checkpoint(source: Path, out: Path, adapter: Path | None = None) -> None:
@@ -86,17 +116,17 @@ def import_checkpoint(source: Path, out: Path, adapter: Path | None = None) -> N
     RunError for what cannot be run exactly as where it came from; nothing is left of a failure.
     """
     found = read_foreign(source, adapter)
-    schema = Schema(fields=(FieldSpec(name=FIELD, type="text", codec="pretrained",
-                                      why=f"imported from {source.name}"),))  # fmt: skip
-    weights = found.weights()
+    schema, weights = found.schema, found.weights()
+    tasks = {"tasks": [{"given": [SOURCE], "want": [FIELD]}], "drop_given": 0.0}
     recipe = from_dict({
         "data": {"clean": {"nfc": False, "white_space": False}},
+        "objective": {"name": found.objective}, "form": tasks if len(schema.fields) > 1 else {},
         "train": {"steps": 1}, "generate": _usual(source),
     })  # fmt: skip
     with _written(out) as folder:
         folder.write("recipe.yaml", dump_recipe(recipe))
         folder.write("schema.json", schema.model_dump_json(indent=1))
-        folder.save_codecs(schema, {FIELD: found.codec})
+        folder.save_codecs(schema, dict.fromkeys(schema.names, found.codec))
         folder.save_model(found.config, weights)
         for name in KEPT:
             if (source / name).exists():
@@ -114,7 +144,8 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
     RunError for what no such checkpoint can say.
     """
     codec = run.vocabulary.fields[0].codec
-    if len(run.schema.fields) > 1 or run.recipe.objective.name != "causal":
+    came = (run.folder.path / ORIGIN / CONFIG).exists()
+    if not came and (len(run.schema.fields) > 1 or run.recipe.objective.name != "causal"):
         fields = f"{len(run.schema.fields)} fields and is {run.recipe.objective.name}"
         raise RunError(f"{run.folder.path}: has {fields}; {ALONE}")
     # A tied head is named once.
@@ -125,8 +156,8 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
                 folder.write(path.name, path.read_text(encoding="utf-8"))
             folder.write(TOKENIZER, codec.source)
             tree = Settings(run.folder.path / ORIGIN / CONFIG).tree
-            for name in {"embed.weight", "head.weight"} & weights.keys():
-                weights[name] = weights[name][NUM_SPECIAL:]
+            for name in set(VECTORS) & weights.keys():
+                weights[name] = weights[name][NUM_SPECIAL : NUM_SPECIAL + codec.size]
         else:
             tree = qwen3(run.network.config) | {
                 "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": END,
@@ -135,23 +166,46 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
         write_checkpoint(folder.path, tree, weights)
 
 
-def _codec(checkpoint: Checkpoint) -> tuple[PretrainedCodec, int | None]:
-    """The codec of a checkpoint's tokenizer, and the id that opens every text, if one does."""
-    path = checkpoint.folder / TOKENIZER
-    try:
-        source = path.read_text(encoding="utf-8")
-    except OSError as error:
-        raise RunError(f"{path}: cannot be read ({reason(error)}); save the tokenizer as a fast "
-                       f"one where it was made") from None  # fmt: skip
-    ends = _named(checkpoint, "eos_token_id")
-    try:
-        bos = opening(source)
-        openers = [*_named(checkpoint, "bos_token_id"), *ends]
-        opener = None if bos is not None else next(iter(openers), None)
-        size, barred = checkpoint.config.vocabulary, _named(checkpoint, "suppress_tokens")
-        return PretrainedCodec(source, size, ends, opener, barred, bos), bos
-    except ValueError as error:
-        raise RunError(f"{path}: {error}") from None
+def _codec(checkpoint: Checkpoint, source: str) -> PretrainedCodec:
+    """The codec of the text of a tokenizer.json. ValueError if it cannot be used."""
+    config, (lead, tail) = checkpoint.config, around(source)
+    ends, barred = _named(checkpoint, "eos_token_id"), _named(checkpoint, "suppress_tokens")
+    if config.full:
+        return PretrainedCodec(source, config.vocabulary, tail, barred=barred, lead=lead, tail=tail)
+    if config.memory:
+        if tail != ends[:1]:
+            raise ValueError(f"it puts {tail} behind a text, which ends with {ends[:1]}")
+        starts = _named(checkpoint, "decoder_start_token_id") or _named(checkpoint, "pad_token_id")
+        forced = _named(checkpoint, "forced_bos_token_id")
+        if forced and forced != lead:
+            raise ValueError(f"it puts {lead} in front of a text, and {forced} must be written")
+        if not starts:
+            raise checkpoint.settings.refusal("decoder_start_token_id", "must say what opens texts")
+        return PretrainedCodec(source, config.vocabulary, ends, None, barred, starts[0], lead,
+                               forced=bool(forced))  # fmt: skip
+    if len(lead) > 1 or tail:
+        raise ValueError(f"it puts {lead} in front of a text and {tail} behind it, and no more "
+                         f"than one token in front is understood")  # fmt: skip
+    openers = [*_named(checkpoint, "bos_token_id"), *ends]
+    opener = None if lead else next(iter(openers), None)
+    return PretrainedCodec(source, config.vocabulary, ends, opener, barred, next(iter(lead), None))
+
+
+def _mask(checkpoint: Checkpoint, codec: PretrainedCodec) -> int | None:
+    """The id that stands for a hidden token, where there are such. RunError if it isn't named."""
+    if not checkpoint.config.full:
+        return None
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = checkpoint.folder / name
+        token = Settings(path).tree.get("mask_token") if path.exists() else None
+        token = token.get("content") if isinstance(token, dict) else token
+        if isinstance(token, str) and (i := codec.tokenizer.token_to_id(token)) is not None:
+            return int(i)
+    for token in ("[MASK]", "<mask>"):
+        if (i := codec.tokenizer.token_to_id(token)) is not None:
+            return int(i)
+    raise RunError(f"{checkpoint.folder}: names no mask_token in tokenizer_config.json; without "
+                   f"one nothing can be filled in")  # fmt: skip
 
 
 def _usual(source: Path) -> dict[str, Any]:
@@ -178,15 +232,15 @@ def _named(checkpoint: Checkpoint, key: str) -> list[int]:
     return [i for i in ids if isinstance(i, int) and 0 <= i < checkpoint.config.vocabulary]
 
 
-def _with_special(rows: Tensor, bos: int | None, codec: PretrainedCodec) -> Tensor:
-    """Vectors of the checkpoint's ids (V, D) -> those of ours, special ones first."""
-    special = rows.mean(dim=0).repeat(NUM_SPECIAL, 1)
-    special[PAD] = 0.0
-    for ours, theirs in ((BOS, codec.opener if bos is None else bos),
-                         (END, next(iter(codec.ends), None))):  # fmt: skip
-        if theirs is not None:
-            special[ours] = rows[theirs]
-    return torch.cat([special, rows])
+def _with_special(rows: Tensor, special: Mapping[int, int], size: int) -> Tensor:
+    """What there is of the checkpoint's ids (V, …) -> that of ours, special ones first; of those
+    behind them, up to `size`, nothing is known."""
+    own = rows.mean(dim=0, keepdim=True).expand(NUM_SPECIAL, *rows.shape[1:]).clone()
+    own[PAD] = 0.0
+    for ours, theirs in special.items():
+        own[ours] = rows[theirs]
+    rest = own[MISSING].expand(size - len(own) - len(rows), *rows.shape[1:])
+    return torch.cat([own, rows, rest])
 
 
 # --- our own tokenizers --------------------------------------------------------------------

@@ -37,14 +37,17 @@ class PretrainedCodec:
 
     def __init__(
         self, source: str, size: int, ends: Sequence[int] = (), opener: int | None = None,
-        barred: Sequence[int] = (), bos: int | None = None,
+        barred: Sequence[int] = (), bos: int | None = None, lead: Sequence[int] = (),
+        tail: Sequence[int] = (), forced: bool = False,
     ) -> None:  # fmt: skip
         """`source`: the text of a tokenizer.json. `size`: ids of the model, some of which may be no
         token. `ends`: ids that end a text; the first is the model's <end>. `opener`: what an empty
         text is read as, where no <bos> opens one. `barred`: ids that are never to come. `bos`: the
-        id that is our <bos>. ValueError says what is wrong."""
+        id that is our <bos>. `lead`, `tail`: what stands before and behind every text. `forced`:
+        whether a text that is written must begin with the lead. ValueError says what is wrong."""
         self.source, self.size, self.ends, self.opener = source, size, list(ends), opener
         self.barred, self.bos = list(barred), bos
+        self.lead, self.tail, self.forced = list(lead), list(tail), forced and len(lead) > 0
         try:
             self.tokenizer = Tokenizer.from_str(source)
         except Exception as error:  # the library raises nothing narrower
@@ -52,7 +55,7 @@ class PretrainedCodec:
         most = max(self.tokenizer.get_vocab(with_added_tokens=True).values(), default=-1) + 1
         if most > size:
             raise ValueError(f"it has {most} tokens where the model has {size}")
-        for i in (*self.ends, *self.barred, opener or 0, bos or 0):
+        for i in (*self.ends, *self.barred, opener or 0, bos or 0, *self.lead, *self.tail):
             if not 0 <= i < size:
                 raise ValueError(f"token {i} is none of the model's {size}")
         self.tokenizer.no_truncation()
@@ -66,8 +69,9 @@ class PretrainedCodec:
                           "of it is learned from records")  # fmt: skip
 
     def for_records(self) -> PretrainedCodec:
-        """The same for texts that open by themselves, since a network learns how."""
-        return PretrainedCodec(self.source, self.size, self.ends, None, self.barred, self.bos)
+        """The same for texts that open and end by themselves, since a network learns how."""
+        return PretrainedCodec(self.source, self.size, self.ends, None, self.barred, self.bos,
+                               self.lead)  # fmt: skip
 
     def encode(self, value: Any) -> Ints:
         """str -> (S,). ValueRefused for a lone surrogate."""
@@ -84,6 +88,7 @@ class PretrainedCodec:
                 ids[i] = np.array(self._controlled(value), np.int64)
         if self.opener is not None:
             ids = [one if len(one) else np.array([self.opener]) for one in ids]
+        ids = [np.array([*self.lead, *one, *self.tail], np.int64) for one in ids]
         lens = np.array([len(one) for one in ids], np.int64)
         return np.concatenate([np.zeros(0, np.int64), *ids]), lens
 
@@ -117,12 +122,16 @@ class PretrainedCodec:
 
     @cached_property
     def _grammar(self) -> Grammar:
-        allowed = np.zeros((2, self.size + 1), bool)
-        allowed[0, :-1] = True
-        allowed[:, -1] = len(self.ends) > 0
-        allowed[0, self.ends[:1] + self.barred] = False  # the first end is <end>
-        step = np.zeros((2, self.size), np.int64)
-        step[:, self.ends[1:]] = 1  # nothing follows another end
+        start, ended, inside = 0, 1, 2 if self.forced else 0
+        allowed = np.zeros((inside + 1 if self.forced else 2, self.size + 1), bool)
+        allowed[inside, :-1] = True
+        # The first end is <end>, where it isn't written as part of the text.
+        allowed[inside, self.barred + ([] if self.tail else self.ends[:1])] = False
+        allowed[[inside, ended], -1] = len(self.ends) > 0
+        step = np.full((len(allowed), self.size), inside, np.int64)
+        step[:, self.ends[1:]] = ended  # nothing follows another end
+        if self.forced:
+            allowed[start, self.lead[0]], step[start] = True, inside
         return Grammar(allowed, step)
 
     def grammar(self) -> Grammar:
@@ -135,7 +144,7 @@ class PretrainedCodec:
     def save(self, folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         (folder / TOKENIZER).write_bytes(self.source.encode("utf-8"))
-        names = ("size", "ends", "opener", "barred", "bos")
+        names = ("size", "ends", "opener", "barred", "bos", "lead", "tail", "forced")
         write_json(folder / ABOUT, {name: getattr(self, name) for name in names})
 
     @classmethod
@@ -182,17 +191,15 @@ class PretrainedDecoder:
         return codec.decode(codes), codec.decode(codes[: self._before])
 
 
-def opening(source: str) -> int | None:
-    """The id that a tokenizer.json puts in front of every text, if it does. ValueError if it puts
-    more there, or something behind it."""
+def around(source: str) -> tuple[list[int], list[int]]:
+    """The ids that a tokenizer.json puts in front of every text, and those behind it. ValueError if
+    it cannot be read."""
     try:
         tokenizer = Tokenizer.from_str(source)
     except Exception as error:  # the library raises nothing narrower
         raise ValueError(f"the tokenizers library cannot read it ({error})") from None
-    plain, around = (tokenizer.encode("a", add_special_tokens=put).ids for put in (False, True))
-    if around == plain:
-        return None
-    if around[1:] != plain:
-        raise ValueError(f"it puts more than one token in front of a text: {around} for {plain}")
-    first: int = around[0]
-    return first
+    plain, whole = (tokenizer.encode("a", add_special_tokens=put).ids for put in (False, True))
+    for first in range(len(whole) - len(plain) + 1):
+        if whole[first : first + len(plain)] == plain:
+            return whole[:first], whole[first + len(plain) :]
+    raise ValueError(f"what it puts around a text changes it: {whole} for {plain}")

@@ -101,7 +101,7 @@ class Vocabulary:
             grammar = codec.grammar()
             start = len(row_block)
             if canvas:
-                masks = _canvas_rows(grammar, codec.slots, spec.optional)
+                masks = _canvas_rows(grammar, codec.slots, spec.optional, not schema.stream)
                 if codec.slots is None:  # its length comes first, in a block of its own
                     sizes.append(_size_row(spec.optional))
                     row_block.append(-1)
@@ -270,11 +270,13 @@ def _rows_of(grammar: Grammar, varying: bool, optional: bool) -> list[Bools]:
     return [start, *states, rest]
 
 
-def _canvas_rows(grammar: Grammar, slots: int | None, optional: bool) -> list[Bools]:
+def _canvas_rows(
+    grammar: Grammar, slots: int | None, optional: bool, ends: bool
+) -> list[Bools]:  # fmt: skip
     """Rows over the columns for slots of which nothing else is known: one for each slot, or one for
-    all slots of a text."""
+    all slots of a text, which `ends` or goes on behind them."""
     if slots is None:
-        return [np.concatenate([[True, False], grammar.allowed[:, :-1].any(axis=0)])]
+        return [np.concatenate([[ends, False], grammar.allowed[:, :-1].any(axis=0)])]
     out, states = [], np.zeros(len(grammar.allowed), bool)
     states[0] = True
     for _ in range(slots):

@@ -197,8 +197,9 @@ class Parallel:
         if field.index == first and plan.partial:
             ids = self._given(plan, row, field)
             start = ids[(ids >= field.first) & (ids < field.first + field.codec.size)]
+            start = start[: len(start) - len(getattr(field.codec, "tail", ()))]
         if field.index == first and plan.suffix is not None:
-            end = field.first + plan.suffix
+            end = field.first + plan.suffix[len(getattr(field.codec, "lead", ())) :]
         return start, end
 
     # --- sizes -----------------------------------------------------------------------------

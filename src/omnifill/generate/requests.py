@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from omnifill.artifact import LoadedRun
-from omnifill.codecs.pretrained import Templated
+from omnifill.codecs.pretrained import PretrainedCodec, Templated
 from omnifill.data.shards import Shard
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError, check_kind
@@ -154,8 +154,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
         prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
         check_prompt(run, texts[0], prompt or "")
-    elif (opened := _opened(run, wanted)) is not None:
-        prompt, wanted = "", [opened, *(n for n in wanted if n != opened)]
+    prompt, suffix, wanted = _opened(run, wanted, prompt, suffix)
     if part is not None:
         more = [prompt, suffix, wish.aims, wish.rerank != 1, wish.choices, sampling.beams > 1]
         check_part(part, wanted, any(more))
@@ -190,10 +189,17 @@ def _begun(run: LoadedRun, prompt: str | Messages | None) -> str | None:
     return templated(run, prompt)
 
 
-def _opened(run: LoadedRun, wanted: Sequence[str]) -> str | None:
-    """The wanted text that begins with a token of its codec, since the network knows no <bos>."""
-    opened = (n for n in wanted if getattr(run.vocabulary[n].codec, "opener", None) is not None)
-    return None if run.network.config.opens else next(opened, None)
+def _opened(
+    run: LoadedRun, wanted: list[str], prompt: str | None, suffix: str | None
+) -> tuple[str | None, str | None, list[str]]:
+    """Prompt, suffix and wanted fields, where a text begins or ends with tokens of its own, since
+    the network knows no <bos>: they are there even if nothing is said."""
+    for name in wanted:
+        codec = run.vocabulary[name].codec
+        if isinstance(codec, PretrainedCodec) and (codec.opener is not None or codec.tail):
+            suffix = suffix or "" if codec.tail else suffix
+            return prompt or "", suffix, [name, *(n for n in wanted if n != name)]
+    return prompt, suffix, wanted
 
 
 def _check_choices(run: LoadedRun, wish: Wish, wanted: Sequence[str]) -> list[str]:

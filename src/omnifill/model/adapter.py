@@ -18,7 +18,8 @@ from torch import Tensor
 from omnifill.errors import RunError
 from omnifill.files import write_atomic
 from omnifill.model.families import Family
-from omnifill.model.hf import Checkpoint, Settings, called, read_tensor, shapes, tensor_names
+from omnifill.model.foreign import Settings
+from omnifill.model.hf import Checkpoint, called, read_tensor, shapes, tensor_names
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 _ADDED = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")

@@ -75,14 +75,32 @@ class ModelConfig(BaseModel):
     """Longest sequence in training, in slots."""
     dropout: float = 0.0
     tied: bool = False
-    positions: Literal["rotary", "learned"] = "rotary"
+    positions: Literal["rotary", "learned", "relative"] = "rotary"
     """Of a transformer, as all that follows."""
     places: int | None = None
     """Rows of the table of learned positions: slots of the longest text."""
+    buckets: int = 32
+    """Rows of the table of relative positions (see `model.relative`)."""
+    farthest: int = 128
+    """Distance in slots from which on all are in the last bucket."""
     rope_theta: float = 10_000.0
     rope: RopeScaling | None = None
     norm: Literal["rms", "layer"] = "rms"
     norm_eps: float = 1e-6
+    norm_after: bool = False
+    """Whether what a layer adds is normalised together with the stream, and not what it reads."""
+    embed_norm: bool = False
+    embed_scale: float = 1.0
+    """Embeddings of ids are multiplied by it."""
+    segments: int = 0
+    """Rows of a table of which the first is added to every slot; 0: there is none."""
+    head_dense: bool = False
+    """Whether a dense layer stands before the last norm."""
+    head_scale: float = 1.0
+    """States are multiplied by it before the head."""
+    head_bias: bool = False
+    attn_scale: float | None = None
+    """Of products of queries and keys; None: 1 / sqrt(head_dim)."""
     qk_norm: bool = True
     qkv_bias: bool = False
     o_bias: bool = False
@@ -95,6 +113,10 @@ class ModelConfig(BaseModel):
     """Layers that see no more than the window; None: all of them."""
     opens: bool = True
     """Whether `<bos>`, in the first slot, is there for the others to see."""
+    encoder_opens: bool = True
+    """The same in an encoder."""
+    near: bool = True
+    """Whether slots that see all know what stands beside them (see `model.transformer`)."""
 
     @property
     def most_slots(self) -> int | None:

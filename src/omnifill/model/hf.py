@@ -8,79 +8,25 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from omnifill.errors import RunError, unknown_name
 from omnifill.files import write_atomic
-from omnifill.model.config import ModelConfig, RopeScaling
-from omnifill.model.families import FAMILIES, Family
+from omnifill.model.config import ModelConfig
+from omnifill.model.families import Family, family_of
+from omnifill.model.foreign import READERS, Settings, read_config
 from omnifill.model.network import Network
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 ALONE = "only a causal transformer of one text can be exported"
-ACTS = {"silu": "silu", "swish": "silu", "gelu": "gelu", "gelu_new": "gelu_tanh",
-        "gelu_fast": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "relu": "relu"}  # fmt: skip
-
-
-class Settings:
-    """A config.json, and what is wrong with it."""
-
-    def __init__(self, path: Path, tree: dict[str, Any] | None = None) -> None:
-        """`tree`: what of it is meant, if not all."""
-        self.path = path
-        if tree is not None:
-            self.tree = tree
-            return
-        try:
-            self.tree = json.loads(path.read_text(encoding="utf-8"))
-        except OSError as error:
-            raise RunError(f"{path}: cannot be read ({error.strerror})") from None
-        except ValueError as error:
-            raise RunError(f"{path}: is no JSON ({error})") from None
-        if not isinstance(self.tree, dict):
-            raise RunError(f"{path}: must hold keys and values, not {type(self.tree).__name__}")
-
-    def number(self, key: str, default: float | None = None) -> float:
-        value = self.tree.get(key)
-        value = default if value is None else value
-        if isinstance(value, bool) or not isinstance(value, int | float) or value <= 0:
-            raise self.refusal(key, "must be a number above 0")
-        return float(value)
-
-    def count(self, key: str, default: int | None = None) -> int:
-        value = self.number(key, default)
-        if value != int(value):
-            raise self.refusal(key, "must be a whole number")
-        return int(value)
-
-    def switch(self, key: str, default: bool) -> bool:
-        value = self.tree.get(key, default)
-        if not isinstance(value, bool):
-            raise self.refusal(key, "must be true or false")
-        return value
-
-    def act(self, key: str) -> Any:
-        name = self.tree.get(key)
-        if not isinstance(name, str) or name not in ACTS:
-            raise self.refusal(key, f"is none of {', '.join(ACTS)}")
-        return ACTS[name]
-
-    def only(self, key: str, *values: Any) -> None:
-        """Refuse any value but these."""
-        if self.tree.get(key, values[0]) not in values:
-            raise self.refusal(key, "is nothing that this network can do")
-
-    def refusal(self, key: str, why: str) -> RunError:
-        return RunError(f"{self.path}: {key} = {self.tree.get(key)!r} {why}")
 
 
 @dataclass(frozen=True)
@@ -125,7 +71,10 @@ class Checkpoint:
 
     def _found(self, name: str, files: Mapping[str, Path]) -> tuple[str, str]:
         theirs, part = called(self.family, name)
-        for candidate in (self.family.prefix + theirs, theirs):
+        family = self.family
+        names = [theirs, *(theirs.removesuffix(new) + old for new, old in family.older.items()
+                           if theirs.endswith(new))]  # fmt: skip
+        for candidate in (prefix + name for name in names for prefix in (family.prefix, "")):
             if candidate in files:
                 return candidate, part
         raise RunError(f"{self.folder}: its weights lack {self.family.prefix}{theirs}")
@@ -145,14 +94,11 @@ def read_checkpoint(folder: Path) -> Checkpoint:
         raise settings.refusal("auto_map", "names code of its own, which is never run")
     if "quantization_config" in tree:
         raise settings.refusal("quantization_config", "is of weights that are not plain numbers")
-    if name not in FAMILIES:
-        raise RunError(f"{settings.path}: {unknown_name('architecture', name, FAMILIES)}")
+    if name not in READERS:
+        raise RunError(f"{settings.path}: {unknown_name('architecture', name, READERS)}")
     untied = "lm_head.weight" in _tensors(folder)
-    try:
-        config = _READERS[name](settings, untied)
-    except ValidationError as error:
-        raise RunError(f"{settings.path}: {error.errors()[0]['msg']}") from None
-    return Checkpoint(folder, settings, FAMILIES[name], config)
+    config = read_config(name, settings, untied)
+    return Checkpoint(folder, settings, family_of(tree), config)
 
 
 def called(family: Family, name: str) -> tuple[str, str]:
@@ -165,11 +111,11 @@ def called(family: Family, name: str) -> tuple[str, str]:
 
 def write_checkpoint(folder: Path, tree: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
     """config.json and safetensors of parameters by our names; the inverse of reading them."""
-    family = FAMILIES[tree["architectures"][0]]
+    family = family_of(tree)
     parts: dict[str, list[tuple[str, Tensor]]] = {}
     for name, tensor in weights.items():
         theirs, part = called(family, name)
-        whole = theirs if theirs == called(family, "head.weight")[0] else family.prefix + theirs
+        whole = theirs if theirs.startswith(family.bare) else family.prefix + theirs
         parts.setdefault(whole, []).append((part, tensor.detach().float()))
     tensors = {name: _joined(some) for name, some in parts.items()}
     write_atomic(folder / CONFIG, json.dumps(tree, indent=2).encode("utf-8"))
@@ -199,107 +145,6 @@ def qwen3(config: ModelConfig) -> dict[str, Any]:
         "attention_bias": False, "use_sliding_window": False,
         "tie_word_embeddings": config.tied, "torch_dtype": "float32",
     }  # fmt: skip
-
-
-# --- config.json ---------------------------------------------------------------------------
-
-
-def _gpt2(c: Settings, untied: bool) -> ModelConfig:
-    c.only("scale_attn_weights", True)
-    c.only("scale_attn_by_inverse_layer_idx", False)
-    c.only("add_cross_attention", False)
-    dim, heads = c.count("n_embd"), c.count("n_head")
-    return ModelConfig(
-        vocabulary=c.count("vocab_size"), dim=dim, layers=c.count("n_layer"), heads=heads,
-        kv_heads=heads, head_dim=dim // heads, ffn=c.count("n_inner", 4 * dim),
-        context=c.count("n_positions"), positions="learned", places=c.count("n_positions"),
-        tied=c.switch("tie_word_embeddings", True),
-        norm="layer", norm_eps=c.number("layer_norm_epsilon", 1e-5),
-        qk_norm=False, qkv_bias=True, o_bias=True, ffn_bias=True, gated=False,
-        act=c.act("activation_function"),
-    )  # fmt: skip
-
-
-def _llama(c: Settings, untied: bool) -> ModelConfig:
-    dim, heads, layers = (
-        c.count(key) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-    )
-    kind = c.tree["architectures"][0]
-    bias, rope = c.switch("attention_bias", False), _rope(c)
-    window, windowed = _window(c, kind, layers)
-    context = c.count("max_position_embeddings")
-    return ModelConfig(
-        vocabulary=c.count("vocab_size"), dim=dim, layers=layers, heads=heads,
-        kv_heads=c.count("num_key_value_heads", heads), head_dim=c.count("head_dim", dim // heads),
-        ffn=c.count("intermediate_size"), context=context,
-        tied=c.switch("tie_word_embeddings", not untied), rope_theta=rope.number("rope_theta", 1e4),
-        rope=_scaling(rope, context), norm_eps=c.number("rms_norm_eps", 1e-6),
-        qk_norm=kind == "Qwen3ForCausalLM", qkv_bias=bias or kind == "Qwen2ForCausalLM",
-        o_bias=bias, ffn_bias=c.switch("mlp_bias", False), act=c.act("hidden_act"),
-        window=window, windowed=windowed,
-    )  # fmt: skip
-
-
-def _window(c: Settings, kind: str, layers: int) -> tuple[int | None, tuple[int, ...] | None]:
-    """How far back slots see, and in which layers."""
-    if kind.startswith("Qwen") and not c.switch("use_sliding_window", False):
-        return None, None
-    if kind == "LlamaForCausalLM" or c.tree.get("sliding_window") is None:
-        return None, None
-    kinds = c.tree.get("layer_types")
-    if kinds is None and kind.startswith("Qwen"):
-        full = c.tree.get("max_window_layers", 28)
-        if not isinstance(full, int):
-            raise c.refusal("max_window_layers", "must be a whole number")
-        return c.count("sliding_window"), tuple(range(full, layers))
-    if kinds is None:
-        return c.count("sliding_window"), None
-    known = ("sliding_attention", "full_attention")
-    if not isinstance(kinds, list) or len(kinds) != layers or any(k not in known for k in kinds):
-        raise c.refusal("layer_types", f"must name one of two kinds for each of {layers} layers")
-    return c.count("sliding_window"), tuple(
-        i for i, kind in enumerate(kinds) if kind == "sliding_attention"
-    )
-
-
-def _rope(c: Settings) -> Settings:
-    """The settings of rotary positions: of their own in newer files, among the others in older."""
-    for key in ("rope_parameters", "rope_scaling"):
-        if isinstance(part := c.tree.get(key), dict):
-            return Settings(c.path, {"rope_theta": c.tree.get("rope_theta")} | part)
-    return c
-
-
-def _scaling(c: Settings, context: int) -> RopeScaling | None:
-    kind = c.tree.get("rope_type", c.tree.get("type", "default"))
-    if kind in ("default", "dynamic"):  # the latter differs beyond the context alone
-        return None
-    if kind not in ("linear", "llama3", "yarn"):
-        raise c.refusal("rope_type", "is none of default, linear, dynamic, llama3, yarn")
-    factor = c.number("factor")
-    if kind == "linear":
-        return RopeScaling(kind="linear", factor=factor)
-    original = c.count("original_max_position_embeddings", context)
-    if kind == "llama3":
-        low, high = c.number("low_freq_factor"), c.number("high_freq_factor")
-        return RopeScaling(kind="llama3", factor=factor, original=original, low=low, high=high)
-    c.only("mscale", None)
-    c.only("mscale_all_dim", None)
-    gain = 0.1 * float(torch.tensor(factor).double().log()) + 1 if factor > 1 else 1.0
-    return RopeScaling(
-        kind="yarn", factor=factor, original=original, low=c.number("beta_slow", 1.0),
-        high=c.number("beta_fast", 32.0), gain=c.number("attention_factor", gain),
-        whole=c.switch("truncate", True),
-    )  # fmt: skip
-
-
-_READERS: dict[str, Callable[[Settings, bool], ModelConfig]] = {
-    "GPT2LMHeadModel": _gpt2,
-    "LlamaForCausalLM": _llama,
-    "MistralForCausalLM": _llama,
-    "Qwen2ForCausalLM": _llama,
-    "Qwen3ForCausalLM": _llama,
-}
 
 
 # --- tensors -------------------------------------------------------------------------------
@@ -351,10 +196,15 @@ def read_tensor(path: Path, name: str) -> Tensor:
 
 
 def _part(tensor: Tensor, part: str) -> Tensor:
-    """'T': transposed; '1/3': that third of the rows, once it is so."""
+    """'T': transposed; '1/3': that third of the rows, once it is so; '2:': without the first two
+    rows; 'row': the only row of a matrix."""
     for word in reversed(part.split()):
         if word == "T":
             tensor = tensor.T if tensor.ndim == 2 else tensor
+        elif word == "2:":
+            tensor = tensor[2:]
+        elif word == "row":
+            tensor = tensor.flatten()
         else:
             number, parts = map(int, word.split("/"))
             tensor = tensor.chunk(parts)[number]
@@ -364,6 +214,10 @@ def _part(tensor: Tensor, part: str) -> Tensor:
 def _joined(parts: Sequence[tuple[str, Tensor]]) -> Tensor:
     """What `_part` took apart."""
     rows = torch.cat([tensor for _, tensor in sorted(parts, key=lambda part: part[0])])
+    if parts[0][0] == "2:":
+        return torch.cat([rows.new_zeros(2, rows.shape[1]), rows])
+    if parts[0][0] == "row":
+        return rows[None]
     return (rows.T if parts[0][0].endswith("T") and rows.ndim == 2 else rows).contiguous()
 
 

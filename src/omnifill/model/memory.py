@@ -38,27 +38,31 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
         width = self.heads * self.head_dim
-        self.q_proj = nn.Linear(config.dim, width, bias=False)
-        self.k_proj = nn.Linear(config.dim, width, bias=False)
-        self.v_proj = nn.Linear(config.dim, width, bias=False)
-        self.o_proj = nn.Linear(width, config.dim, bias=False)
-        self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
-        self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
+        self.q_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
+        self.k_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
+        self.v_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
+        self.o_proj = nn.Linear(width, config.dim, bias=config.o_bias)
+        self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
+        self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
+        self.scale = config.attn_scale
 
     def forward(self, x: Tensor, memory: Memory) -> Tensor:
         """x (B, T, D) -> (B, T, D)."""
         rows, num, _ = x.shape
-        q = self.q_norm(self._split(self.q_proj(x))).transpose(1, 2)
+        q = self._split(self.q_proj(x))
+        q = (q if self.q_norm is None else self.q_norm(q)).transpose(1, 2)
         k, v = self._kept(memory)
         mask = memory.inside[:, None, None]
-        out = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), attn_mask=mask)
+        out = F.scaled_dot_product_attention(q, k.to(q.dtype), v.to(q.dtype), attn_mask=mask,
+                                             scale=self.scale)  # fmt: skip
         mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(rows, num, -1))
         return mixed
 
     def _kept(self, memory: Memory) -> tuple[Tensor, Tensor]:
         if self in memory.kept:
             return memory.kept[self]
-        k = self.k_norm(self._split(self.k_proj(memory.states))).transpose(1, 2)
+        k = self._split(self.k_proj(memory.states))
+        k = (k if self.k_norm is None else self.k_norm(k)).transpose(1, 2)
         v = self._split(self.v_proj(memory.states)).transpose(1, 2)
         if not torch.is_grad_enabled():
             memory.kept[self] = k, v

@@ -26,6 +26,8 @@ from omnifill.model.mask import Mask
 from omnifill.model.memory import Memory
 from omnifill.named import load_class
 
+VECTORS = ("embed.weight", "head.weight", "head.bias")
+"""What a network holds of every id."""
 BACKBONES = {
     "transformer": "omnifill.model.transformer:Transformer",
     "rnn": "omnifill.model.rnn:Rnn",
@@ -74,9 +76,10 @@ class Network(nn.Module):
         self.backbone = load_backbone(config.backbone)(config)
         self.encoder = None
         if config.encoder_layers:
-            sided = {"layers": config.encoder_layers, "memory": False, "full": True}
+            sided = {"layers": config.encoder_layers, "memory": False, "full": True,
+                     "opens": config.encoder_opens, "head_scale": 1.0}  # fmt: skip
             self.encoder = load_backbone(config.backbone)(config.model_copy(update=sided))
-        self.head = nn.Linear(config.dim, config.vocabulary, bias=False)
+        self.head = nn.Linear(config.dim, config.vocabulary, bias=config.head_bias)
         nn.init.normal_(self.embed.weight, std=1.0)
         for first, size in config.ordered:
             _embed_smoothly(self.embed.weight[first : first + size])
@@ -99,6 +102,8 @@ class Network(nn.Module):
         where every slot sees all, this one.
         """
         x: Tensor = self.embed(ids)
+        if self.config.embed_scale != 1:
+            x = x * self.config.embed_scale
         if self.fields is not None:
             x = x + self.fields(field)
         if coord is not None:
@@ -139,6 +144,8 @@ class Network(nn.Module):
         inside = mask.inside(ids.shape[1])
         if inside is None:
             inside = torch.ones_like(ids, dtype=torch.bool)
+        if not self.config.encoder_opens:  # unless there is nothing else to see
+            inside = torch.cat([~inside[:, 1:].any(dim=1, keepdim=True), inside[:, 1:]], dim=1)
         total = self._standing(ids).sum(dim=1) if self.config.standing else None
         return Memory(states, inside, total)
 

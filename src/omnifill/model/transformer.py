@@ -8,6 +8,7 @@ device: masks, positions and caches are arguments.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import cast
 
 import torch
@@ -17,10 +18,11 @@ from torch import Tensor, nn
 from omnifill.model.cache import KVCache, LayerCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
-from omnifill.model.feedforward import FeedForward, reset_parameters
+from omnifill.model.feedforward import ACTS, FeedForward, reset_parameters
 from omnifill.model.mask import Mask
 from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm, norm
+from omnifill.model.relative import RelativePositions
 from omnifill.model.rotary import Rotation, rotate
 
 LONG = 512
@@ -38,7 +40,7 @@ class Attention(nn.Module):
         self.k_proj = nn.Linear(config.dim, kv_width, bias=config.qkv_bias)
         self.v_proj = nn.Linear(config.dim, kv_width, bias=config.qkv_bias)
         self.o_proj = nn.Linear(width, config.dim, bias=config.o_bias)
-        self.qk_norm = config.qk_norm
+        self.qk_norm, self.scale = config.qk_norm, config.attn_scale
         if config.qk_norm:
             self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
             self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
@@ -47,7 +49,7 @@ class Attention(nn.Module):
         self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor,
         cache: LayerCache | None, start: Tensor | None,
     ) -> Tensor:  # fmt: skip
-        """x (B, T, D), mask broadcast to (B, H, T, keys) -> (B, T, D).
+        """x (B, T, D), mask broadcast to (B, H, T, keys) as of `attend` -> (B, T, D).
 
         With a cache, the slots of x stand at `start` (B,) and see what the cache holds. `turn`:
         None where positions do not turn queries and keys.
@@ -69,21 +71,24 @@ class Attention(nn.Module):
         if self.kv_heads != self.heads:
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        out = attend(q, k, v, mask)
+        out = attend(q, k, v, mask, self.scale)
         mixed: Tensor = self.o_proj(out.transpose(1, 2).reshape(rows, num, -1))
         return mixed
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor) -> Tensor:
-    """q (B, H, T, d), k and v (B, H, U, d), mask (…, T, U) True where q may look -> as q.
+def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
+    """q (B, H, T, d), k and v (B, H, U, d), mask (…, T, U) -> as q. The mask is True where q may
+    look, or numbers that are added to the scores.
 
     Short sequences on a CPU run as two products and a softmax: the fused kernel's backward is
     slower there (docs/log.md).
     """
     if k.shape[2] >= LONG or q.device.type != "cpu":
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
-    weights = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]))
-    weights = weights.masked_fill(~mask, float("-inf")).softmax(dim=-1)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
+    weights = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    barred = mask.dtype == torch.bool
+    weights = weights.masked_fill(~mask, float("-inf")) if barred else weights + mask
+    weights = weights.softmax(dim=-1)
     return weights.to(v.dtype) @ v
 
 
@@ -112,14 +117,14 @@ class Neighbours(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and feed-forward, each normalised before and added to the stream; where slots of
-    texts and tables see what comes later, their neighbours first."""
+    """Attention and feed-forward, each added to the stream, which is normalised before or after;
+    where slots of texts and tables see what comes later, their neighbours first."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         # Where codes stand in columns or on levels, too, what comes next is not what is beside.
         one_line = max(config.coords[1:]) <= 1
-        self.near = Neighbours(config) if config.full and one_line else None
+        self.near = Neighbours(config) if config.full and one_line and config.near else None
         self.attn_norm = norm(config)
         self.attn = Attention(config)
         if config.memory:
@@ -127,7 +132,7 @@ class Block(nn.Module):
             self.cross = CrossAttention(config)
         self.ffn_norm = norm(config)
         self.ffn = FeedForward(config)
-        self.dropout = config.dropout
+        self.dropout, self.norm_after = config.dropout, config.norm_after
 
     def forward(
         self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor, inside: Tensor | None,
@@ -136,16 +141,20 @@ class Block(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         if self.near is not None:
             x = x + dropout(self.near(x, inside), self.dropout, self.training)
-        out = self.attn(self.attn_norm(x), turn, mask, cache, start)
-        x = x + dropout(out, self.dropout, self.training)
+        x = self._added(x, self.attn_norm, lambda x: self.attn(x, turn, mask, cache, start))
         if memory is not None:
-            seen = self.cross(self.cross_norm(x), memory)
-            x = x + dropout(seen, self.dropout, self.training)
-        return x + dropout(self.ffn(self.ffn_norm(x)), self.dropout, self.training)
+            x = self._added(x, self.cross_norm, lambda x: self.cross(x, memory))
+        return self._added(x, self.ffn_norm, self.ffn)
+
+    def _added(self, x: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
+        """x and what a layer makes of it."""
+        more = dropout(layer(x if self.norm_after else norm(x)), self.dropout, self.training)
+        out: Tensor = norm(x + more) if self.norm_after else x + more
+        return out
 
 
 class Transformer(nn.Module):
-    """A stack of blocks and a last norm."""
+    """A stack of blocks, and what stands before and behind it."""
 
     can = frozenset({"causal", "full", "memory"})
 
@@ -155,8 +164,13 @@ class Transformer(nn.Module):
         if config.positions == "learned":
             self.places = nn.Embedding(config.places or config.context, config.dim)
         self.turn = Rotation.of(config) if config.positions == "rotary" else None
+        self.away = RelativePositions(config) if config.positions == "relative" else None
+        self.segments = nn.Embedding(config.segments, config.dim) if config.segments else None
+        self.embed_norm = norm(config) if config.embed_norm else None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
-        self.norm = norm(config)
+        self.dense = nn.Linear(config.dim, config.dim) if config.head_dense else None
+        # Where the last block has normalised already, only a dense layer asks for it again.
+        self.norm = norm(config) if config.head_dense or not config.norm_after else None
         reset_parameters(self)
 
     def forward(
@@ -176,33 +190,47 @@ class Transformer(nn.Module):
         if not self.config.opens:
             pos = (pos - 1).clamp(min=0)
         turn = None
-        if self.turn is None:
-            x = x + self.places(pos)
-        else:
+        if self.turn is not None:
             cos, sin = self.turn.at(pos)
             turn = (cos.to(x.dtype), sin.to(x.dtype))
+        x = self._begun(x, pos)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
             x = block(x, turn, looks[i], inside, layer, start, memory)
         if cache is not None:
             cache.advance(num)
-        out: Tensor = self.norm(x)
-        return out
+        return self._ended(x)
+
+    def _begun(self, x: Tensor, pos: Tensor) -> Tensor:
+        if self.config.positions == "learned":
+            x = x + self.places(pos)
+        if self.segments is not None:
+            x = x + self.segments.weight[0]
+        return x if self.embed_norm is None else self.embed_norm(x)
+
+    def _ended(self, x: Tensor) -> Tensor:
+        if self.dense is not None:
+            x = ACTS[self.config.act](self.dense(x))
+        if self.norm is not None:
+            x = self.norm(x)
+        return x if self.config.head_scale == 1 else x * self.config.head_scale
 
     def _looks(self, mask: Mask, start: Tensor | None, num: int, pos: Tensor) -> list[Tensor]:
-        """Which slots may look at which, (…, T, keys), for every layer."""
+        """Which slots may look at which, (…, T, keys) as of `attend`, for every layer."""
         if start is None:
             keys, look = num, mask.dense(num, pos.device)
         else:
             keys = int(start.max()) + num
             look = mask.stepped(start, num, keys)
         config = self.config
-        if config.opens and config.window is None:
+        if config.opens and config.window is None and self.away is None:
             return [look] * config.layers
         away = pos[..., None] - torch.arange(keys, device=pos.device)  # (B or 1, T, keys)
         if not config.opens:
-            seen = (torch.arange(keys, device=pos.device) > 0) | (away == 0)
-            look = look & seen[:, None]
+            there, itself = torch.arange(keys, device=pos.device) > 0, (away == 0)[:, None]
+            look = (look & there) | itself  # so that padding sees something, too
+        if self.away is not None:
+            look = self.away(away, look)
         if config.window is None:
             return [look] * config.layers
         near = look & (away < config.window)[:, None]
@@ -211,7 +239,7 @@ class Transformer(nn.Module):
 
     def new_cache(self, rows: int, length: int, sinks: Tensor) -> KVCache:
         """Room for `length` slots of `rows` rows; the first `sinks` (B,) are never dropped."""
-        weight = cast(Tensor, self.norm.weight)
+        weight = cast(Block, self.blocks[0]).attn.k_proj.weight
         length = min(length, self.config.most_slots or length)
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
         layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]

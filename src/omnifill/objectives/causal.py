@@ -72,20 +72,23 @@ class Columns(nn.Module):
         """
         head, first = network.head.weight, self.first[block]
         # In two products: gathering the rows of a large head would copy it at every step.
-        parts = (head[[END, MISSING]], head[first : first + self.sizes[block] - CODE_COLUMN])
-        scores = torch.cat([F.linear(hidden, part) for part in parts], dim=1)
+        parts = ([END, MISSING], slice(first, first + self.sizes[block] - CODE_COLUMN))
+        scores = torch.cat([F.linear(hidden, head[part]) for part in parts], dim=1)
+        if (bias := network.head.bias) is not None:
+            scores = scores + torch.cat([bias[part] for part in parts])
         return self._barred(scores, block, rows)
 
     def all_scores(self, network: Network, hidden: Tensor, rows: Tensor) -> Iterator[Tensor]:
         """The same of every block in turn, where hidden (N, D) and rows (N,) stand in the order of
         their blocks. The gradient of the head is gathered once, not block by block."""
         nums = torch.bincount(self.get_buffer("row_block")[rows], minlength=self.num).tolist()
-        weights = network.head.weight[self.get_buffer("ids")]
-        parts = zip(*(torch.split(part, sizes) for part, sizes in (
-            (weights, self.sizes), (hidden, nums), (rows, nums),
-        )), strict=True)  # fmt: skip
-        for block, (weight, some, allow) in enumerate(parts):
-            yield self._barred(F.linear(some, weight), block, allow)
+        ids, head = self.get_buffer("ids"), network.head
+        whole = [(head.weight[ids], self.sizes), (hidden, nums), (rows, nums)]
+        if head.bias is not None:
+            whole.append((head.bias[ids], self.sizes))
+        parts = zip(*(torch.split(part, sizes) for part, sizes in whole), strict=True)
+        for block, (weight, some, allow, *bias) in enumerate(parts):
+            yield self._barred(F.linear(some, weight, *bias), block, allow)
 
     def _barred(self, scores: Tensor, block: int, rows: Tensor) -> Tensor:
         """scores (n, 2 + K) of our own, -inf where the row bars a column.
