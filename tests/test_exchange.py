@@ -21,7 +21,7 @@ import transformers
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
-from omnifill import api
+from omnifill import api, exchange
 from omnifill.errors import RequestError, RunError
 from omnifill.generate.chat import render
 from omnifill.model.hf import read_checkpoint
@@ -368,6 +368,58 @@ def test_an_imported_run_leaves_as_it_came(
         assert here == there
     code, _, said = command("export", str(tmp_path / "run"), "--out", str(tmp_path / "back"))
     assert code == 2 and "is there already" in said
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama 3"])
+def test_what_was_trained_further_leaves_as_what_it_was(
+    kind: str, tokenizer: Tokenizer, tmp_path: Path
+) -> None:
+    source = saved(tmp_path / "hf", theirs(kind, tokenizer.get_vocab_size()), tokenizer,
+                   kind in OPENED)  # fmt: skip
+    recipe = api.build_recipe(None, **{
+        "train.base": str(source), "train.steps": 12, "train.lr_adamw": 0.003,
+    })  # fmt: skip
+    texts = pd.DataFrame({"text": [f"{i} cats sat on the mat" for i in range(80)]})
+    ours = api.train(texts, tmp_path / "run", recipe=recipe)
+    ours.export(tmp_path / "back")
+    model = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "back").eval()
+    changed = theirs(kind, tokenizer.get_vocab_size()).get_input_embeddings().weight
+    assert float((model.get_input_embeddings().weight - changed).detach().abs().max()) > 1e-3
+    for prompt in ("7 cats", "on the mat", "你好"):
+        want = continued(model, tokenizer, prompt, kind in OPENED, 20)
+        made = ours.generate(1, prompt=prompt, max_tokens=20, temperature=0)
+        assert made["text"].tolist() == [want]
+
+
+def test_an_export_that_answers_otherwise_is_not_kept(
+    tokenizer: Tokenizer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = saved(tmp_path / "hf", theirs("qwen 3", tokenizer.get_vocab_size()), tokenizer, False)
+    ours = api.import_checkpoint(source, tmp_path / "run")
+    ours.export(tmp_path / "good")
+    golden = json.loads((tmp_path / "run" / "golden.json").read_text(encoding="utf-8"))
+    assert {one["asked"]: one["answer"] for one in golden["texts"]} == {
+        one["asked"]: continued_by(ours, one["asked"]) for one in golden["texts"]
+    }
+    write = exchange.write_checkpoint
+
+    def spoilt(folder: Path, tree: Any, weights: dict[str, torch.Tensor]) -> None:
+        write(folder, tree, weights | {"backbone.norm.weight": -weights["backbone.norm.weight"]})
+
+    monkeypatch.setattr(exchange, "write_checkpoint", spoilt)
+    with pytest.raises(RunError, match=r"answers 'The first of them' by .* it was not kept"):
+        ours.export(tmp_path / "bad")
+    monkeypatch.undo()
+    golden["texts"][2]["answer"] = "another"
+    (tmp_path / "run" / "golden.json").write_text(json.dumps(golden), encoding="utf-8")
+    with pytest.raises(RunError, match="and the run by 'another'"):
+        ours.export(tmp_path / "bad")
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["good", "hf", "run"]
+
+
+def continued_by(ours: api.Model, prompt: str) -> str:
+    made: str = ours.generate(1, prompt=prompt, max_tokens=16, temperature=0)["text"][0]
+    return made
 
 
 def test_what_no_checkpoint_can_say_stays_here(model: api.Model, tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from omnifill.artifact import RunFolder, check_code, code_named_in, is_run
 from omnifill.codecs.pretrained import PretrainedCodec
 from omnifill.codecs.table import CODECS
 from omnifill.errors import RecipeError, RunError
-from omnifill.exchange import ORIGIN, read_foreign
+from omnifill.exchange import ORIGIN, came_with, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
 from omnifill.model.adapter import write_adapter
 from omnifill.model.config import ModelConfig
@@ -48,6 +48,8 @@ class Base:
     weights: Callable[[], Mapping[str, Tensor]]
     family: Family | None
     """What others call its tensors, if anybody else can read it."""
+    origin: Mapping[str, str]
+    """Files that came with it, of a checkpoint of others."""
 
 
 def open_base(recipe: Recipe) -> Base | None:
@@ -68,7 +70,7 @@ def _of_checkpoint(path: Path) -> Base:
     found = read_foreign(path)
     codec = found.codec.for_records()
     return Base(path, found.config, "pretrained", codec, NUM_SPECIAL, found.weights,
-                found.checkpoint.family)  # fmt: skip
+                found.checkpoint.family, came_with(path))  # fmt: skip
 
 
 def _of_run(path: Path, recipe: Recipe) -> Base:
@@ -91,7 +93,7 @@ def _of_run(path: Path, recipe: Recipe) -> Base:
         codec = codec.for_records()
     return Base(path, config, texts[0].codec, codec, field.first,
                 lambda: dict(folder.load_network(config).named_parameters()),
-                _family_of(folder, config))  # fmt: skip
+                _family_of(folder, config), came_with(path / ORIGIN))  # fmt: skip
 
 
 def _family_of(folder: RunFolder, config: ModelConfig) -> Family | None:

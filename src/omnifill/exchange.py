@@ -20,13 +20,14 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from torch import Tensor
 
-from omnifill.artifact import LoadedRun, RunFolder
+from omnifill.artifact import LoadedRun, RunFolder, open_run
 from omnifill.codecs.characters import CharacterCodec
 from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, around
 from omnifill.codecs.text import BpeCodec
 from omnifill.errors import RunError
 from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
+from omnifill.golden import replay, transcripts
 from omnifill.model.adapter import with_adapter
 from omnifill.model.config import ModelConfig
 from omnifill.model.foreign import Settings
@@ -128,42 +129,62 @@ def import_checkpoint(source: Path, out: Path, adapter: Path | None = None) -> N
         folder.write("schema.json", schema.model_dump_json(indent=1))
         folder.save_codecs(schema, dict.fromkeys(schema.names, found.codec))
         folder.save_model(found.config, weights)
-        for name in KEPT:
-            if (source / name).exists():
-                folder.write(f"{ORIGIN}/{name}", (source / name).read_text(encoding="utf-8"))
+        for name, text in came_with(source).items():
+            folder.write(f"{ORIGIN}/{name}", text)
         folder.write("metrics.jsonl", "")
         folder.write_state(
             state="done", training={"imported": found.checkpoint.settings.tree["architectures"][0]}
         )
 
 
+def came_with(folder: Path) -> dict[str, str]:
+    """The files of a checkpoint that are not needed to run it, by name, and what they hold."""
+    return {name: (folder / name).read_text(encoding="utf-8")
+            for name in KEPT if (folder / name).exists()}  # fmt: skip
+
+
 def export_checkpoint(run: LoadedRun, out: Path) -> None:
     """A run of one text -> the folder `out`, as the Hugging Face libraries read one.
 
-    A run that was imported leaves as what it came as; one that was trained here is a Qwen3.
-    RunError for what no such checkpoint can say.
+    A run that was imported, or trained further from a checkpoint, leaves as what it came as; one
+    that was trained here is a Qwen3. What was written is read and answers as the run does (see
+    `golden`), or it is not kept. RunError for what no such checkpoint can say.
     """
-    codec = run.vocabulary.fields[0].codec
+    codec, objective = run.vocabulary.fields[0].codec, run.recipe.objective.name
     came = (run.folder.path / ORIGIN / CONFIG).exists()
-    if not came and (len(run.schema.fields) > 1 or run.recipe.objective.name != "causal"):
-        fields = f"{len(run.schema.fields)} fields and is {run.recipe.objective.name}"
+    alone = run.network.config.fields == 1 and (objective != "masked" or run.schema.stream)
+    if not alone or (not came and objective != "causal"):
+        fields = f"{len(run.schema.fields)} fields and is {objective}"
         raise RunError(f"{run.folder.path}: has {fields}; {ALONE}")
     # A tied head is named once.
     weights: dict[str, Tensor] = dict(run.network.named_parameters())
     with _written(out) as folder:
         if isinstance(codec, PretrainedCodec):
-            for path in sorted((run.folder.path / ORIGIN).iterdir()):
-                folder.write(path.name, path.read_text(encoding="utf-8"))
+            for name, text in came_with(run.folder.path / ORIGIN).items():
+                folder.write(name, text)
             folder.write(TOKENIZER, codec.source)
             tree = Settings(run.folder.path / ORIGIN / CONFIG).tree
             for name in set(VECTORS) & weights.keys():
-                weights[name] = weights[name][NUM_SPECIAL : NUM_SPECIAL + codec.size]
+                weights[name] = _without_special(weights[name], codec)
         else:
             tree = qwen3(run.network.config) | {
                 "pad_token_id": PAD, "bos_token_id": BOS, "eos_token_id": END,
             }  # fmt: skip
             write_tokenizer(folder, codec, run.network.config.context)
         write_checkpoint(folder.path, tree, weights)
+        _prove(run, folder.path)
+
+
+def _prove(run: LoadedRun, written: Path) -> None:
+    """RunError unless a checkpoint that was written from a run answers as it does."""
+    golden = transcripts(run)
+    again = written.with_name(f"{written.name}.read")
+    shutil.rmtree(again, ignore_errors=True)
+    try:
+        import_checkpoint(written, again)
+        replay(open_run(again), golden)
+    finally:
+        shutil.rmtree(again, ignore_errors=True)
 
 
 def _codec(checkpoint: Checkpoint, source: str) -> PretrainedCodec:
@@ -241,6 +262,15 @@ def _with_special(rows: Tensor, special: Mapping[int, int], size: int) -> Tensor
         own[ours] = rows[theirs]
     rest = own[MISSING].expand(size - len(own) - len(rows), *rows.shape[1:])
     return torch.cat([own, rows, rest])
+
+
+def _without_special(rows: Tensor, codec: PretrainedCodec) -> Tensor:
+    """The way back: what was learned of our special ids is of theirs that mean the same."""
+    out = rows[NUM_SPECIAL : NUM_SPECIAL + codec.size].clone()
+    for ours, theirs in ((BOS, codec.bos), (END, next(iter(codec.ends), None))):
+        if theirs is not None:
+            out[theirs] = rows[ours]
+    return out
 
 
 # --- our own tokenizers --------------------------------------------------------------------

@@ -28,6 +28,7 @@ from omnifill.base import begin_with, built, finished, open_base
 from omnifill.data.shards import Shard, open_shard
 from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
+from omnifill.exchange import ORIGIN
 from omnifill.files import reason, write_atomic
 from omnifill.form.layout import check_served
 from omnifill.form.stream import BatchStream, Position, eval_batches
@@ -243,6 +244,8 @@ class Session:
     ) -> None:  # fmt: skip
         """Settle everything that the recipe leaves open, and write it down."""
         base = open_base(recipe)
+        for name, text in base.origin.items() if base else ():
+            self.folder.write(f"{ORIGIN}/{name}", text)
         for note in notes:
             self.live.say(note)
         shard = open_shard(self.folder.encoded / "train")

@@ -1,0 +1,62 @@
+"""What a run writes behind a few beginnings, the likeliest token each time: kept in its folder, and
+written again by what was exported, before anybody relies on it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from omnifill.artifact import LoadedRun
+from omnifill.errors import RunError
+from omnifill.generate import requests
+from omnifill.generate.filters import Sampling
+
+FILE, SUMS = "golden.json", "sums.json"
+BEGINNINGS = ("The first of them", "1, 2, 3,", "你好")
+TOKENS = 16
+
+
+@dataclass(frozen=True)
+class Transcript:
+    """What was asked, and what was answered."""
+
+    asked: str
+    answer: str
+
+
+def transcripts(run: LoadedRun) -> list[Transcript]:
+    """Those that the run's folder keeps; of weights that have none yet they are made, and kept."""
+    sums = run.folder.read_json(SUMS) if (run.folder.path / SUMS).exists() else {}
+    model = sums.get("model.safetensors")
+    if (run.folder.path / FILE).exists():
+        kept = run.folder.read_json(FILE)
+        if isinstance(kept, dict) and kept.get("model") == model and model is not None:
+            return [Transcript(**one) for one in kept["texts"]]
+    made = [Transcript(text, answered(run, text)) for text in BEGINNINGS]
+    tree = {"model": model, "texts": [vars(one) for one in made]}
+    run.folder.write(FILE, json.dumps(tree, ensure_ascii=False, indent=1))
+    return made
+
+
+def replay(run: LoadedRun, golden: list[Transcript]) -> None:
+    """RunError if a run answers otherwise."""
+    for one in golden:
+        answer = answered(run, one.asked)
+        if answer != one.answer:
+            raise RunError(f"what was exported answers {one.asked!r} by {answer!r}, and the run by "
+                           f"{one.answer!r}: it was not kept")  # fmt: skip
+
+
+def answered(run: LoadedRun, text: str) -> str:
+    """What a run of one text writes behind another, or between it and an end, or for it."""
+    *given, wanted = run.schema.names
+    most = run.network.config.most_slots or TOKENS + 100
+    asked: dict[str, Any] = {"given": {name: text for name in given}} if given else {"prompt": text}
+    if run.vocabulary.canvas:
+        asked["suffix"] = text
+    room = max(1, min(TOKENS, most - 2 - len(run.vocabulary[wanted].codec.encode(text)) * 2))
+    wish = requests.Wish(**asked, max_tokens=room, sampling=Sampling(temperature=0))
+    made: str = requests.run(run, requests.build(run, wish))[wanted][0]
+    return made
