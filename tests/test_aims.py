@@ -102,7 +102,7 @@ def test_an_aim_may_be_a_function_of_the_record(writer: api.Model) -> None:
         ({"aims": ["length<=20"], "want": "domain"}, "no text is wanted"),
         ({"aims": ["length<=20"], "temperature": 0}, "leave out"),
         ({"aims": ["length<=20"], "beams": 2}, "leave out"),
-        ({"candidates": 3}, "name some"),
+        ({"candidates": 3, "want": "domain"}, "name aims"),
         ({"aims": ["domain=news"], "want": "domain"}, "nothing else is wanted"),
         ({"aims": ["length<=20"], "candidates": 0}, "candidates = 0"),
     ],

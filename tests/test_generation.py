@@ -18,8 +18,8 @@ from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING
 from omnifill.generate import autoregressive
 from omnifill.generate.filters import TEXT_MIN_P
-from omnifill.generate.requests import Wish, build
 from omnifill.generate.tables import frame_columns
+from omnifill.generate.wishes import Wish, build
 
 TEXT = "".join(
     f"{word} {other} 春眠不覺曉。 Grüße 👩‍👩‍👧 {n}\n"

@@ -27,7 +27,7 @@ from omnifill.evaluate.run import render
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING, SIZES
-from omnifill.generate import requests
+from omnifill.generate import requests, wishes
 from omnifill.generate.lattice import OPEN, Lattice
 from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import target_nats
@@ -488,7 +488,7 @@ def test_evaluation_draws_few_texts_in_few_steps(
     drawn: list[tuple[int, int | None]] = []
     build = requests.build
 
-    def noted(run: Any, wish: requests.Wish) -> Any:
+    def noted(run: Any, wish: wishes.Wish) -> Any:
         drawn.append((wish.num, wish.sampling.steps))
         return build(run, wish)
 

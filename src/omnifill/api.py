@@ -15,7 +15,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from omnifill import exchange
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
@@ -35,12 +37,13 @@ from omnifill.evaluate.report import write_report
 from omnifill.evaluate.run import evaluate_run
 from omnifill.form.tasks import check_tasks
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.generate import requests, streaming, tables
+from omnifill.generate import requests, streaming, tables, wishes
 from omnifill.generate.aims import Goal
 from omnifill.generate.chat import Messages
 from omnifill.generate.constraint import parse_rule
 from omnifill.generate.filters import Sampling
-from omnifill.generate.requests import Wish
+from omnifill.generate.trace import Token, traced
+from omnifill.generate.wishes import Wish
 from omnifill.lengths import parse_duration
 from omnifill.objectives.table import on_canvas
 from omnifill.prepare import (
@@ -202,7 +205,8 @@ class Model:
         likely each is, seen in training or not; `schema` (JSON, a dict or a pydantic model),
         `regex` or `grammar` (Lark): what the first wanted text obeys behind its prompt, always and
         to its end (needs the extra `structured`); `sampling`: temperature, top_k, top_p, min_p,
-        repetition_penalty, no_repeat_ngram, guidance, beams, length_penalty; of masked models
+        repetition_penalty, presence_penalty, frequency_penalty, logit_bias (a number by token),
+        no_repeat_ngram, guidance, beams, length_penalty; of masked models
         steps, order, remask. With beams the records are the likeliest ones, the best first. Raises
         RequestError or ValueRefused.
         """
@@ -212,7 +216,7 @@ class Model:
             sampling=_sampling(self.run, sampling), rerank=rerank, aims=_goals(aims),
             candidates=candidates, choices=choices, rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
-        return requests.run(self.run, requests.build(self.run, wish))
+        return requests.run(self.run, wishes.build(self.run, wish))
 
     def pareto(
         self, aims: Sequence[Goal], *, n: int = 8, given: Mapping[str, Any] | None = None,
@@ -225,7 +229,7 @@ class Model:
             check_drawing("--plot", Path(plot), ".svg")
         wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens,
                     sampling=_sampling(self.run, sampling), aims=_goals(aims))  # fmt: skip
-        request = requests.build(self.run, wish)
+        request = wishes.build(self.run, wish)
         if len(request.aims) < 2:
             raise RequestError("pareto weighs aims against each other; name two or more")
         table, scores = requests.front(self.run, request)
@@ -247,7 +251,18 @@ class Model:
             no_missing=self.fields, stop=stop, sampling=_sampling(self.run, sampling),
             rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
-        return streaming.stream(self.run, requests.build(self.run, wish), want)
+        return streaming.stream(self.run, wishes.build(self.run, wish), want)
+
+    def tokens(
+        self, n: int = 1, *, top: int = 5, given: Mapping[str, Any] | None = None,
+        want: Sequence[str] | str | None = None, prompt: str | Messages | None = None,
+        seed: int = 0, max_tokens: int = 512, stop: Sequence[str] = (), **sampling: Any,
+    ) -> list[list[Token]]:  # fmt: skip
+        """What `generate` chooses, token by token: how likely each was, and the `top` likeliest
+        ones there. Not for masked models."""
+        wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens, stop=stop,
+                    sampling=_sampling(self.run, sampling))  # fmt: skip
+        return traced(self.run, wishes.build(self.run, wish), top)
 
     def fill(
         self, table: pd.DataFrame, *, draw: bool = False, seed: int = 0, **sampling: Any
@@ -269,6 +284,11 @@ class Model:
         names it.
         """
         return tables.score(self.run, table)
+
+    def embed(self, records: pd.DataFrame | Sequence[str]) -> NDArray[np.float32]:
+        """(N, D): a vector for each record, the mean over its slots; or for each of N texts, as the
+        first text that the model reads."""
+        return tables.embed(self.run, records)
 
     def probabilities(
         self, table: pd.DataFrame, field: str, *, choices: Sequence[str] | None = None

@@ -173,7 +173,7 @@ def begin_with(network: Network, base: Base, vocabulary: Vocabulary) -> None:
     weights = base.weights()
     own = dict(network.named_parameters())
     for name, tensor in own.items():
-        if name.startswith(("backbone.", "encoder.")) and not name.endswith((A, B)):
+        if name.startswith(("backbone.", "encoder.", "head_in.")) and not name.endswith((A, B)):
             tensor.copy_(weights[name])
     size = base.codec.size
     theirs = torch.arange(base.first, base.first + size)

@@ -10,7 +10,7 @@ from typing import Any
 
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RunError
-from omnifill.generate import requests
+from omnifill.generate import requests, wishes
 from omnifill.generate.filters import Sampling
 
 FILE, SUMS = "golden.json", "sums.json"
@@ -57,6 +57,6 @@ def answered(run: LoadedRun, text: str) -> str:
     if run.vocabulary.canvas:
         asked["suffix"] = text
     room = max(1, min(TOKENS, most - 2 - len(run.vocabulary[wanted].codec.encode(text)) * 2))
-    wish = requests.Wish(**asked, max_tokens=room, sampling=Sampling(temperature=0))
-    made: str = requests.run(run, requests.build(run, wish))[wanted][0]
+    wish = wishes.Wish(**asked, max_tokens=room, sampling=Sampling(temperature=0))
+    made: str = requests.run(run, wishes.build(run, wish))[wanted][0]
     return made

@@ -107,7 +107,8 @@ AimOpt = Annotated[list[str] | None, typer.Option(
     "'words>=9', 'readability>60', contains=rain, pattern=REGEX. Repeat for more."
 )]  # fmt: skip
 CandidatesOpt = Annotated[int | None, typer.Option(
-    help="Draws for each record, of which the one that meets its aims best is kept; 6."
+    help="Draws for each record, of which the one that meets its aims best is kept (6); without "
+    "aims, the one whose texts are likeliest."
 )]  # fmt: skip
 ParetoOpt = Annotated[bool, typer.Option(
     "--pareto", help="All candidates that no other beats on all aims, with scores."

@@ -34,7 +34,7 @@ from omnifill.form.layout import check_served
 from omnifill.form.stream import BatchStream, Position, eval_batches
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import head_size
-from omnifill.generate import requests
+from omnifill.generate import requests, wishes
 from omnifill.lengths import parse_duration
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import Network, load_backbone
@@ -396,7 +396,7 @@ class Session:
             return
         self.sampled = time.monotonic()
         run.network.eval()
-        request = requests.build(run, requests.Wish(seed=report.step, max_tokens=40))
+        request = wishes.build(run, wishes.Wish(seed=report.step, max_tokens=40))
         record = requests.run(run, request).iloc[0].to_dict()
         text = " · ".join(f"{k}: {v}" for k, v in record.items())
         self.live.say(f"sample at step {report.step}: {shorten(text, 160, placeholder=' …')}")

@@ -13,7 +13,7 @@ from omnifill.errors import RequestError, unknown_name
 from omnifill.evaluate.evaluation import Columns, size
 from omnifill.evaluate.ngram import Ngram
 from omnifill.evaluate.template import Template
-from omnifill.generate import requests
+from omnifill.generate import requests, wishes
 
 
 class TextBaseline(Protocol):
@@ -38,7 +38,7 @@ def generate_baseline(
 ) -> pd.DataFrame:  # fmt: skip
     """`num` records whose texts are a baseline's, learned from the training rows where the given
     values stand; all other fields are drawn from those rows, each by itself."""
-    request = requests.build(run, requests.Wish(num, given, seed=seed))
+    request = wishes.build(run, wishes.Wish(num, given, seed=seed))
     if request.part is not None:
         raise RequestError("a baseline knows nothing in part; leave out what is kept (--keep)")
     texts = [n for n in request.want if run.vocabulary[n].slots is None]

@@ -30,7 +30,7 @@ from omnifill.evaluate.texts import text_figures
 from omnifill.form.encode import without_unknown
 from omnifill.form.stream import is_text
 from omnifill.form.tasks import unread, wanted_fields
-from omnifill.generate import requests
+from omnifill.generate import requests, wishes
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded
 from omnifill.generate.likelihood import schema_nats
@@ -129,8 +129,8 @@ def _generated(
         known, _ = without_unknown(run.vocabulary, some)
         drawn = fill_columns(run, known, draw=True, seed=0, sampling=sampling, only=want)
         return some | {n: [drawn[n][i] for i in range(len(some[n]))] for n in names if n in want}
-    wish = requests.Wish(num, max_tokens=STREAM_TOKENS if stream else 512, sampling=sampling)
-    made = requests.canonical(run, requests.build(run, wish))
+    wish = wishes.Wish(num, max_tokens=STREAM_TOKENS if stream else 512, sampling=sampling)
+    made = requests.canonical(run, wishes.build(run, wish))
     return {name: made[name] for name in names}
 
 

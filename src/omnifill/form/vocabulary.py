@@ -72,6 +72,11 @@ class FieldIds:
     def slots(self) -> int | None:
         return self.codec.slots
 
+    def column(self, code: int) -> int:
+        """Of the field's block; of a code by which a checkpoint's texts end, <end>."""
+        ends = getattr(self.codec, "ends", ())[:1]
+        return END_COLUMN if code in ends else CODE_COLUMN + code
+
     @property
     def cells(self) -> int:
         """How many first codes compare as their values do (numbers, dates); else 0."""

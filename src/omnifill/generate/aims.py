@@ -210,8 +210,11 @@ def reading_ease(text: str) -> float:
 
 def scored(aims: Sequence[Aim], columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
     """(n, aims) scores of records, and whether each aim is met."""
-    found = [aim.of(columns) for aim in aims]
-    return np.stack([f[0] for f in found], axis=1), np.stack([f[1] for f in found], axis=1)
+    num = len(next(iter(columns.values())))
+    scores, met = np.zeros((num, len(aims))), np.zeros((num, len(aims)), bool)
+    for i, aim in enumerate(aims):
+        scores[:, i], met[:, i] = aim.of(columns)
+    return scores, met
 
 
 def fluency(run: LoadedRun, columns: Mapping[str, Sequence[Any]], met: Bools) -> Floats:

@@ -33,6 +33,7 @@ from omnifill.generate.filters import (
     filtered,
     guided,
     penalised,
+    remembers,
 )
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
@@ -115,8 +116,9 @@ class State:
         self.left = np.full(num, plan.quantile or 0.0)  # what is left of a quantile
         # Columns of the current value so far, where something is asked of them: a stream may be
         # endless.
-        self.remembers = plan.sampling.repetition_penalty != 1 or plan.sampling.no_repeat_ngram > 0
+        self.remembers = remembers(plan.sampling)
         self.seen: list[list[int]] = [[] for _ in range(num)]
+        self.begun = np.zeros(num, np.int64)  # how many of them were given
 
     @property
     def field(self) -> Ints:
@@ -128,7 +130,7 @@ class State:
 
     def keep(self, rows: Ints) -> None:
         """Go on with some of the rows only."""
-        for name in ("row", "place", "state", "slot", "missing", "total", "id", "left"):
+        for name in ("row", "place", "state", "slot", "missing", "total", "id", "left", "begun"):
             setattr(self, name, getattr(self, name)[rows])
         self.seen = [list(self.seen[i]) for i in rows]
 
@@ -278,7 +280,7 @@ class Autoregressive:
             for code in codes.tolist():
                 state.state[i] = field.grammar.step[state.state[i], code]
             state.seen[i] = [int(c) + CODE_COLUMN for c in codes]
-            state.slot[i] = len(codes)
+            state.slot[i] = state.begun[i] = len(codes)
 
     def _rows(self, state: State, field: Ints) -> Ints:
         """(n,): the vocabulary's row that applies to each row's next slot."""
@@ -341,6 +343,8 @@ class Autoregressive:
                 continue
             mine = np.flatnonzero(fields == index)
             here = at[mine]
+            for token, bias in (plan.sampling.logit_bias or {}).items():
+                scores[torch.from_numpy(mine), field.column(token)] += bias
             if field.grammar.min_left[0] >= NEVER:  # no text of it ends by itself
                 continue
             room = plan.max_tokens - (state.slot[here] - self._prompted(plan, state, here))
@@ -362,7 +366,7 @@ class Autoregressive:
         """(n, C) scores -> (n,) columns."""
         if plan.quantile is not None:
             return self._pick_best(plan.quantile, state, at, scores)
-        scores = penalised(scores, [state.seen[i] for i in at], plan.sampling)
+        scores = penalised(scores, [state.seen[i] for i in at], plan.sampling, state.begun[at])
         field = self.vocabulary.fields[state.field[at[0]]]
         scores = filtered(scores, for_field(plan.sampling, field))
         return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
@@ -405,7 +409,7 @@ class Autoregressive:
         over = alive[(done | cut)[alive]]
         state.place[over] += 1
         state.slot[over], state.state[over], state.missing[over] = 0, 0, False
-        state.left[over] = state.plan.quantile or 0.0
+        state.left[over], state.begun[over] = state.plan.quantile or 0.0, 0
         for i in over:
             state.seen[i] = []
         return Step(

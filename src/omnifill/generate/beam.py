@@ -73,7 +73,9 @@ class BeamSearch:
         score, column = np.full((num, width), -np.inf), np.zeros((num, width), np.int64)
         for at, scores in self.sampler.scored(plan, state, hidden):
             log_probs = scores.double().log_softmax(dim=1)
-            log_probs = penalised(log_probs, [state.seen[i] for i in at], plan.sampling)
+            log_probs = penalised(
+                log_probs, [state.seen[i] for i in at], plan.sampling, state.begun[at]
+            )
             best = log_probs.topk(min(width, log_probs.shape[1]), dim=1)
             score[at, : best.values.shape[1]] = best.values.numpy()
             column[at, : best.indices.shape[1]] = best.indices.numpy()

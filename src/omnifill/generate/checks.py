@@ -12,7 +12,8 @@ from omnifill.generate.aims import Aim
 from omnifill.generate.filters import Sampling
 
 MOST_CANDIDATES = 256
-FORWARDS = ("beams", "length_penalty", "repetition_penalty", "no_repeat_ngram")
+FORWARDS = ("beams", "length_penalty", "repetition_penalty", "no_repeat_ngram", "presence_penalty",
+            "frequency_penalty", "logit_bias")  # fmt: skip
 """Sampling options of models that write from left to right."""
 AT_ONCE = ("steps", "order", "remask")
 """Those of masked models."""
@@ -38,17 +39,32 @@ def check_sampler(run: LoadedRun, sampling: Sampling, suffix: str | None = None)
 
 
 def check_candidates(
-    aims: Sequence[Aim], candidates: int | None, sampling: Sampling, rerank: int
+    aims: Sequence[Aim], candidates: int | None, sampling: Sampling, rerank: int, texts: bool
 ) -> None:
-    """RequestError where candidates have no aims, or all would be one."""
-    if candidates is not None and not aims:
-        raise RequestError("candidates are compared by aims; name some")
+    """RequestError where nothing tells candidates apart, or all would be one. `texts`: whether some
+    are wanted that are not answers in a chat, of which the model says how likely they are."""
+    if candidates is not None and not aims and not texts:
+        raise RequestError("candidates are compared by aims, or by how likely their texts are; "
+                           "name aims, or want a text that is no answer in a chat")  # fmt: skip
     if candidates is not None and not 1 <= candidates <= MOST_CANDIDATES:
         raise RequestError(f"candidates = {candidates}: must be from 1 to {MOST_CANDIDATES}")
-    if aims and (sampling.beams > 1 or sampling.temperature == 0 or rerank > 1):
-        raise RequestError(
-            "aims choose among drawn candidates: leave out beams, rerank and temperature 0"
-        )
+    drawn = sampling.beams == 1 and sampling.temperature > 0 and rerank == 1
+    if (aims or candidates is not None) and not drawn:
+        raise RequestError("aims and candidates choose among what is drawn: leave out beams, "
+                           "rerank and temperature 0")  # fmt: skip
+
+
+def check_bias(run: LoadedRun, sampling: Sampling, wanted: Sequence[str]) -> None:
+    """RequestError for a bias on tokens that no wanted text has."""
+    if not sampling.logit_bias:
+        return
+    texts = [run.vocabulary[n] for n in wanted if run.vocabulary[n].slots is None]
+    if not texts:
+        raise RequestError("logit_bias is about tokens of a text, and no text is wanted")
+    for token in sampling.logit_bias:
+        if not 0 <= token < min(field.codec.size for field in texts):
+            raise RequestError(f"logit_bias: token {token} is none of the text's "
+                               f"{texts[0].codec.size}")  # fmt: skip
 
 
 def check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:

@@ -7,13 +7,15 @@ Barred columns are -inf on the way in and stay so. Chance comes in as numbers in
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from omnifill.errors import RequestError, check_kind
+from omnifill.types import Ints
 
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
@@ -37,6 +39,13 @@ class Sampling:
     nothing for other fields, whose rare values belong to the picture."""
     repetition_penalty: float = 1.0
     """Above 1: scores of ids that the text already holds are lowered (Keskar et al. 2019)."""
+    presence_penalty: float = 0.0
+    """Taken from the scores of ids that were written already; below 0: added to them."""
+    frequency_penalty: float = 0.0
+    """The same once for each time that they were."""
+    logit_bias: Mapping[int, float] | None = None
+    """Added to the scores of tokens of a text, by their codes (of an imported checkpoint: the ids
+    of its tokenizer)."""
     no_repeat_ngram: int = 0
     """No run of that many text tokens occurs twice in a value; 0: no limit."""
     guidance: float = 1.0
@@ -58,7 +67,9 @@ class Sampling:
         numbers, wholes = (int, float), ("top_k", "no_repeat_ngram", "beams", "steps")
         for option in fields(self):
             value = getattr(self, option.name)
-            if option.name != "order" and (value is not None or option.default is not None):
+            if option.name in ("order", "logit_bias"):
+                continue
+            if value is not None or option.default is not None:
                 kinds = int if option.name in wholes else numbers
                 allowed = "a whole number" if option.name in wholes else "a number"
                 check_kind(option.name, value, kinds, allowed)
@@ -68,6 +79,9 @@ class Sampling:
             ("top_p", self.top_p is None or 0 < self.top_p <= 1, "above 0, at most 1"),
             ("min_p", self.min_p is None or 0 <= self.min_p <= 1, "from 0 to 1"),
             ("repetition_penalty", 0 < self.repetition_penalty < math.inf, "above 0"),
+            ("presence_penalty", -2 <= self.presence_penalty <= 2, "from -2 to 2"),
+            ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2"),
+            ("logit_bias", _is_bias(self.logit_bias), "numbers from -100 to 100 by token"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
             ("guidance", 0 <= self.guidance < math.inf, "0 or more"),
             ("beams", 1 <= self.beams <= MOST_BEAMS, f"from 1 to {MOST_BEAMS}"),
@@ -87,6 +101,14 @@ class Sampling:
                     raise RequestError(f"{name}: is for draws, and beams search; leave one out")
         elif self.length_penalty != usual["length_penalty"]:
             raise RequestError("length_penalty: is for beam search; say how many beams, too")
+
+
+def _is_bias(value: Any) -> bool:
+    return value is None or (isinstance(value, Mapping) and all(
+        isinstance(token, int) and not isinstance(token, bool)
+        and isinstance(bias, int | float) and -100 <= bias <= 100
+        for token, bias in value.items()
+    ))  # fmt: skip
 
 
 def guided(given: Tensor, plain: Tensor, strength: float) -> Tensor:
@@ -120,9 +142,18 @@ def filtered(scores: Tensor, sampling: Sampling) -> Tensor:
     return scores
 
 
-def penalised(scores: Tensor, seen: Sequence[Sequence[int]], sampling: Sampling) -> Tensor:
-    """Repetition controls; `seen` are the columns that each row's text holds so far, in order."""
-    if sampling.repetition_penalty == 1 and not sampling.no_repeat_ngram:
+def remembers(sampling: Sampling) -> bool:
+    """Whether what comes next depends on what was written."""
+    penalties = (sampling.presence_penalty, sampling.frequency_penalty, sampling.no_repeat_ngram)
+    return sampling.repetition_penalty != 1 or any(penalties)
+
+
+def penalised(
+    scores: Tensor, seen: Sequence[Sequence[int]], sampling: Sampling, begun: Ints
+) -> Tensor:
+    """Repetition controls; `seen` are the columns that each row's text holds so far, in order, and
+    the first `begun` of them were given, not written."""
+    if not remembers(sampling):
         return scores
     scores = scores.clone()
     for row, columns in enumerate(seen):
@@ -133,6 +164,10 @@ def penalised(scores: Tensor, seen: Sequence[Sequence[int]], sampling: Sampling)
             old = scores[row, at]
             factor = sampling.repetition_penalty
             scores[row, at] = torch.where(old > 0, old / factor, old * factor)
+        if sampling.presence_penalty or sampling.frequency_penalty:
+            times = torch.bincount(torch.tensor(columns[int(begun[row]) :], dtype=torch.long))
+            less = sampling.presence_penalty * (times > 0) + sampling.frequency_penalty * times
+            scores[row, : len(times)] -= less
         barred = _would_repeat(columns, sampling.no_repeat_ngram)
         # If every way on would repeat, repeating is better than an invalid value.
         left = torch.isfinite(scores[row])

@@ -12,7 +12,8 @@ from omnifill.errors import RequestError
 from omnifill.form.vocabulary import FieldIds
 from omnifill.generate.autoregressive import Autoregressive, Plan
 from omnifill.generate.decoding import cut_at
-from omnifill.generate.requests import Request, Wish, plan_of
+from omnifill.generate.requests import plan_of
+from omnifill.generate.wishes import Request, Wish
 from omnifill.types import Sound
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.audio import library
@@ -29,6 +30,7 @@ from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import check_sampler
 from omnifill.generate.choices import parse_choices
 from omnifill.generate.decoding import decode_values
+from omnifill.generate.embed import embedded
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, choice_log_probs, record_nats
@@ -306,6 +308,22 @@ def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, A
         starts = np.flatnonzero(np.diff(row[here], prepend=-1))
         values = decode_values(run, name, np.split(ids[here], starts[1:]))
         yield from zip(row[here][starts].tolist(), repeat(name), values, strict=False)
+
+
+def embed(run: LoadedRun, records: pd.DataFrame | Sequence[str]) -> NDArray[np.float32]:
+    """(N, D) vectors of records, or of texts as the first text field's."""
+    if not isinstance(records, pd.DataFrame):
+        check_kind("records", records, (list, tuple), "a DataFrame or a list of texts")
+        for text in records:
+            check_kind("records", text, str, "a list of texts")
+        texts = [f.name for f in run.vocabulary.fields if f.slots is None]
+        if not texts:
+            raise RequestError("this model reads no text; hand over a DataFrame of its fields")
+        records = pd.DataFrame({texts[0]: list(records)})
+    columns = frame_columns(run, records)
+    if not columns or not len(records):
+        raise RequestError("there are no records to make vectors of")
+    return embedded(run, columns)
 
 
 def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:

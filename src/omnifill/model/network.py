@@ -22,8 +22,10 @@ from torch import Tensor, nn
 from omnifill.model.cache import Cache, StandingCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
+from omnifill.model.feedforward import ACTS
 from omnifill.model.mask import Mask
 from omnifill.model.memory import Memory
+from omnifill.model.norm import norm
 from omnifill.named import load_class
 
 VECTORS = ("embed.weight", "head.weight", "head.bias")
@@ -77,8 +79,9 @@ class Network(nn.Module):
         self.encoder = None
         if config.encoder_layers:
             sided = {"layers": config.encoder_layers, "memory": False, "full": True,
-                     "opens": config.encoder_opens, "head_scale": 1.0}  # fmt: skip
+                     "opens": config.encoder_opens}  # fmt: skip
             self.encoder = load_backbone(config.backbone)(config.model_copy(update=sided))
+        self.head_in = HeadDense(config) if config.head_dense else None
         self.head = nn.Linear(config.dim, config.vocabulary, bias=config.head_bias)
         nn.init.normal_(self.embed.weight, std=1.0)
         for first, size in config.ordered:
@@ -128,7 +131,18 @@ class Network(nn.Module):
         self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
         cache: StandingCache | None = None, memory: Memory | None = None,
     ) -> Tensor:  # fmt: skip
-        """(B, T) -> hidden states (B, T, D). A cache brings the memory that it was made with."""
+        """(B, T) -> hidden states (B, T, D) for the head. A cache brings the memory that it
+        was made with."""
+        hidden = self.states(ids, field, coord, mask, cache, memory)
+        if self.head_in is not None:
+            hidden = self.head_in(hidden)
+        return hidden if self.config.head_scale == 1 else hidden * self.config.head_scale
+
+    def states(
+        self, ids: Tensor, field: Tensor, coord: Tensor | None, mask: Mask,
+        cache: StandingCache | None = None, memory: Memory | None = None,
+    ) -> Tensor:  # fmt: skip
+        """The same before what is there for the head alone."""
         pos = torch.arange(ids.shape[1], device=ids.device)[None]
         memory = memory if cache is None else cache.memory
         x = self.embedded(ids, field, coord, mask, cache, memory)
@@ -159,6 +173,20 @@ class Network(nn.Module):
         inner = self.backbone.new_cache(rows, length, sinks)
         width = self.config.dim if self.config.standing else 0
         return StandingCache(inner, self.embed.weight.new_zeros(rows, width), memory)
+
+
+class HeadDense(nn.Module):
+    """A layer between a backbone and its head (as in BERT: Devlin et al. 2019)."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.dense, self.act = nn.Linear(config.dim, config.dim), config.act
+        self.norm = norm(config)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, D) -> (B, T, D)."""
+        out: Tensor = self.norm(ACTS[self.act](self.dense(x)))
+        return out
 
 
 @torch.no_grad()

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from omnifill.model.cache import KVCache, LayerCache
 from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
-from omnifill.model.feedforward import ACTS, FeedForward, reset_parameters
+from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
 from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm, norm
@@ -168,9 +168,7 @@ class Transformer(nn.Module):
         self.segments = nn.Embedding(config.segments, config.dim) if config.segments else None
         self.embed_norm = norm(config) if config.embed_norm else None
         self.blocks = nn.ModuleList([Block(config) for _ in range(config.layers)])
-        self.dense = nn.Linear(config.dim, config.dim) if config.head_dense else None
-        # Where the last block has normalised already, only a dense layer asks for it again.
-        self.norm = norm(config) if config.head_dense or not config.norm_after else None
+        self.norm = None if config.norm_after else norm(config)
         reset_parameters(self)
 
     def forward(
@@ -199,7 +197,7 @@ class Transformer(nn.Module):
             x = block(x, turn, looks[i], inside, layer, start, memory)
         if cache is not None:
             cache.advance(num)
-        return self._ended(x)
+        return x if self.norm is None else self.norm(x)
 
     def _begun(self, x: Tensor, pos: Tensor) -> Tensor:
         if self.config.positions == "learned":
@@ -207,13 +205,6 @@ class Transformer(nn.Module):
         if self.segments is not None:
             x = x + self.segments.weight[0]
         return x if self.embed_norm is None else self.embed_norm(x)
-
-    def _ended(self, x: Tensor) -> Tensor:
-        if self.dense is not None:
-            x = ACTS[self.config.act](self.dense(x))
-        if self.norm is not None:
-            x = self.norm(x)
-        return x if self.config.head_scale == 1 else x * self.config.head_scale
 
     def _looks(self, mask: Mask, start: Tensor | None, num: int, pos: Tensor) -> list[Tensor]:
         """Which slots may look at which, (…, T, keys) as of `attend`, for every layer."""
