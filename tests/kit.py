@@ -93,6 +93,10 @@ class SumCache:
     def rewind(self, lengths: Tensor) -> None:
         self.lengths = torch.minimum(self.lengths, lengths)
 
+    @property
+    def room(self) -> int:
+        return int(self.sums.shape[1] - self.lengths.max())
+
     def make_room(self, num: int) -> None:
         assert int(self.lengths.max()) + num <= self.sums.shape[1], "short records only"
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from omnifill.form.vocabulary import FieldIds
-from omnifill.generate.autoregressive import Plan, for_field
 from omnifill.generate.filters import choose, filtered
 from omnifill.generate.lattice import OPEN, Lattice
+from omnifill.generate.plan import Plan, for_field
 from omnifill.types import Bools, Floats, Ints
 
 

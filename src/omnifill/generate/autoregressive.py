@@ -7,34 +7,30 @@ field's grammar; so what comes out decodes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Protocol
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from omnifill.chance import uniforms
-from omnifill.data.shards import Shard
 from omnifill.form.layout import Former, Orders
 from omnifill.form.vocabulary import (
     BOS,
     CODE_COLUMN,
     END_COLUMN,
     MISSING_COLUMN,
-    FieldIds,
     Vocabulary,
 )
 from omnifill.generate.filters import (
-    TEXT_MIN_P,
-    Sampling,
     choose,
     filtered,
     guided,
     penalised,
     remembers,
 )
+from omnifill.generate.lookahead import Lookahead, looks_ahead
+from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, for_field
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -42,62 +38,8 @@ from omnifill.objectives.causal import Columns
 from omnifill.objectives.seq2seq import encode
 from omnifill.types import NEVER, Bools, Ints
 
-Stopper = Callable[[Ints, Ints, Ints], Bools]
-"""(rows, fields, new ids), (n,) each -> whether each row's text is over with it."""
 CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
-
-
-class Leaning(Protocol):
-    """Changes what is likely next, by what was chosen before; and may choose otherwise itself."""
-
-    def lean(self, rows: Ints, fields: Ints, scores: Tensor) -> Tensor: ...
-    def settle(self, rows: Ints, fields: Ints, columns: Ints) -> Ints: ...
-    def tell(self, rows: Ints, fields: Ints, ids: Ints) -> None: ...
-
-
-@dataclass(frozen=True, eq=False)
-class Plan:
-    """What to generate for n rows."""
-
-    shard: Shard
-    """The given values, encoded."""
-    which: Ints
-    """(n,): each row's record in the shard."""
-    orders: Orders
-    """Given fields first (not `wanted`), then the wanted ones."""
-    numbers: Ints
-    """(n,): the row numbers that chance is drawn for."""
-    seed: int = 0
-    sampling: Sampling = field(default_factory=Sampling)
-    max_tokens: int = 512
-    """Most ids of one varying value."""
-    forbid_missing: Bools | None = None
-    """(F,): fields that must not come out as <missing>."""
-    partial: bool = False
-    """Whether the last given field is the beginning of the first wanted one (a prompt)."""
-    suffix: Ints | None = None
-    """Codes that the first wanted text ends with; for samplers that do not write forwards."""
-    known: Ints | None = None
-    """(S,): codes of the first wanted value, -1 where they are to be chosen; for samplers that
-    choose anywhere."""
-    quantile: float | None = None
-    """Answer with this quantile of ordered fields (0.5: the median) and the mode of the others,
-    instead of a draw."""
-    leaning: Leaning | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Step:
-    """What one step chose, for the rows still at work."""
-
-    row: Ints
-    field: Ints
-    id: Ints
-    done: Bools
-    """Whether the row's field is complete with this id."""
-    cut: Bools
-    """Whether it was ended: no more room, or a stop string."""
 
 
 class State:
@@ -148,6 +90,9 @@ class Autoregressive:
     def __call__(self, plan: Plan, stopper: Stopper | None = None) -> Iterator[Step]:
         """Steps until every row has all its wanted fields."""
         state, readings = self.begin(plan)
+        ahead = None
+        if looks_ahead(plan) and self.former.coords is None:
+            ahead = Lookahead(self.network, plan)
         while True:
             step = self._choose(plan, state, [hidden for hidden, _ in readings], stopper)
             yield step
@@ -157,7 +102,11 @@ class Autoregressive:
             if len(going) <= len(state.row) // 2:  # copying the cache pays only now and then
                 state.keep(going)
                 readings = [(h, c.select(torch.from_numpy(going))) for h, c in readings]
-            readings = [(self.read_one(state, cache), cache) for _, cache in readings]
+            readings = [
+                (self.read_one(state, cache) if ahead is None else
+                 ahead.read(cache, int(state.id[0]), int(state.field[0]), self._left(state)), cache)
+                for _, cache in readings
+            ]  # fmt: skip
 
     def begin(self, plan: Plan) -> tuple[State, list[tuple[Tensor, StandingCache]]]:
         """Where the rows stand when all that is given has been read, in each of the branches."""
@@ -185,7 +134,7 @@ class Autoregressive:
         given = Orders(np.where(orders.wanted, -1, orders.fields), orders.wanted)
         memory = None
         if self.network.encoder is not None:
-            begun = _begun(plan, orders)
+            begun = beginning(plan, orders)
             source = Orders(np.where(begun, -1, given.fields), given.wanted)
             memory = encode(
                 self.network, self.former.records(plan.shard, plan.which, source, weighted=False)
@@ -213,7 +162,7 @@ class Autoregressive:
             )
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
-        first = np.where(_begun(plan, orders), -1, orders.fields)  # it stands behind, once more
+        first = np.where(beginning(plan, orders), -1, orders.fields)  # it stands behind, once more
         sinks = self._sinks(Orders(first, orders.wanted) if memory is None else given)
         sinks = sinks.clamp(max=max(1, capacity - CHUNK))
         most = self.network.config.most_slots
@@ -416,6 +365,13 @@ class Autoregressive:
             state.row[alive], fields[alive], state.id[alive], (done | cut)[alive], cut[alive]
         )
 
+    def _left(self, state: State) -> int:
+        """Tokens that may follow the next one in the only row's text; 0: it is in none."""
+        if self.vocabulary.fields[state.field[0]].slots is not None:
+            return 0
+        used = state.slot[0] - self._prompted(state.plan, state, np.zeros(1, np.int64))[0]
+        return int(state.plan.max_tokens - used - 1)
+
     def _out_of_room(self, plan: Plan, state: State, fields: Ints, done: Bools) -> Bools:
         """(n,): texts that have all their tokens and have not ended by themselves."""
         varying = np.array([f.slots is None for f in self.vocabulary.fields])[fields]
@@ -423,28 +379,3 @@ class Autoregressive:
             return np.zeros(len(fields), bool)
         used = state.slot - self._prompted(plan, state, np.arange(len(fields)))
         return varying & (fields >= 0) & ~done & (used >= plan.max_tokens)
-
-
-def for_field(sampling: Sampling, field: FieldIds) -> Sampling:
-    """How a field's slots are drawn; texts have a default of their own."""
-    if sampling.min_p is not None or field.slots is not None:
-        return sampling
-    return replace(sampling, min_p=TEXT_MIN_P)
-
-
-def branches(plan: Plan) -> list[Orders]:
-    """What is read before the wanted fields: all that is given; and for guidance, beside it, no
-    more than the beginning of the wanted text itself."""
-    orders = plan.orders
-    if plan.sampling.guidance == 1:
-        return [orders]
-    keep = orders.wanted | _begun(plan, orders)
-    return [orders, Orders(np.where(keep, orders.fields, -1), orders.wanted)]
-
-
-def _begun(plan: Plan, orders: Orders) -> Bools:
-    """(n, F): the place of the beginning of a wanted text, if that is given."""
-    out = np.zeros_like(orders.wanted)
-    if plan.partial:
-        out[np.arange(len(out)), orders.wanted.argmax(axis=1) - 1] = True
-    return out

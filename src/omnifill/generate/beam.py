@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifill.generate.autoregressive import Autoregressive, Plan, State, Step
+from omnifill.generate.autoregressive import Autoregressive, State
 from omnifill.generate.filters import penalised
+from omnifill.generate.plan import Plan, Step
 from omnifill.types import Floats, Ints
 
 

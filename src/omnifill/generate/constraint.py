@@ -121,7 +121,11 @@ class Constraint:
         """(n, C) scores, -inf for what the rule does not allow."""
         for i in np.flatnonzero(fields == self.field.index):
             matcher, _, _ = self._of(int(rows[i]))
-            barred = torch.from_numpy(~_mask(matcher, self.size))
+            forced = matcher.compute_ff_tokens()
+            allowed = _mask(matcher, self.size)
+            if forced:  # spelled as the tokenizer would, and not in any other way
+                allowed &= np.arange(self.size) == forced[0]
+            barred = torch.from_numpy(~allowed)
             scores[i, CODE_COLUMN:][barred] = float("-inf")
             scores[i, MISSING_COLUMN] = float("-inf")
             if not matcher.is_accepting():
@@ -134,6 +138,12 @@ class Constraint:
         for i in np.flatnonzero(fields == self.field.index):
             out[i] = self._taken(int(rows[i]), int(columns[i]) - CODE_COLUMN)
         return out
+
+    def ahead(self, row: int, field: int) -> list[int]:
+        """The ids that the rule leaves no choice about."""
+        if field != self.field.index:
+            return []
+        return [self.field.first + code for code in self._of(row)[0].compute_ff_tokens()]
 
     def tell(self, rows: Ints, fields: Ints, ids: Ints) -> None:
         """All is known already."""

@@ -9,7 +9,7 @@ import numpy as np
 
 from omnifill.artifact import LoadedRun
 from omnifill.form.vocabulary import END, MISSING, decode_grid
-from omnifill.generate.autoregressive import Plan
+from omnifill.generate.plan import Plan
 from omnifill.types import Bools, Ints
 
 

@@ -33,9 +33,9 @@ from omnifill.form.vocabulary import (
     Vocabulary,
 )
 from omnifill.generate.asks import Ask
-from omnifill.generate.autoregressive import Plan, Step, branches
 from omnifill.generate.filters import choose, filtered, guided
 from omnifill.generate.lattice import OPEN, Lattice
+from omnifill.generate.plan import Plan, Step, branches
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.objectives.causal import Columns

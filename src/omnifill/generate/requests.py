@@ -16,7 +16,7 @@ from omnifill.data.values import to_native
 from omnifill.errors import RequestError
 from omnifill.form.layout import Orders
 from omnifill.generate.aims import best_of, fluency, scored, unbeaten
-from omnifill.generate.autoregressive import Autoregressive, Leaning, Plan
+from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import (
     check_places,
@@ -27,6 +27,7 @@ from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.given import in_view
 from omnifill.generate.parallel import Parallel
 from omnifill.generate.part import completed, whole_ones
+from omnifill.generate.plan import Leaning, Plan
 from omnifill.generate.rerank import agreed
 from omnifill.generate.steer import Steer, needs_steering
 from omnifill.generate.wishes import Request

@@ -136,6 +136,10 @@ class Steer:
         """What was chosen stands."""
         return columns
 
+    def ahead(self, row: int, field: int) -> list[int]:
+        """Nothing must come."""
+        return []
+
     def tell(self, rows: Ints, fields: Ints, ids: Ints) -> None:
         """What the rows' texts go on with."""
         mine = (fields == self.field.index) & (ids >= self.field.first)

@@ -10,8 +10,9 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError
 from omnifill.form.vocabulary import FieldIds
-from omnifill.generate.autoregressive import Autoregressive, Plan
+from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.decoding import cut_at
+from omnifill.generate.plan import Plan
 from omnifill.generate.requests import plan_of
 from omnifill.generate.wishes import Request, Wish
 from omnifill.types import Sound

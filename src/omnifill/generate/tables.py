@@ -25,7 +25,6 @@ from omnifill.errors import DataError, RequestError, check_kind, unknown_name
 from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import best_task, tell_untrained, unread, wanted_fields
-from omnifill.generate.autoregressive import Plan
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import check_sampler
 from omnifill.generate.choices import parse_choices
@@ -34,6 +33,7 @@ from omnifill.generate.embed import embedded
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, choice_log_probs, record_nats
+from omnifill.generate.plan import Plan
 from omnifill.generate.requests import (
     ROWS,
     build_sampler,

@@ -11,8 +11,8 @@ from torch import Tensor
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RequestError, check_kind
 from omnifill.form.vocabulary import CODE_COLUMN, END, END_COLUMN, MISSING, MISSING_COLUMN, FieldIds
-from omnifill.generate.autoregressive import Leaning
 from omnifill.generate.decoding import Stopper
+from omnifill.generate.plan import Leaning
 from omnifill.generate.requests import build_sampler, plan_of
 from omnifill.generate.wishes import Request
 from omnifill.types import Ints
@@ -77,6 +77,10 @@ class Trace:
                 field.name, self._next(row, field, column), _code(column),
                 float(log_probs[column]), likeliest,
             ))  # fmt: skip
+
+    def ahead(self, row: int, field: int) -> list[int]:
+        """What the inner one knows."""
+        return [] if self.inner is None else self.inner.ahead(row, field)
 
     def _next(self, row: int, field: FieldIds, column: int) -> str:
         """What a column adds to the row's text."""

@@ -28,6 +28,9 @@ class Cache(Protocol):
     def rewind(self, lengths: Tensor) -> None: ...
     def make_room(self, num: int) -> None: ...
 
+    @property
+    def room(self) -> int: ...
+
 
 class LayerCache:
     """One layer's keys (as they are, and rotated) and values, (B, H, capacity, head_dim) each."""
@@ -89,6 +92,11 @@ class KVCache:
         cache.lengths = self.lengths[rows]
         return cache
 
+    @property
+    def room(self) -> int:
+        """Slots that all rows have left before any is dropped."""
+        return int(self.capacity - self.lengths.max())
+
     def reset(self, rows: Tensor) -> None:
         """Forget the given rows."""
         self.lengths[rows] = 0
@@ -131,6 +139,11 @@ class StandingCache:
     def lengths(self) -> Tensor:
         """(B,): slots of each row that count."""
         return self.inner.lengths
+
+    @property
+    def room(self) -> int:
+        """Slots that all rows have left before any is dropped."""
+        return self.inner.room
 
     def stand(self, fresh: Tensor) -> Tensor:
         """Add what T new slots bring, (B, T, D) -> the sums that each of them sees."""

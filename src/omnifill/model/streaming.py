@@ -80,6 +80,11 @@ class StreamingCache:
     def make_room(self, num: int) -> None:
         """There is always room."""
 
+    @property
+    def room(self) -> int:
+        """Any number of slots."""
+        return 1 << 30
+
 
 class Mixer(Protocol):
     """What a block mixes the slots with."""
