@@ -6,7 +6,7 @@ their own, whose ids stand behind; a category begins as the mean of the tokens t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +50,8 @@ class Base:
     """What others call its tensors, if anybody else can read it."""
     origin: Mapping[str, str]
     """Files that came with it, of a checkpoint of others."""
+    fields: Sequence[str] = ()
+    """Names of its fields, where it tells them apart."""
 
 
 def open_base(recipe: Recipe) -> Base | None:
@@ -60,7 +62,7 @@ def open_base(recipe: Recipe) -> Base | None:
     path = Path(recipe.train.base)
     base = _of_run(path, recipe) if is_run(path) else _of_checkpoint(path)
     wanted = "seq2seq" if base.config.memory else "masked" if base.config.full else "causal"
-    if recipe.objective.name != wanted:
+    if recipe.objective.name not in (wanted, "dpo" if wanted == "causal" else wanted):
         raise RecipeError(f"objective.name = {recipe.objective.name!r}: the base {path} is a "
                           f"{wanted} network; say --set objective.name={wanted}")  # fmt: skip
     return base
@@ -93,7 +95,8 @@ def _of_run(path: Path, recipe: Recipe) -> Base:
         codec = codec.for_records()
     return Base(path, config, texts[0].codec, codec, field.first,
                 lambda: dict(folder.load_network(config).named_parameters()),
-                _family_of(folder, config), came_with(path / ORIGIN))  # fmt: skip
+                _family_of(folder, config), came_with(path / ORIGIN),
+                schema.names if config.fields > 1 else ())  # fmt: skip
 
 
 def _family_of(folder: RunFolder, config: ModelConfig) -> Family | None:
@@ -175,6 +178,9 @@ def begin_with(network: Network, base: Base, vocabulary: Vocabulary) -> None:
     for name, tensor in own.items():
         if name.startswith(("backbone.", "encoder.", "head_in.")) and not name.endswith((A, B)):
             tensor.copy_(weights[name])
+    for name in set(base.fields) & set(vocabulary.schema.names) if "fields.weight" in own else ():
+        row, known = vocabulary[name].index, weights["fields.weight"]
+        own["fields.weight"][row] = known[base.fields.index(name)]
     size = base.codec.size
     theirs = torch.arange(base.first, base.first + size)
     for name in set(VECTORS) & weights.keys():

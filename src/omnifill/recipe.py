@@ -28,6 +28,9 @@ from omnifill.settings import (
 )
 from omnifill.unfit import explain
 
+PAIR = {"given": ["prompt"], "want": ["chosen"], "against": "rejected"}
+"""The task of a table of preferences that names none."""
+
 
 class Recipe(Settings):
     """All settings of a run."""
@@ -47,6 +50,31 @@ class Recipe(Settings):
                 "model.encoder_layers is a setting of objective 'seq2seq', and this is "
                 f"{self.objective.name!r}: leave it out"
             )
+        return self
+
+    @model_validator(mode="before")
+    @classmethod
+    def _usual_pairs(cls, tree: Any) -> Any:
+        """Preferences without named tasks are those that such tables usually hold."""
+        if not isinstance(tree, dict) or not isinstance(objective := tree.get("objective"), dict):
+            return tree
+        form = tree.get("form") or {}
+        if objective.get("name") != "dpo" or not isinstance(form, dict) or form.get("tasks"):
+            return tree
+        return {**tree, "form": {**form, "tasks": [PAIR]}}
+
+    @model_validator(mode="after")
+    def _has_pairs(self) -> Recipe:
+        paired = self.objective.name == "dpo"
+        if paired and self.train.base is None:
+            raise ValueError("objective 'dpo' goes on from a network that is there: name it as "
+                             "train.base (--base)")  # fmt: skip
+        for task in self.form.tasks:
+            if paired and task.against is None:
+                raise ValueError("form.tasks: with objective 'dpo' each names the field `against` "
+                                 "which the wanted one is preferred")  # fmt: skip
+            if task.against is not None and self.objective.name in ("causal", "masked", "seq2seq"):
+                raise ValueError("form.tasks: `against` is of objective 'dpo'; leave it out")
         return self
 
     def with_values(self, **changes: Any) -> Recipe:

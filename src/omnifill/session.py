@@ -315,7 +315,7 @@ class Session:
         shard = open_shard(self.folder.encoded / "train")
         assert recipe.train.batch_tokens is not None, "a resolved recipe names its batch"
         stream = self._stream(recipe, vocabulary, shard, config, recipe.train.batch_tokens)
-        network = self._begun(recipe, config, vocabulary)
+        network = self._begun(recipe, config, vocabulary, objective)
         valid = open_shard(self.folder.encoded / "valid")
         valid = valid if len(valid) else shard
         plan = resolved_plan(recipe, self.deadline, noise(len(valid.ids)))
@@ -381,13 +381,17 @@ class Session:
             f"best validation loss {progress.best:.4f} at step {progress.best_step}"
         )
 
-    def _begun(self, recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary) -> Network:
+    def _begun(
+        self, recipe: Recipe, config: ModelConfig, vocabulary: Vocabulary, objective: Any
+    ) -> Network:  # fmt: skip
         """The network as it is before step one, or before a checkpoint is put into it."""
-        network = built(recipe, config, vocabulary)
-        if not any(self.folder.checkpoints.glob("step-*")):
+        network, begin = built(recipe, config, vocabulary), getattr(objective, "begin", None)
+        if begin is not None or not any(self.folder.checkpoints.glob("step-*")):
             base = open_base(recipe)
             if base is not None:
                 begin_with(network, base, vocabulary)
+        if begin is not None:
+            begin(network)
         return network
 
     def _show_sample(self, run: LoadedRun, report: Report) -> None:

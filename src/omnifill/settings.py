@@ -143,6 +143,8 @@ class Task(Settings):
     """Fields to generate from them."""
     weight: float = Field(1.0, gt=0)
     """Share of this task among the named ones."""
+    against: str | None = None
+    """Of objective dpo: the field of texts to which those of the wanted one are preferred."""
 
     @model_validator(mode="after")
     def _disjoint(self) -> Task:
@@ -151,6 +153,9 @@ class Task(Settings):
         both = set(self.given) & set(self.want)
         if both:
             raise ValueError(f"a field cannot be given and wanted at once: {sorted(both)}")
+        if self.against is not None and (self.against in {*self.given, *self.want}
+                                         or len(self.want) > 1):  # fmt: skip
+            raise ValueError("against: another field than those given, against one that is wanted")
         return self
 
 
@@ -245,25 +250,30 @@ class ObjectiveSettings(Settings):
     name: str = "causal"
     """causal: each slot from those before it. masked: any slots from any others, so that a record
     comes about in as many steps as asked for. seq2seq: an encoder reads what is given in both
-    directions, a decoder tells what is wanted. Or 'module:Class'."""
+    directions, a decoder tells what is wanted. dpo: a network that is there (`train.base`) comes to
+    prefer what tasks want to what they name as `against`. Or 'module:Class'."""
     schedule: Literal["linear", "cosine"] | None = None
     """Of masked: how many slots are hidden as time goes on, in training and generation; default:
     linear."""
     restore: float | None = Field(None, gt=0, lt=1)
     """Of seq2seq: share of the training records of which what is given, or what is wanted, is told
     from itself with holes, so that no field foretells which one is asked for."""
+    beta: float | None = Field(None, gt=0)
+    """Of dpo: how strongly the network is held to what it was; default: 0.1."""
     smoothing: float | None = Field(None, gt=0, lt=1)
     """Share of every target that all codes allowed there have in equal parts in training: label
     smoothing, for beam search over texts."""
 
     @model_validator(mode="after")
     def _has_an_effect(self) -> ObjectiveSettings:
-        for key, name in (("schedule", "masked"), ("restore", "seq2seq")):
-            if getattr(self, key) is not None and self.name in {"causal", "masked", "seq2seq"} - {
-                name
-            }:
+        known = {"causal", "masked", "seq2seq", "dpo"}
+        for key, name in (("schedule", "masked"), ("restore", "seq2seq"), ("beta", "dpo")):
+            if getattr(self, key) is not None and self.name in known - {name}:
                 raise ValueError(f"{key} is a setting of objective {name!r}, and this is "
                                  f"{self.name!r}: leave it out")  # fmt: skip
+        if self.smoothing is not None and self.name == "dpo":
+            raise ValueError("smoothing is of what is learned by likelihood, and dpo is not: leave "
+                             "it out")  # fmt: skip
         return self
 
 

@@ -17,7 +17,7 @@ from numpy.random import Generator
 from omnifill.data.shards import Shard
 from omnifill.errors import DataError
 from omnifill.form.batch import Batch
-from omnifill.form.tasks import task_order
+from omnifill.form.tasks import learned_order, task_order
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
 from omnifill.form.windows import Windows
 from omnifill.settings import FormSettings, MixSettings
@@ -50,7 +50,7 @@ def draw_orders(
     """
     num, num_fields = missing.shape
     if form.tasks:
-        laid = [task_order(vocabulary, task) for task in form.tasks]
+        laid = [learned_order(vocabulary, task) for task in form.tasks]
         fields, wanted = (np.stack(part) for part in zip(*laid, strict=True))
         serves = _served(missing, fields, wanted)
         weights = np.cumsum(serves * np.array([t.weight for t in form.tasks]), axis=1)

@@ -24,9 +24,16 @@ def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
                           "and there are none; leave it out")  # fmt: skip
     names = vocabulary.schema.names
     for task in form.tasks:
-        for name in [*task.given, *task.want]:
+        against = [] if task.against is None else [task.against]
+        for name in [*task.given, *task.want, *against]:
             if name not in names:
                 raise RecipeError("form.tasks: " + unknown_name("field", name, names))
+        for name in [*against, *task.want] if against else []:
+            if vocabulary[name].slots is not None:
+                raise RecipeError(
+                    f"form.tasks: a text is preferred to a text, and {name!r} is "
+                    f"none; say --field {name}:text if it is meant as one"
+                )
 
 
 def task_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
@@ -37,6 +44,15 @@ def task_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
     names = [*given, *want]
     fields[: len(names)] = [vocabulary[name].index for name in names]
     wanted[len(given) : len(names)] = True
+    return fields, wanted
+
+
+def learned_order(vocabulary: Vocabulary, task: Task) -> tuple[Ints, Bools]:
+    """The same in training: behind what is wanted comes what it is preferred to, if anything."""
+    fields, wanted = task_order(vocabulary, task)
+    if task.against is not None:
+        at = len(task.given) + len(task.want)
+        fields[at], wanted[at] = vocabulary[task.against].index, True
     return fields, wanted
 
 

@@ -12,6 +12,7 @@ OBJECTIVES = {
     "causal": "omnifill.objectives.causal:CausalObjective",
     "seq2seq": "omnifill.objectives.seq2seq:Seq2SeqObjective",
     "masked": "omnifill.objectives.masked:MaskedObjective",
+    "dpo": "omnifill.objectives.preference:PreferenceObjective",
 }
 
 
