@@ -563,7 +563,17 @@ def test_an_adapter_of_peft_is_merged(
     options: dict[str, Any] = {"prompt": "the cat", "max_tokens": 40, "temperature": 0}
     want = continued(adapted.eval(), tokenizer, "the cat", kind in OPENED, 40)
     assert ours.generate(1, **options)["text"][0] == want
-    assert plain.generate(1, **options)["text"][0] != want
+    before = plain.generate(1, **options)["text"][0]
+    assert before != want
+    # Beside the weights it is the same; and what it stands beside is as it was.
+    other = plain.adapted(tmp_path / "adapter")
+    assert other.generate(1, **options)["text"][0] == want
+    texts = pd.DataFrame({"text": PROMPTS})
+    np.testing.assert_allclose(other.score(texts), ours.score(texts), atol=1e-3)
+    assert plain.generate(1, **options)["text"][0] == before
+    shared = {p.data_ptr() for p in plain.run.network.parameters()}
+    new = [p for p in other.run.network.parameters() if p.data_ptr() not in shared]
+    assert 0 < sum(p.numel() for p in new) < 0.2 * sum(p.numel() for p in model.parameters())
 
 
 def test_our_additions_leave_as_an_adapter(tokenizer: Tokenizer, tmp_path: Path) -> None:
@@ -592,6 +602,8 @@ def test_adapters_of_another_kind_or_model_are_refused(
     peft.get_peft_model(wide, settings).save_pretrained(tmp_path / "adapter")
     with pytest.raises(RunError, match=r"transformer\.h\.0\.attn\.c_attn is none of this model"):
         api.import_checkpoint(good, tmp_path / "run", adapter=tmp_path / "adapter")
+    with pytest.raises(RunError, match=r"transformer\.h\.0\.attn\.c_attn is none of this model"):
+        api.import_checkpoint(good, tmp_path / "plain").adapted(tmp_path / "adapter")
     for key, value in (("peft_type", "IA3"), ("use_dora", True), ("r", 0), ("bias", "all")):
         folder = tmp_path / key
         shutil.copytree(tmp_path / "adapter", folder)

@@ -43,8 +43,10 @@ def singer(request: Any, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
 
 
 @pytest.mark.parametrize("sampling", [
-    {"temperature": 0}, {"temperature": 0.8, "seed": 3}, {"seed": 5, "min_p": 0.0, "top_k": 9},
-    {"temperature": 0, "repetition_penalty": 1.3, "presence_penalty": 0.4},
+    {"temperature": 0}, {"temperature": 0.8, "seed": 3},
+    pytest.param({"seed": 5, "min_p": 0.0, "top_k": 9}, marks=pytest.mark.slow),
+    pytest.param({"temperature": 0, "repetition_penalty": 1.3, "presence_penalty": 0.4},
+                 marks=pytest.mark.slow),
 ])  # fmt: skip
 def test_a_text_is_the_same_in_fewer_readings(
     singer: api.Model, sampling: dict[str, Any], monkeypatch: pytest.MonkeyPatch

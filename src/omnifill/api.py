@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from omnifill import exchange
 from omnifill.artifact import LoadedRun, RunFolder, code_named_in, open_run
-from omnifill.base import open_base, with_texts_of
+from omnifill.base import adapted, open_base, with_texts_of
 from omnifill.data.infer import infer_schema
 from omnifill.data.inspect import Inspection, draw_sheet, inspect_data
 from omnifill.data.profile import profile
@@ -339,6 +339,13 @@ class Model:
         """
         train, valid = self._learned_from()
         return generate_baseline(self.run, name, n, train, valid, given=given or {}, seed=seed)
+
+    def adapted(self, adapter: str | Path) -> Model:
+        """The same model with a LoRA adapter (a folder as PEFT writes it) beside its weights, which
+        both share: several over one base cost no more than themselves."""
+        check_kind("adapter", adapter, (str, Path), "the path of a folder")
+        network = adapted(self.run.folder, self.run.network, Path(adapter))
+        return Model(dataclasses.replace(self.run, network=network))
 
     def export(self, out: str | Path, *, format: str = "hf") -> None:
         """Write the folder `out`, which the Hugging Face libraries (`hf`) load with equal logits.

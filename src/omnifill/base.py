@@ -19,7 +19,7 @@ from omnifill.codecs.table import CODECS
 from omnifill.errors import RecipeError, RunError
 from omnifill.exchange import ORIGIN, came_with, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
-from omnifill.model.adapter import write_adapter
+from omnifill.model.adapter import beside, write_adapter
 from omnifill.model.config import ModelConfig
 from omnifill.model.families import Family, family_of
 from omnifill.model.hf import CONFIG, qwen3
@@ -95,11 +95,11 @@ def _of_run(path: Path, recipe: Recipe) -> Base:
         codec = codec.for_records()
     return Base(path, config, texts[0].codec, codec, field.first,
                 lambda: dict(folder.load_network(config).named_parameters()),
-                _family_of(folder, config), came_with(path / ORIGIN),
+                family_of_run(folder, config), came_with(path / ORIGIN),
                 schema.names if config.fields > 1 else ())  # fmt: skip
 
 
-def _family_of(folder: RunFolder, config: ModelConfig) -> Family | None:
+def family_of_run(folder: RunFolder, config: ModelConfig) -> Family | None:
     """That of the checkpoint it was; of a network that was trained here, the one it leaves as."""
     if (folder.path / ORIGIN / CONFIG).exists():
         return family_of(folder.read_json(f"{ORIGIN}/{CONFIG}"))
@@ -107,6 +107,14 @@ def _family_of(folder: RunFolder, config: ModelConfig) -> Family | None:
         return family_of(qwen3(config))
     except RunError:
         return None
+
+
+def adapted(folder: RunFolder, network: Network, adapter: Path) -> Network:
+    """The network of a run with an adapter beside its weights; RunError if it doesn't fit."""
+    family = family_of_run(folder, network.config)
+    if family is None:
+        raise RunError(f"{folder.path}: no adapter of other projects can be of this network")
+    return beside(network, family, adapter)
 
 
 def _check_settings(recipe: Recipe) -> None:
