@@ -41,9 +41,8 @@ from omnifill.generate import requests, streaming, tables, wishes
 from omnifill.generate.aims import Goal
 from omnifill.generate.chat import Messages
 from omnifill.generate.constraint import parse_rule
-from omnifill.generate.filters import Sampling
 from omnifill.generate.trace import Token, traced
-from omnifill.generate.wishes import Wish
+from omnifill.generate.wishes import Wish, sampling_of
 from omnifill.lengths import parse_duration
 from omnifill.objectives.table import on_canvas
 from omnifill.prepare import (
@@ -213,7 +212,7 @@ class Model:
         wish = Wish(
             n, given, _listed(want), prompt, suffix, seed=seed, max_tokens=max_tokens,
             no_missing=_listed(no_missing) if missing else self.fields, stop=stop,
-            sampling=_sampling(self.run, sampling), rerank=rerank, aims=_goals(aims),
+            sampling=sampling_of(self.run, sampling), rerank=rerank, aims=_goals(aims),
             candidates=candidates, choices=choices, rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
         return requests.run(self.run, wishes.build(self.run, wish))
@@ -228,7 +227,7 @@ class Model:
         if plot is not None:
             check_drawing("--plot", Path(plot), ".svg")
         wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens,
-                    sampling=_sampling(self.run, sampling), aims=_goals(aims))  # fmt: skip
+                    sampling=sampling_of(self.run, sampling), aims=_goals(aims))  # fmt: skip
         request = wishes.build(self.run, wish)
         if len(request.aims) < 2:
             raise RequestError("pareto weighs aims against each other; name two or more")
@@ -248,7 +247,7 @@ class Model:
         `Sound`s that follow each other."""
         wish = Wish(
             1, given, None if want is None else [want], prompt, seed=seed, max_tokens=max_tokens,
-            no_missing=self.fields, stop=stop, sampling=_sampling(self.run, sampling),
+            no_missing=self.fields, stop=stop, sampling=sampling_of(self.run, sampling),
             rule=parse_rule(schema, regex, grammar),
         )  # fmt: skip
         return streaming.stream(self.run, wishes.build(self.run, wish), want)
@@ -261,7 +260,7 @@ class Model:
         """What `generate` chooses, token by token: how likely each was, and the `top` likeliest
         ones there. Not for masked models."""
         wish = Wish(n, given, _listed(want), prompt, seed=seed, max_tokens=max_tokens, stop=stop,
-                    sampling=_sampling(self.run, sampling))  # fmt: skip
+                    sampling=sampling_of(self.run, sampling))  # fmt: skip
         return traced(self.run, wishes.build(self.run, wish), top)
 
     def fill(
@@ -272,7 +271,7 @@ class Model:
         Answers with the mode, or the median of numbers and dates; `draw` samples instead, and
         `beams` searches for the likeliest texts.
         """
-        chosen = _sampling(self.run if draw else None, sampling)
+        chosen = sampling_of(self.run if draw else None, sampling)
         return tables.fill(self.run, table, draw=draw, seed=seed, sampling=chosen)
 
     def score(self, table: pd.DataFrame) -> pd.DataFrame:
@@ -357,6 +356,17 @@ class Model:
         check_kind("out", out, (str, Path), "the path of a folder")
         exchange.export_checkpoint(self.run, Path(out))
 
+    def convert(
+        self, out: str | Path, weights: str, data: Data | None = None
+    ) -> exchange.Rounded | None:
+        """Write the run folder `out` with `weights` of fewer bits ('bf16' or 'int8'), to generate
+        with. Returns what rounding cost on unseen records: `data`, or those kept aside, if any."""
+        check_kind("out", out, (str, Path), "the path of a folder")
+        known = data is not None or self.run.folder.staged.exists()
+        unseen = self._unseen(data) if known else None
+        exchange.convert(self.run, Path(out), weights)
+        return exchange.rounded(self.run, open_run(Path(out)), unseen) if unseen else None
+
     def _unseen(self, data: Data | None) -> dict[str, list[Any]]:
         """Records to measure on: `data`, or those that training kept aside."""
         if data is None and not self.run.folder.staged.exists():
@@ -384,7 +394,7 @@ def fill_file(
     Pictures and sounds that are made for them go to a folder beside `out`, named after it.
     """
     check_target(out)
-    chosen = _sampling(model.run if draw else None, sampling)
+    chosen = sampling_of(model.run if draw else None, sampling)
     tables.check_fill(model.run, draw, chosen)
     if Path(file).exists() and out.exists() and out.samefile(file):
         raise RequestError(f"{out}: is the table that is filled; name another file with --out")
@@ -406,19 +416,6 @@ def _described(data: Data) -> list[Any]:
         return [[[str(name) for name in data.columns], len(data)]]
     paths = [Path(p) for p in ([data] if isinstance(data, (str, Path)) else data)]
     return [[p.name, p.stat().st_size if p.is_file() else None] for p in paths]
-
-
-def _sampling(run: LoadedRun | None, values: Mapping[str, Any]) -> Sampling:
-    """Sampling options by name, what is not said as the run's recipe has it; RequestError names the
-    near one."""
-    known = [option.name for option in dataclasses.fields(Sampling)]
-    for name in values:
-        if name not in known:
-            raise RequestError(unknown_name("sampling option", name, known))
-    drawn = run is not None and values.get("beams", 1) == 1
-    usual = to_dict(run.recipe)["generate"] if run is not None and drawn else {}
-    usual = {name: value for name, value in usual.items() if value is not None}
-    return Sampling(**(usual | dict(values)))
 
 
 def _seconds(option: str, duration: str) -> float:

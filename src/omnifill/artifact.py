@@ -27,11 +27,14 @@ from omnifill.files import reason, write_atomic
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import BACKBONES, Network
+from omnifill.model.packed import pack
 from omnifill.objectives.table import OBJECTIVES, build_objective, on_canvas
 from omnifill.recipe import Recipe, load_recipe
 from omnifill.schema import Schema
 from omnifill.types import Codec
 
+PARTS = ("weight", "scale")
+"""What a head that is tied to the embeddings has from them."""
 FORMAT = 1
 """Raised when a run folder of this version cannot be read by older ones."""
 
@@ -130,9 +133,11 @@ class RunFolder:
 
     def save_model(self, config: ModelConfig, weights: Mapping[str, Tensor]) -> None:
         self.write("config.json", config.model_dump_json(indent=1))
-        tensors = {n: t.detach().float().contiguous() for n, t in weights.items()}
+        tensors = {n: (t if config.weights != "fp32" else t.float()).detach().contiguous()
+                   for n, t in weights.items()}  # fmt: skip
         if config.tied:  # stored once
-            tensors.pop("head.weight", None)
+            for part in PARTS:
+                tensors.pop(f"head.{part}", None)
         write_atomic(self.path / "model.safetensors", save(tensors, {"format": "pt"}))
         self.write("sums.json", json.dumps(self._sums(), indent=1))
 
@@ -170,9 +175,12 @@ class RunFolder:
             tensors = load(path.read_bytes())
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path}: cannot be read ({error})") from None
-        if config.tied and "embed.weight" in tensors:
-            tensors["head.weight"] = tensors["embed.weight"]
+        for part in PARTS if config.tied else ():
+            if f"embed.{part}" in tensors:
+                tensors[f"head.{part}"] = tensors[f"embed.{part}"]
         network = Network(config)
+        if config.weights != "fp32":
+            pack(network, config.weights)
         try:
             network.load_state_dict(tensors)
         except RuntimeError as error:

@@ -17,7 +17,7 @@ from omnifill.artifact import RunFolder, check_code, code_named_in, is_run
 from omnifill.codecs.pretrained import PretrainedCodec
 from omnifill.codecs.table import CODECS
 from omnifill.errors import RecipeError, RunError
-from omnifill.exchange import ORIGIN, came_with, read_foreign
+from omnifill.exchange import ORIGIN, came_with, check_full, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
 from omnifill.model.adapter import beside, write_adapter
 from omnifill.model.config import ModelConfig
@@ -83,6 +83,7 @@ def _of_run(path: Path, recipe: Recipe) -> Base:
     schema, config = folder.load_schema(), folder.load_config()
     check_code([*((spec.codec, CODECS) for spec in schema.fields), (config.backbone, BACKBONES)],
                code_named_in(recipe))  # fmt: skip
+    check_full(config, path)
     texts = [spec for spec in schema.fields if spec.type == "text"]
     if not texts:
         raise RunError(f"train.base: {path} has no text, so that nothing of it could be used")
@@ -111,6 +112,7 @@ def family_of_run(folder: RunFolder, config: ModelConfig) -> Family | None:
 
 def adapted(folder: RunFolder, network: Network, adapter: Path) -> Network:
     """The network of a run with an adapter beside its weights; RunError if it doesn't fit."""
+    check_full(network.config, folder.path)
     family = family_of_run(folder, network.config)
     if family is None:
         raise RunError(f"{folder.path}: no adapter of other projects can be of this network")

@@ -7,14 +7,15 @@ the vectors that mean the same there.
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from tokenizers import Tokenizer, decoders, models
@@ -24,9 +25,10 @@ from omnifill.artifact import LoadedRun, RunFolder, open_run
 from omnifill.codecs.characters import CharacterCodec
 from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, around
 from omnifill.codecs.text import BpeCodec
-from omnifill.errors import RunError
+from omnifill.errors import RequestError, RunError, unknown_name
 from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
+from omnifill.generate.likelihood import record_nats
 from omnifill.golden import replay, transcripts
 from omnifill.model.adapter import with_adapter
 from omnifill.model.config import ModelConfig
@@ -40,11 +42,14 @@ from omnifill.model.hf import (
     write_checkpoint,
 )
 from omnifill.model.network import VECTORS
+from omnifill.model.packed import FEW, Kind, pack
 from omnifill.recipe import dump_recipe, from_dict
 from omnifill.schema import FieldSpec, Schema
 from omnifill.types import Codec
 
 FIELD, SOURCE = "text", "source"
+MOST_RECORDS = 500
+"""Records on which it is measured what rounding costs."""
 ORIGIN = "origin"
 """Folder of the files that came with a checkpoint and are not needed to run it."""
 KEPT = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -150,6 +155,7 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
     that was trained here is a Qwen3. What was written is read and answers as the run does (see
     `golden`), or it is not kept. RunError for what no such checkpoint can say.
     """
+    check_full(run.network.config, run.folder.path)
     codec, objective = run.vocabulary.fields[0].codec, run.recipe.objective.name
     came = (run.folder.path / ORIGIN / CONFIG).exists()
     alone = run.network.config.fields == 1 and (objective != "masked" or run.schema.stream)
@@ -173,6 +179,56 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
             write_tokenizer(folder, codec, run.network.config.context)
         write_checkpoint(folder.path, tree, weights)
         _prove(run, folder.path)
+
+
+@dataclass(frozen=True)
+class Rounded:
+    """What fewer bits cost."""
+
+    before: float
+    """Nats a record."""
+    after: float
+    records: int
+
+    def __str__(self) -> str:
+        change = 100 * (self.after / self.before - 1) if self.before else 0.0
+        return (f"{self.before:.4f} → {self.after:.4f} nats a record ({change:+.3f} %), over "
+                f"{self.records:,} unseen ones")  # fmt: skip
+
+
+def rounded(run: LoadedRun, other: LoadedRun, records: Mapping[str, Sequence[Any]]) -> Rounded:
+    """Likelihoods of records, columns of canonical values, before and after."""
+    some = {name: list(values)[:MOST_RECORDS] for name, values in records.items()}
+    before, after = (float(record_nats(one, some).sum()) for one in (run, other))
+    num = len(next(iter(some.values())))
+    return Rounded(before / num, after / num, num)
+
+
+def convert(run: LoadedRun, out: Path, kind: str) -> None:
+    """The run with its weights in fewer bits, in the folder `out`: for generation alone."""
+    if kind not in FEW:
+        raise RequestError("--weights: " + unknown_name("kind", kind, FEW))
+    check_full(run.network.config, run.folder.path)
+    config = run.network.config.model_copy(update={"weights": kind})
+    network = copy.deepcopy(run.network)
+    pack(network, cast(Kind, kind))
+    with _written(out) as folder:
+        folder.write("recipe.yaml", dump_recipe(run.recipe))
+        folder.write("schema.json", run.schema.model_dump_json(indent=1))
+        folder.save_codecs(run.schema, {f.name: f.codec for f in run.vocabulary.fields})
+        folder.save_model(config, network.state_dict())
+        for name, text in came_with(run.folder.path / ORIGIN).items():
+            folder.write(f"{ORIGIN}/{name}", text)
+        folder.write("metrics.jsonl", "")
+        state = run.folder.read_state()
+        folder.write_state(state="done", training={**state["training"], "weights": kind})
+
+
+def check_full(config: ModelConfig, path: Path) -> None:
+    """RunError for a run whose weights were rounded."""
+    if config.weights != "fp32":
+        raise RunError(f"{path}: its weights are {config.weights}, to generate with; take the run "
+                       f"that it was made of")  # fmt: skip
 
 
 def _prove(run: LoadedRun, written: Path) -> None:

@@ -61,10 +61,15 @@ class State:
         self.remembers = remembers(plan.sampling)
         self.seen: list[list[int]] = [[] for _ in range(num)]
         self.begun = np.zeros(num, np.int64)  # how many of them were given
-
-    @property
-    def field(self) -> Ints:
+        self.field = self._field()
         """(n,): the field each row is in; -1 when it has finished."""
+
+    def next_field(self, rows: Ints) -> None:
+        """Some rows are through with their field."""
+        self.place[rows] += 1
+        self.field = self._field()
+
+    def _field(self) -> Ints:
         inside = self.place < self.plan.orders.fields.shape[1]
         place = np.where(inside, self.place, 0)
         found = self.plan.orders.fields[self.row, place]
@@ -72,7 +77,8 @@ class State:
 
     def keep(self, rows: Ints) -> None:
         """Go on with some of the rows only."""
-        for name in ("row", "place", "state", "slot", "missing", "total", "id", "left", "begun"):
+        for name in ("row", "place", "field", "state", "slot", "missing", "total", "id", "left",
+                     "begun"):  # fmt: skip
             setattr(self, name, getattr(self, name)[rows])
         self.seen = [list(self.seen[i]) for i in rows]
 
@@ -356,7 +362,8 @@ class Autoregressive:
         if stopper is not None:
             cut[alive] |= stopper(state.row[alive], fields[alive], state.id[alive])
         over = alive[(done | cut)[alive]]
-        state.place[over] += 1
+        if len(over):
+            state.next_field(over)
         state.slot[over], state.state[over], state.missing[over] = 0, 0, False
         state.left[over], state.begun[over] = state.plan.quantile or 0.0, 0
         for i in over:

@@ -11,7 +11,7 @@ import numpy as np
 
 from omnifill.artifact import LoadedRun
 from omnifill.codecs.pretrained import PretrainedCodec, Templated
-from omnifill.errors import RequestError, check_kind
+from omnifill.errors import RequestError, check_kind, unknown_name
 from omnifill.form.tasks import tell_untrained, wanted_fields, wanted_from
 from omnifill.generate.aims import Aim, Goal, parse_aims
 from omnifill.generate.chat import Messages, templated
@@ -30,6 +30,7 @@ from omnifill.generate.given import as_learned, parse_given
 from omnifill.generate.part import Part, check_part, known_part
 from omnifill.generate.rerank import check_rerank
 from omnifill.generate.steer import needs_steering
+from omnifill.recipe import to_dict
 
 CANDIDATES = 6
 """Records drawn for each that is kept by its aims."""
@@ -85,6 +86,19 @@ class Request:
     choices: Sequence[str] | None = None
     part: Part | None = None
     rule: Rule | None = None
+
+
+def sampling_of(run: LoadedRun | None, values: Mapping[str, Any]) -> Sampling:
+    """Sampling options by name, what is not said as the run's recipe has it; RequestError names the
+    near one."""
+    known = [option.name for option in dataclasses.fields(Sampling)]
+    for name in values:
+        if name not in known:
+            raise RequestError(unknown_name("sampling option", name, known))
+    drawn = run is not None and values.get("beams", 1) == 1
+    usual = to_dict(run.recipe)["generate"] if run is not None and drawn else {}
+    usual = {name: value for name, value in usual.items() if value is not None}
+    return Sampling(**(usual | dict(values)))
 
 
 def build(run: LoadedRun, wish: Wish) -> Request:

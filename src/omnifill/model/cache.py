@@ -7,6 +7,7 @@ sinks and a window: Xiao et al. 2023, arXiv 2309.17453).
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol
 
 import torch
@@ -32,6 +33,28 @@ class Cache(Protocol):
     def room(self) -> int: ...
 
 
+@dataclass(frozen=True, eq=False)
+class Place:
+    """Where new slots stand in a cache: the same for all layers."""
+
+    start: Tensor
+    """(B,): the slots before them."""
+    slot: Tensor
+    """(B, T)."""
+    keys: int
+    """Slots that there are with them, in the longest row."""
+    even: int | None
+    """`start`, if it is the same in all rows."""
+
+    @classmethod
+    def behind(cls, lengths: Tensor, num: int) -> Place:
+        """T = num slots behind what each row holds."""
+        starts = lengths.tolist()
+        slot = lengths[:, None] + torch.arange(num, device=lengths.device)
+        even = starts[0] if min(starts) == max(starts) else None
+        return cls(lengths, slot, max(starts) + num, even)
+
+
 class LayerCache:
     """One layer's keys (as they are, and rotated) and values, (B, H, capacity, head_dim) each."""
 
@@ -39,20 +62,17 @@ class LayerCache:
         self.keys, self.turned, self.values = (like.new_zeros(shape) for _ in range(3))
 
     def extend(
-        self, keys: Tensor, turned: Tensor, values: Tensor, start: Tensor, num: int
+        self, keys: Tensor, turned: Tensor, values: Tensor, place: Place
     ) -> tuple[Tensor, Tensor]:
-        """Put (B, H, T, d) tensors at slots start (B,) onwards -> the first `num` slots."""
-        rows, _, new, _ = keys.shape
-        even = rows == 1 or bool((start == start[0]).all())
-        slot = start[:, None] + torch.arange(new, device=keys.device)  # (B, T)
-        row = torch.arange(rows, device=keys.device)[:, None].expand(rows, new)
+        """Put (B, H, T, d) tensors where they stand -> all slots that there are then."""
+        num, at = keys.shape[2], place.even
         for store, fresh in self._stores(keys, turned, values):
-            if even:
-                at = int(start[0])
-                store[:, :, at : at + new] = fresh
+            if at is not None:
+                store[:, :, at : at + num] = fresh
             else:
-                store[row, :, slot] = fresh.transpose(1, 2)
-        return self.turned[:, :, :num], self.values[:, :, :num]
+                row = torch.arange(len(place.slot), device=keys.device)[:, None]
+                store[row.expand_as(place.slot), :, place.slot] = fresh.transpose(1, 2)
+        return self.turned[:, :, : place.keys], self.values[:, :, : place.keys]
 
     def _stores(self, *fresh: Tensor) -> list[tuple[Tensor, Tensor]]:
         return list(zip((self.keys, self.turned, self.values), fresh, strict=True))

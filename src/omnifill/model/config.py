@@ -45,6 +45,8 @@ class ModelConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = "transformer"
+    weights: Literal["fp32", "bf16", "int8"] = "fp32"
+    """How they are kept: see `model.packed`."""
     vocabulary: int
     """Number of ids."""
     fields: int = 1

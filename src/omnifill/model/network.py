@@ -172,7 +172,7 @@ class Network(nn.Module):
             sinks = torch.ones(rows, dtype=torch.long)
         inner = self.backbone.new_cache(rows, length, sinks)
         width = self.config.dim if self.config.standing else 0
-        return StandingCache(inner, self.embed.weight.new_zeros(rows, width), memory)
+        return StandingCache(inner, next(self.parameters()).new_zeros(rows, width), memory)
 
 
 class HeadDense(nn.Module):

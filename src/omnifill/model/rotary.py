@@ -69,6 +69,8 @@ STRETCHED = {"linear": _linear, "llama3": _by_parts, "yarn": _yarn}
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn pairs (i, i + d/2) of x (B, H, T, d) by their angle."""
+    if not torch.is_grad_enabled():
+        return _turned(x, cos, sin, 1.0)
     out: Tensor = _Turned.apply(x, cos, sin)  # type: ignore[no-untyped-call]
     return out
 

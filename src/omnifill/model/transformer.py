@@ -8,14 +8,14 @@ device: masks, positions and caches are arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifill.model.cache import KVCache, LayerCache
+from omnifill.model.cache import KVCache, LayerCache, Place
 from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
@@ -46,13 +46,13 @@ class Attention(nn.Module):
             self.k_norm = RMSNorm(self.head_dim, config.norm_eps)
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor,
-        cache: LayerCache | None, start: Tensor | None,
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor | None,
+        cache: LayerCache | None, place: Place | None,
     ) -> Tensor:  # fmt: skip
         """x (B, T, D), mask broadcast to (B, H, T, keys) as of `attend` -> (B, T, D).
 
-        With a cache, the slots of x stand at `start` (B,) and see what the cache holds. `turn`:
-        None where positions do not turn queries and keys.
+        With a cache, the slots of x stand at a place in it and see what it holds. `turn`: None
+        where positions do not turn queries and keys.
         """
         rows, num, _ = x.shape
         q = self.q_proj(x).view(rows, num, self.heads, self.head_dim)
@@ -64,10 +64,10 @@ class Attention(nn.Module):
         turned = k
         if turn is not None:
             q, turned = rotate(q, *turn), rotate(k, *turn)
-        if cache is None or start is None:
+        if cache is None or place is None:
             k = turned
         else:
-            k, v = cache.extend(k, turned, v, start, mask.shape[-1])
+            k, v = cache.extend(k, turned, v, place)
         if self.kv_heads != self.heads:
             k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
             v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
@@ -76,14 +76,17 @@ class Attention(nn.Module):
         return mixed
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor, scale: float | None = None) -> Tensor:
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float | None = None
+) -> Tensor:
     """q (B, H, T, d), k and v (B, H, U, d), mask (…, T, U) -> as q. The mask is True where q may
-    look, or numbers that are added to the scores.
+    look, or numbers that are added to the scores; None: q may look everywhere.
 
-    Short sequences on a CPU run as two products and a softmax: the fused kernel's backward is
-    slower there (docs/log.md).
+    Short sequences on a CPU run as two products and a softmax where there is a gradient: the fused
+    kernel's backward is slower there (docs/log.md).
     """
-    if k.shape[2] >= LONG or q.device.type != "cpu":
+    learns = torch.is_grad_enabled() and k.shape[2] < LONG and q.device.type == "cpu"
+    if mask is None or not learns:
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     weights = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     barred = mask.dtype == torch.bool
@@ -135,13 +138,14 @@ class Block(nn.Module):
         self.dropout, self.norm_after = config.dropout, config.norm_after
 
     def forward(
-        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor, inside: Tensor | None,
-        cache: LayerCache | None, start: Tensor | None, memory: Memory | None,
+        self, x: Tensor, turn: tuple[Tensor, Tensor] | None, mask: Tensor | None,
+        inside: Tensor | None, cache: LayerCache | None, place: Place | None,
+        memory: Memory | None,
     ) -> Tensor:  # fmt: skip
         """(B, T, D) -> (B, T, D)."""
         if self.near is not None:
             x = x + dropout(self.near(x, inside), self.dropout, self.training)
-        x = self._added(x, self.attn_norm, lambda x: self.attn(x, turn, mask, cache, start))
+        x = self._added(x, self.attn_norm, lambda x: self.attn(x, turn, mask, cache, place))
         if memory is not None:
             x = self._added(x, self.cross_norm, lambda x: self.cross(x, memory))
         return self._added(x, self.ffn_norm, self.ffn)
@@ -180,11 +184,11 @@ class Transformer(nn.Module):
         With a cache, x continues what each row holds there (`pos` is then the cache's matter).
         """
         assert (mask.kind == "full") == self.config.full, "it was built for the other kind of mask"
-        num, inside, start = x.shape[1], mask.inside(x.shape[1]), None
+        num, inside, place = x.shape[1], mask.inside(x.shape[1]), None
         if cache is not None:
-            start = cache.lengths
-            pos = start[:, None] + torch.arange(num, device=x.device)
-        looks = self._looks(mask, start, num, pos)
+            place = Place.behind(cache.lengths, num)
+            pos = place.slot
+        looks = self._looks(mask, place, num, pos)
         if not self.config.opens:
             pos = (pos - 1).clamp(min=0)
         turn = None
@@ -194,7 +198,7 @@ class Transformer(nn.Module):
         x = self._begun(x, pos)
         for i, block in enumerate(self.blocks):
             layer = None if cache is None else cache.layers[i]
-            x = block(x, turn, looks[i], inside, layer, start, memory)
+            x = block(x, turn, looks[i], inside, layer, place, memory)
         if cache is not None:
             cache.advance(num)
         return x if self.norm is None else self.norm(x)
@@ -206,15 +210,19 @@ class Transformer(nn.Module):
             x = x + self.segments.weight[0]
         return x if self.embed_norm is None else self.embed_norm(x)
 
-    def _looks(self, mask: Mask, start: Tensor | None, num: int, pos: Tensor) -> list[Tensor]:
+    def _looks(
+        self, mask: Mask, place: Place | None, num: int, pos: Tensor
+    ) -> Sequence[Tensor | None]:
         """Which slots may look at which, (…, T, keys) as of `attend`, for every layer."""
-        if start is None:
-            keys, look = num, mask.dense(num, pos.device)
-        else:
-            keys = int(start.max()) + num
-            look = mask.stepped(start, num, keys)
         config = self.config
-        if config.opens and config.window is None and self.away is None:
+        plain = config.opens and config.window is None and self.away is None
+        if place is None:
+            keys, look = num, mask.dense(num, pos.device)
+        elif plain and num == 1 and place.even is not None:  # it is the last one of each row
+            return [None] * config.layers
+        else:
+            keys, look = place.keys, mask.stepped(place.start, num, place.keys)
+        if plain:
             return [look] * config.layers
         away = pos[..., None] - torch.arange(keys, device=pos.device)  # (B or 1, T, keys)
         if not config.opens:
@@ -230,7 +238,7 @@ class Transformer(nn.Module):
 
     def new_cache(self, rows: int, length: int, sinks: Tensor) -> KVCache:
         """Room for `length` slots of `rows` rows; the first `sinks` (B,) are never dropped."""
-        weight = cast(Block, self.blocks[0]).attn.k_proj.weight
+        weight = cast(Tensor, cast(Block, self.blocks[0]).attn_norm.weight)
         length = min(length, self.config.most_slots or length)
         shape = (rows, self.config.kv_heads, length, self.config.head_dim)
         layers = [LayerCache(shape, weight) for _ in range(self.config.layers)]

@@ -22,10 +22,12 @@ from omnifill.form.vocabulary import (
     END_COLUMN,
     MISSING,
     MISSING_COLUMN,
+    NUM_SPECIAL,
     Vocabulary,
 )
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
+from omnifill.model.packed import rows_of, told_by
 
 PRESENCE = 0.05
 """Weight in training of *whether* a value is there, against 1 for *which* it is.
@@ -70,12 +72,14 @@ class Columns(nn.Module):
 
         Columns are those of `form.vocabulary.Block`; always fp32.
         """
-        head, first = network.head.weight, self.first[block]
-        # In two products: gathering the rows of a large head would copy it at every step.
-        parts = ([END, MISSING], slice(first, first + self.sizes[block] - CODE_COLUMN))
-        scores = torch.cat([F.linear(hidden, head[part]) for part in parts], dim=1)
-        if (bias := network.head.bias) is not None:
-            scores = scores + torch.cat([bias[part] for part in parts])
+        first, size = self.first[block], self.sizes[block] - CODE_COLUMN
+        if first == NUM_SPECIAL and not torch.is_grad_enabled():
+            # Nothing is gathered or copied: <end> moves over what stands between it and <missing>.
+            scores = told_by(network.head, hidden, slice(END, first + size))
+            scores[:, MISSING - END - 1] = scores[:, 0]
+            return self._barred(scores[:, MISSING - END - 1 :], block, rows)
+        parts = ([END, MISSING], slice(first, first + size))
+        scores = torch.cat([told_by(network.head, hidden, part) for part in parts], dim=1)
         return self._barred(scores, block, rows)
 
     def all_scores(self, network: Network, hidden: Tensor, rows: Tensor) -> Iterator[Tensor]:
@@ -83,7 +87,7 @@ class Columns(nn.Module):
         their blocks. The gradient of the head is gathered once, not block by block."""
         nums = torch.bincount(self.get_buffer("row_block")[rows], minlength=self.num).tolist()
         ids, head = self.get_buffer("ids"), network.head
-        whole = [(head.weight[ids], self.sizes), (hidden, nums), (rows, nums)]
+        whole = [(rows_of(head, ids), self.sizes), (hidden, nums), (rows, nums)]
         if head.bias is not None:
             whole.append((head.bias[ids], self.sizes))
         parts = zip(*(torch.split(part, sizes) for part, sizes in whole), strict=True)
