@@ -417,6 +417,15 @@ def test_columns_in_another_order_or_left_out_are_no_fault(model: api.Model, her
     assert list(whole.columns) == ["note", "kind", "size"] and not whole.isna().any().any()
 
 
+def test_lines_end_as_they_did(model: api.Model, here: Path) -> None:
+    text = holes().to_csv(index=False)
+    for end in ("\n", "\r\n"):
+        Path("holes.csv").write_bytes(text.replace("\n", end).encode())
+        api.fill_file(model, "holes.csv", Path("whole.csv"))
+        whole = Path("whole.csv").read_bytes()
+        assert whole.count(end.encode()) == whole.count(b"\n") == text.count("\n")
+
+
 def test_where_a_table_cannot_be_written_is_said_before_the_work(refused: Run, run: Path) -> None:
     holes().to_csv("holes.csv", index=False)
     Path("folder.csv").mkdir()

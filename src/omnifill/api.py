@@ -406,7 +406,7 @@ def fill_file(
         model.run, source, draw=draw, seed=seed, sampling=chosen, files=files
     )
     with media_beside(raw, model.run.schema.fields, files, Origin(model.run.sha256, seed)) as cells:
-        write_cells(cells, out, source.delimiter)
+        write_cells(cells, out, source.delimiter, source.line_end)
     return filled
 
 

@@ -164,7 +164,9 @@ def train(
     best = "" if state["valid"] is None else f", validation loss {state['valid']:.4f}"
     early = " (stopped early: validation got worse)" if state["over_fitted"] else ""
     typer.echo(f"{out}: {state['steps']} steps in {state['seconds']} s{best}{early}")
-    typer.echo(f"next: omnifill generate {out} -n 5 · omnifill evaluate {out}", err=True)
+    tasks = model.run.recipe.form.tasks[:1]
+    ask = "".join(f" --given {name}=…" for task in tasks for name in task.given)
+    typer.echo(f"next: omnifill generate {out}{ask} -n 5 · omnifill evaluate {out}", err=True)
 
 
 def _names(option: str, text: str | None) -> list[str]:
@@ -228,12 +230,16 @@ def generate(
         printer(model.baseline(baseline, n, given=values, seed=seed))
         return
     if pareto or plot is not None:
-        more = [suffix, stream, stop, no_missing, candidates, choices, rerank != 1, rule]
-        if not pareto or any(more):
-            raise RequestError(
-                "--pareto takes -n, --given, --want, --prompt, --aim, --plot, --seed, --max-tokens "
-                "and sampling options; --plot belongs to it"
-            )
+        if not pareto:
+            raise RequestError("--plot draws what --pareto finds: say that, too")
+        beside = {
+            "--suffix": suffix, "--stream": stream, "--stop": stop, "--no-missing": no_missing,
+            "--candidates": candidates, "--choices": choices, "--rerank": rerank != 1,
+            "--schema, --regex or --grammar": rule,
+        }  # fmt: skip
+        if given_too := [name for name, value in beside.items() if value]:
+            raise RequestError(f"--pareto shows the best of 6 times -n candidates by --aim; leave "
+                               f"out {', '.join(given_too)}")  # fmt: skip
         table = model.pareto(aim or [], n=n, given=values, want=wanted, prompt=begun, seed=seed,
                              max_tokens=max_tokens, plot=plot, **sampling)  # fmt: skip
         printer(table)

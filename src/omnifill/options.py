@@ -96,7 +96,8 @@ RemaskOpt = Annotated[float, typer.Option(
     help="Share of its choices that a masked model takes back in each step."
 )]  # fmt: skip
 RerankOpt = Annotated[int, typer.Option(
-    help="Draw so many candidates for each record and keep the one most like the others."
+    help="Draw so many candidates for each record and keep the one most like the others (extra "
+    "evaluate)."
 )]  # fmt: skip
 ChoicesOpt = Annotated[str | None, typer.Option(
     help="Texts among which the wanted one is chosen by likelihood: sports,'art, old and new'; "
@@ -114,16 +115,18 @@ ParetoOpt = Annotated[bool, typer.Option(
     "--pareto", help="All candidates that no other beats on all aims, with scores."
 )]  # fmt: skip
 PlotOpt = Annotated[Path | None, typer.Option(
-    help="With --pareto: draw all candidates' scores (.svg)."
+    help="With --pareto: draw all candidates' scores (.svg; extra report)."
 )]  # fmt: skip
 SchemaOpt = Annotated[Path | None, typer.Option(
-    help="A file with a JSON schema: the text behind the prompt is JSON that obeys it."
+    help="A file with a JSON schema: the text behind the prompt is JSON that obeys it "
+    "(extra structured)."
 )]  # fmt: skip
 RegexOpt = Annotated[str | None, typer.Option(
-    help="A regular expression that the whole text behind the prompt matches."
+    help="A regular expression that the whole text behind the prompt matches (extra structured)."
 )]  # fmt: skip
 GrammarOpt = Annotated[Path | None, typer.Option(
-    help="A file with a grammar in Lark's notation, which the text behind the prompt obeys."
+    help="A file with a grammar in Lark's notation, which the text behind the prompt obeys "
+    "(extra structured)."
 )]  # fmt: skip
 StopOpt = Annotated[list[str] | None, typer.Option(help="End a text before this string.")]
 NoMissingOpt = Annotated[list[str] | None, typer.Option(

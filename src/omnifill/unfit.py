@@ -31,7 +31,7 @@ def explain(error: ValidationError, root: type[BaseModel]) -> str:
             what = PLAIN.get(item["type"]) or item["msg"].removeprefix("Value error, ")
             # A whole group of settings says less than its name.
             value = "" if isinstance(item["input"], dict | BaseModel) else f" = {item['input']!r}"
-            lines.append(f"{where or 'recipe'}{value}: {what}")
+            lines.append(f"{where}{value}: {what}" if where else what)
     return "recipe: " + "; ".join(lines)
 
 

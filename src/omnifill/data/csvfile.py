@@ -30,6 +30,8 @@ class CsvFile:
     names: list[str]
     delimiter: str
     encoding: str | None
+    line_end: str
+    """Of its header."""
 
 
 def open_csv(path: Path, settings: DataSettings) -> CsvFile:
@@ -46,7 +48,8 @@ def open_csv(path: Path, settings: DataSettings) -> CsvFile:
         raise DataError(f"data.delimiter = {delimiter!r}: must be one character")
     with open_text(path, settings.encoding) as file:
         names = next(_rows(file, path, delimiter, settings.encoding))[1]
-    return CsvFile(path, [n.strip() for n in names], delimiter, settings.encoding)
+    line_end = "\r\n" if sample.partition("\n")[0].endswith("\r") else "\n"
+    return CsvFile(path, [n.strip() for n in names], delimiter, settings.encoding, line_end)
 
 
 def find_delimiter(sample: str, path: Path) -> str:

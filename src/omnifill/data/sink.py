@@ -75,9 +75,11 @@ def _cells(frame: pd.DataFrame, specs: Sequence[FieldSpec]) -> list[list[str]]:
     return [[to_text(s, v) for v in frame[s.name].tolist()] for s in specs]
 
 
-def _delimited(columns: list[list[str]], names: list[str], delimiter: str) -> str:
+def _delimited(
+    columns: list[list[str]], names: list[str], delimiter: str, line_end: str = "\n"
+) -> str:
     out = io.StringIO()
-    writer = csv.writer(out, delimiter=delimiter, lineterminator="\n")
+    writer = csv.writer(out, delimiter=delimiter, lineterminator=line_end)
     writer.writerow(names)
     writer.writerows(zip(*columns, strict=True))
     return out.getvalue()
@@ -145,7 +147,9 @@ def write_frame(frame: pd.DataFrame, specs: Sequence[FieldSpec], path: Path) -> 
         beside.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)
 
 
-def write_cells(columns: dict[str, list[Any]], path: Path, delimiter: str = ",") -> None:
+def write_cells(
+    columns: dict[str, list[Any]], path: Path, delimiter: str = ",", line_end: str = "\n"
+) -> None:
     """Write raw cells (None: blank) to a file, whole or not at all."""
     format_ = format_of(path)
     names = list(columns)
@@ -160,6 +164,6 @@ def write_cells(columns: dict[str, list[Any]], path: Path, delimiter: str = ",")
             )
         else:
             cells = [["" if c is None else str(c) for c in cells] for cells in columns.values()]
-            text = _delimited(cells, names, "\t" if format_ == "tsv" else delimiter)
+            text = _delimited(cells, names, "\t" if format_ == "tsv" else delimiter, line_end)
         data = text.encode("utf-8")
         beside.write_bytes(gzip.compress(data, mtime=0) if path.suffix == ".gz" else data)

@@ -63,6 +63,7 @@ class Source:
     """Column -> its type and why, where that needs no guess."""
     notes: Sequence[str] = ()
     """What a user should know of how it is read."""
+    line_end: str = "\n"
 
     def chunks(self, problems: list[Problem] | None = None) -> Iterator[Chunk]:
         """Chunks of rows. Bad rows raise DataError; given a list, they go there and are left out.
@@ -171,7 +172,7 @@ def _file_source(paths: list[Path], settings: DataSettings) -> Source:
         names = _same_names(paths, [d.names for d in dialects])
         return Source(
             label, kind, names, lambda p: _join(csvfile.read_csv(d, p) for d in dialects),
-            delimiter=dialects[0].delimiter,
+            delimiter=dialects[0].delimiter, line_end=dialects[0].line_end,
         )  # fmt: skip
     if kind == "json":
         raise DataError(
@@ -355,7 +356,7 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
         )
     return Source(
         source.label, source.kind, kept, _picked(read, kept), source.stream, source.delimiter,
-        types, source.notes,
+        types, source.notes, source.line_end,
     )  # fmt: skip
 
 

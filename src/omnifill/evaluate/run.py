@@ -44,6 +44,8 @@ MOST_TEXTS = 500
 FEWER_TEXTS, STEPS = 200, 64
 """The same of masked models, which read a whole text again for every step; and the steps, whose
 texts are as good as those of one slot at a time (benchmarks/results/steps-ag_news.md)."""
+LONG_TEXTS = 32
+"""Longest texts whose tokens are counted."""
 STREAM_TEXTS, STREAM_TOKENS = 50, 256
 """Pieces to generate where all text is one stream, and their length."""
 STREAM_CHARS = 50_000
@@ -122,16 +124,29 @@ def _generated(
     stream, names, canvas = is_text(run.vocabulary), list(unseen), run.vocabulary.canvas
     most = (FEWER_TEXTS if canvas else MOST_TEXTS) if texts else MOST_ROWS
     num = STREAM_TEXTS if stream else min(train_rows, most)
-    sampling = Sampling(steps=STEPS if canvas and not stream else None)
+    most_tokens = STREAM_TOKENS if stream else _most_tokens(run, unseen)
+    slots = sum(field.slots or most_tokens for field in run.vocabulary.fields)
+    sampling = Sampling(steps=min(STEPS, slots) if canvas and not stream else None)
     if run.recipe.form.tasks and run.recipe.form.tasks[0].given:
         want = run.recipe.form.tasks[0].want
         some = {n: [None] * len(v[:num]) if n in want else list(v[:num]) for n, v in unseen.items()}
         known, _ = without_unknown(run.vocabulary, some)
-        drawn = fill_columns(run, known, draw=True, seed=0, sampling=sampling, only=want)
+        drawn = fill_columns(run, known, draw=True, seed=0, sampling=sampling, only=want,
+                             max_tokens=most_tokens)  # fmt: skip
         return some | {n: [drawn[n][i] for i in range(len(some[n]))] for n in names if n in want}
-    wish = wishes.Wish(num, max_tokens=STREAM_TOKENS if stream else 512, sampling=sampling)
+    wish = wishes.Wish(num, max_tokens=most_tokens, sampling=sampling)
     made = requests.canonical(run, wishes.build(run, wish))
     return {name: made[name] for name in names}
+
+
+def _most_tokens(run: LoadedRun, unseen: Columns) -> int:
+    """Twice what the longest real text has: one that goes on is too long, however long it gets."""
+    longest = 0
+    for field in run.vocabulary.fields:
+        if field.slots is None and field.name in unseen:
+            texts = sorted((t for t in unseen[field.name] if t), key=len)[-LONG_TEXTS:]
+            longest = max([longest, *field.codec.encode_many(texts)[1].tolist()])
+    return min(512, 2 * longest + 16)
 
 
 def _add_training(out: Figures, run: LoadedRun, train: Columns) -> None:

@@ -38,6 +38,14 @@ def check_sampler(run: LoadedRun, sampling: Sampling, suffix: str | None = None)
         )
 
 
+def check_steps(run: LoadedRun, sampling: Sampling, wanted: Sequence[str], max_tokens: int) -> None:
+    """RequestError for more steps than there can be slots to choose."""
+    most = sum(run.vocabulary[name].slots or max_tokens + 1 for name in wanted)
+    if sampling.steps is not None and sampling.steps > most:
+        raise RequestError(f"steps = {sampling.steps}: there are at most {most} tokens to choose; "
+                           f"leave it out to choose them one by one")  # fmt: skip
+
+
 def check_candidates(
     aims: Sequence[Aim], candidates: int | None, sampling: Sampling, rerank: int, texts: bool
 ) -> None:

@@ -168,6 +168,7 @@ def check_fill(run: LoadedRun, draw: bool, sampling: Sampling) -> None:
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
     sampling: Sampling, only: Collection[str] | None = None, quantile: float = 0.5,
+    max_tokens: int = 512,
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
     """Blank cells of canonical columns (of the fields `only`) -> {field: {row: value}}.
 
@@ -203,7 +204,7 @@ def fill_columns(
             wanted[i, len(known) : len(order)] = True
         plan = Plan(
             shard, np.array([row for row, _ in part]), Orders(fields, wanted),
-            np.arange(first, first + len(part)), seed, sampling, 512,
+            np.arange(first, first + len(part)), seed, sampling, max_tokens,
             np.ones(len(run.vocabulary.fields), bool),
             quantile=None if draw or search else quantile,
         )  # fmt: skip

@@ -22,6 +22,7 @@ from omnifill.generate.checks import (
     check_prompt,
     check_rule,
     check_sampler,
+    check_steps,
 )
 from omnifill.generate.choices import parse_choices
 from omnifill.generate.constraint import Rule
@@ -157,6 +158,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         wanted = [part.field, *(n for n in wanted if n != part.field)]
     check_sampler(run, sampling, wish.suffix)
     check_bias(run, sampling, wanted)
+    check_steps(run, sampling, wanted, max_tokens)
     if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
     if sampling.guidance != 1:
