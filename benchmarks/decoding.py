@@ -36,7 +36,8 @@ def main() -> None:
     protocol = (
         f"GPT-2 of {args.layers} layers of width {args.width}, 50,257 ids, random weights, fp32; "
         f"greedy, {args.tokens} tokens behind {len(PROMPT)} bytes; the best of {ROUNDS} rounds in "
-        f"turns in one process, after one to warm up; `transformers` is `generate` as people call it"
+        f"turns in one process, after one to warm up; `transformers` is `generate` as it is called "
+        f"without options"
     )
     harness.keep("decoding", protocol, figures, quick=args.quick)
 
@@ -51,10 +52,14 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
     torch.set_num_threads(harness.THREADS)
     transformers.utils.logging.set_verbosity_error()
     made(args, folder / "hf")
-    import_seconds, ours = first_token(lambda: api.import_checkpoint(folder / "hf", folder / "run"),
-                                       lambda model: model.generate(1, prompt=PROMPT, max_tokens=1))  # fmt: skip
-    load_seconds, _ = first_token(lambda: api.load(folder / "run"),
-                                  lambda model: model.generate(1, prompt=PROMPT, max_tokens=1))  # fmt: skip
+
+    def write(model: Any) -> None:
+        model.generate(1, prompt=PROMPT, max_tokens=1)
+
+    import_seconds, ours = first_token(
+        lambda: api.import_checkpoint(folder / "hf", folder / "run"), write
+    )
+    load_seconds, _ = first_token(lambda: api.load(folder / "run"), write)
     ids = torch.tensor([ours.run.vocabulary["text"].codec.encode(PROMPT).tolist()])
     their_seconds, theirs = first_token(
         lambda: transformers.AutoModelForCausalLM.from_pretrained(folder / "hf").eval(),
@@ -69,8 +74,10 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
 
     def they(rows: int, **more: Any) -> None:
         some = ids.expand(rows, -1)
-        theirs.generate(some, attention_mask=torch.ones_like(some), do_sample=False,
-                        min_new_tokens=args.tokens, max_new_tokens=args.tokens, pad_token_id=0, **more)  # fmt: skip
+        theirs.generate(
+            some, attention_mask=torch.ones_like(some), do_sample=False, pad_token_id=0,
+            min_new_tokens=args.tokens, max_new_tokens=args.tokens, **more,
+        )  # fmt: skip
 
     sides: dict[str, tuple[int, Callable[[], None]]] = {
         "alone / omnifill": (1, lambda: we(1)),

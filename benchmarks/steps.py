@@ -66,6 +66,7 @@ def drawings(args, models) -> list[tuple[str, Any, dict[str, Any]]]:
     out = [
         (f"{steps or 'all'} steps", models["masked"], {"steps": steps, "order": args.order})
         for steps in STEPS
+        if steps is None or steps <= most
     ]
     return [*out, ("causal", models["causal"], {})]
 
