@@ -63,6 +63,8 @@ def main() -> None:
 
 def drawings(args, models) -> list[tuple[str, Any, dict[str, Any]]]:
     """(name, model, sampling options)."""
+    fields = models["masked"].run.vocabulary.fields
+    most = sum(field.slots or 512 for field in fields)  # more steps than that are refused
     out = [
         (f"{steps or 'all'} steps", models["masked"], {"steps": steps, "order": args.order})
         for steps in STEPS
