@@ -3,10 +3,9 @@
     python benchmarks/decoding.py [--layers 12 --width 768 --tokens 128] [--quick]
 
 A GPT-2 of the given shape with random weights, which the two sides read from the same folder; both
-write the likeliest tokens behind the same prompt, alone and eight at once, in turns. Random weights
-soon repeat themselves, which is where reading ahead pays most: so the same is measured without it,
-and with a penalty on repetition, which keeps them from it. Import takes the time until the first
-token is there.
+write the likeliest tokens behind the same prompt, alone and eight at once, in turns. Beside it are
+the same weights as int8 and bf16, and a text without reading ahead, or without repetition. Import
+takes the time until the first token is there.
 """
 
 from __future__ import annotations
@@ -66,11 +65,14 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
         lambda model: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=1,
                                      do_sample=False, pad_token_id=0),
     )  # fmt: skip
-    plain = autoregressive.looks_ahead
+    plain, models = autoregressive.looks_ahead, {"fp32": ours}
+    for kind in ("int8", "bf16"):
+        ours.convert(folder / kind, kind)
+        models[kind] = api.load(folder / kind)
 
-    def we(rows: int, ahead: bool = True, **more: Any) -> None:
+    def we(rows: int, ahead: bool = True, weights: str = "fp32", **more: Any) -> None:
         autoregressive.looks_ahead = plain if ahead else lambda plan: False
-        ours.generate(rows, prompt=PROMPT, max_tokens=args.tokens, temperature=0, **more)
+        models[weights].generate(rows, prompt=PROMPT, max_tokens=args.tokens, temperature=0, **more)
 
     def they(rows: int, **more: Any) -> None:
         some = ids.expand(rows, -1)
@@ -83,10 +85,12 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
         "alone / omnifill": (1, lambda: we(1)),
         "alone / omnifill, not ahead": (1, lambda: we(1, ahead=False)),
         "alone / transformers": (1, lambda: they(1)),
-        "alone / transformers, prompt lookup": (1, lambda: they(1, prompt_lookup_num_tokens=10)),
+        "alone / omnifill, int8": (1, lambda: we(1, weights="int8")),
+        "alone / omnifill, bf16": (1, lambda: we(1, weights="bf16")),
         "alone, no repetition / omnifill": (1, lambda: we(1, no_repeat_ngram=2)),
         "alone, no repetition / transformers": (1, lambda: they(1, no_repeat_ngram_size=2)),
         "eight / omnifill": (8, lambda: we(8)),
+        "eight / omnifill, int8": (8, lambda: we(8, weights="int8")),
         "eight / transformers": (8, lambda: they(8)),
     }
     best = dict.fromkeys(sides, 0.0)

@@ -14,6 +14,8 @@ from omnifill.errors import RequestError
 from omnifill.generate.filters import Sampling, choose, filtered, penalised
 
 SCORES = torch.tensor([[2.0, 1.0, 0.5, -1.0, float("-inf")], [0.0, 3.0, 0.0, 0.0, 0.0]])
+NONE = np.zeros(2, np.int64)
+"""How much of each row was given: nothing."""
 
 
 def kept(scores: Tensor) -> list[list[int]]:
@@ -93,10 +95,10 @@ def test_greedy_takes_the_best() -> None:
 
 def test_repetition_controls_act_on_what_the_row_holds() -> None:
     seen = [[0, 1, 0], []]
-    lowered = penalised(SCORES, seen, Sampling(repetition_penalty=2.0))
+    lowered = penalised(SCORES, seen, Sampling(repetition_penalty=2.0), NONE)
     assert lowered[0, :3].tolist() == [1.0, 0.5, 0.5]
     torch.testing.assert_close(lowered[1], SCORES[1])
-    barred = penalised(SCORES, seen, Sampling(no_repeat_ngram=2))
+    barred = penalised(SCORES, seen, Sampling(no_repeat_ngram=2), NONE)
     assert kept(barred)[0] == [0, 2, 3]  # "0 1" was there, and the row ends with 0
     only = torch.tensor([[float("-inf"), 1.0, float("-inf"), float("-inf"), float("-inf")]])
-    assert kept(penalised(only, [[0, 1, 0]], Sampling(no_repeat_ngram=2))) == [[1]]
+    assert kept(penalised(only, [[0, 1, 0]], Sampling(no_repeat_ngram=2), NONE)) == [[1]]

@@ -493,7 +493,7 @@ def test_evaluation_draws_few_texts_in_few_steps(
     masked: api.Model, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[tuple[int, int | None]] = []
-    build = requests.build
+    build = wishes.build
 
     def noted(run: Any, wish: wishes.Wish) -> Any:
         drawn.append((wish.num, wish.sampling.steps))
@@ -501,7 +501,7 @@ def test_evaluation_draws_few_texts_in_few_steps(
 
     monkeypatch.setattr(evaluation, "FEWER_TEXTS", 12)
     monkeypatch.setattr(evaluation, "STEPS", 3)
-    monkeypatch.setattr(requests, "build", noted)
+    monkeypatch.setattr(wishes, "build", noted)
     found = masked.evaluate()
     assert drawn == [(12, 3)]
     assert 0 < found["fields"]["note"]["length"]["n"] <= 12

@@ -186,8 +186,7 @@ def _names(option: str, text: str | None) -> list[str]:
              "omnifill generate run --schema person.json")  # fmt: skip
 def generate(
     run: RunArg, n: NumOpt = 1, given: GivenOpt = None, keep: KeepOpt = None,
-    want: WantOpt = None,
-    prompt: PromptOpt = None, chat: ChatOpt = None, system: SystemOpt = None,
+    want: WantOpt = None, prompt: PromptOpt = None, chat: ChatOpt = None, system: SystemOpt = None,
     suffix: SuffixOpt = None, max_tokens: MaxTokensOpt = 512,
     stream: StreamOpt = False, format_: FormatOpt = "table", out: OutOpt = None,
     temperature: TemperatureOpt = None, top_k: TopKOpt = None, top_p: TopPOpt = None,
@@ -259,9 +258,8 @@ def generate(
         return
     table = model.generate(
         n, given=values, want=wanted, prompt=begun, suffix=suffix, seed=seed,
-        max_tokens=max_tokens,
-        no_missing=no_missing or (), stop=stop or (), rerank=rerank, aims=aim or (),
-        candidates=candidates,
+        max_tokens=max_tokens, no_missing=no_missing or (), stop=stop or (), rerank=rerank,
+        aims=aim or (), candidates=candidates,
         choices=None if choices is None else _names("--choices", choices), **rule, **sampling,
     )  # fmt: skip
     printer(table)
