@@ -27,7 +27,7 @@ from omnifill.evaluate.run import render
 from omnifill.form.encode import encode_records
 from omnifill.form.layout import Former, schema_order
 from omnifill.form.vocabulary import END, MISSING, SIZES
-from omnifill.generate import requests, wishes
+from omnifill.generate import wishes
 from omnifill.generate.lattice import OPEN, Lattice
 from omnifill.generate.tables import frame_columns
 from omnifill.objectives.causal import target_nats
