@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
@@ -178,13 +179,19 @@ class RunFolder:
         for part in PARTS if config.tied else ():
             if f"embed.{part}" in tensors:
                 tensors[f"head.{part}"] = tensors[f"embed.{part}"]
-        network = Network(config)
-        if config.weights != "fp32":
+        plain = config.weights == "fp32" and config.backbone in BACKBONES
+        # Where all is known there is no need to draw weights that would be thrown away.
+        with torch.device("meta" if plain else "cpu"):
+            network = Network(config)
+        if not plain and config.weights != "fp32":
             pack(network, config.weights)
         try:
-            network.load_state_dict(tensors)
+            # Copies: where a file's bytes lie in memory must not make a difference to products.
+            network.load_state_dict({n: t.clone() for n, t in tensors.items()}, assign=plain)
         except RuntimeError as error:
             raise RunError(f"{path}: does not fit config.json ({error})") from None
+        if config.tied and plain:
+            network.head.weight = network.embed.weight
         return network.eval()
 
     def load_schema(self) -> Schema:

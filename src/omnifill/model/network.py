@@ -206,9 +206,9 @@ def _embed_smoothly(embedding: Tensor) -> None:
 
 def _standing_rows(config: ModelConfig) -> Tensor:
     """(V,): the row of `standing` of every id; 0, which stays zero, for ids that do not stand."""
-    rows = torch.zeros(config.vocabulary, dtype=torch.long)
+    rows = torch.zeros(config.vocabulary, dtype=torch.long, device="cpu")
     at = 1
     for first, size in config.standing:
-        rows[first : first + size] = torch.arange(at, at + size)
+        rows[first : first + size] = torch.arange(at, at + size, device="cpu")
         at += size
     return rows

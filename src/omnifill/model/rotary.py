@@ -23,7 +23,7 @@ class Rotation:
 
     @classmethod
     def of(cls, config: ModelConfig) -> Rotation:
-        half = torch.arange(0, config.head_dim, 2, dtype=torch.float32)
+        half = torch.arange(0, config.head_dim, 2, dtype=torch.float32, device="cpu")
         speed = 1.0 / config.rope_theta ** (half / config.head_dim)
         if config.rope is None:
             return cls(speed)
@@ -59,7 +59,7 @@ def _yarn(speed: Tensor, rope: RopeScaling, config: ModelConfig) -> Tensor:
     if rope.whole:
         first, last = math.floor(first), math.ceil(last)
     first, last = max(first, 0), min(last, config.head_dim - 1)
-    pair = torch.arange(len(speed), dtype=torch.float32)
+    pair = torch.arange(len(speed), dtype=torch.float32, device="cpu")
     slow = ((pair - first) / max(last - first, 0.001)).clamp(0, 1)
     return slow * speed / rope.factor + (1 - slow) * speed
 
