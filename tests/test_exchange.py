@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from omnifill import api, exchange
+from omnifill.artifact import RunFolder
 from omnifill.errors import RequestError, RunError
 from omnifill.generate.chat import render
 from omnifill.model.hf import read_checkpoint
@@ -401,6 +402,11 @@ def test_an_export_that_answers_otherwise_is_not_kept(
     assert {one["asked"]: one["answer"] for one in golden["texts"]} == {
         one["asked"]: continued_by(ours, one["asked"]) for one in golden["texts"]
     }
+    (tmp_path / "run" / "golden.json").unlink()
+    with monkeypatch.context() as patch:  # a run that may only be read
+        patch.setattr(RunFolder, "write", unwritable(tmp_path / "run"))
+        ours.export(tmp_path / "again")
+    shutil.rmtree(tmp_path / "again")
     write = exchange.write_checkpoint
 
     def spoilt(folder: Path, tree: Any, weights: dict[str, torch.Tensor]) -> None:
@@ -415,6 +421,17 @@ def test_an_export_that_answers_otherwise_is_not_kept(
     with pytest.raises(RunError, match="and the run by 'another'"):
         ours.export(tmp_path / "bad")
     assert sorted(p.name for p in tmp_path.iterdir()) == ["good", "hf", "run"]
+
+
+def unwritable(path: Path) -> Any:
+    write = RunFolder.write
+
+    def refused(self: RunFolder, name: str, text: str) -> None:
+        if self.path == path:
+            raise PermissionError(13, "Permission denied")
+        write(self, name, text)
+
+    return refused
 
 
 def continued_by(ours: api.Model, prompt: str) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from tests.conftest import mixed_table
 
-from omnifill import api
+from omnifill import api, cli
 
 STEPS = 60
 SETTINGS = ["--set", "model.size=nano", "--set", "train.save_every=7", "--set", "model.dropout=0.1",
@@ -147,3 +147,19 @@ def test_killed_at_any_moment_a_cell_ends_with_the_same_weights(
             finish(process)
         finish(start(table, run, "--resume"))
         assert (run / "model.safetensors").read_bytes() == expected
+
+
+def test_a_command_that_is_stopped_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Typer makes a status of Ctrl-C, and no word."""
+
+    def stopped(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(api, "load", stopped)
+    monkeypatch.setattr("sys.argv", ["omnifill", "generate", "run"])
+    with pytest.raises(SystemExit) as left:
+        cli.main()
+    assert left.value.code == 130
+    assert capsys.readouterr().err == "interrupted\n"

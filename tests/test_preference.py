@@ -59,10 +59,15 @@ def gap(model: api.Model, data: pd.DataFrame) -> float:
 
 
 @pytest.mark.parametrize("lora", [None, {"rank": 4}])
-def test_what_was_chosen_becomes_likelier(base: api.Model, lora: Any, tmp_path: Path) -> None:
+def test_what_was_chosen_becomes_likelier(
+    base: api.Model, lora: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     unseen = asked(60, 7)
+    capsys.readouterr()
     more = {"train.lora": lora, "train.lr_adamw": 0.004} if lora else {}
     model = preferring(base, asked(200, 1), tmp_path / "run", **more)
+    assert "are learned (chosen, rejected)" in capsys.readouterr().err
+    assert model.run.recipe.form.windows is False
     assert gap(model, unseen) > gap(base, unseen) + 3
     before = base.generate(40, given={"prompt": "3 and 4?"}, seed=1)["chosen"]
     after = model.generate(40, given={"prompt": "3 and 4?"}, seed=1)["chosen"]
@@ -156,6 +161,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(base: api.Model, tmp_path: Path)
         {"given": ["prompt"], "want": ["chosen"], "against": "rejected"}]}, "is of objective"),
     ({"schema.fields": {**TEXTS, "chosen": {"type": "category"}}}, "say --field chosen:text"),
     ({"objective.smoothing": 0.1}, "smoothing"),
+    ({"form.windows": True}, "both texts of a preference must be in view together"),
     ({"objective.beta": 0}, "beta"),
     ({"objective.name": "causal", "objective.beta": 0.1}, "beta is a setting of objective 'dpo'"),
 ])  # fmt: skip

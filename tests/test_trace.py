@@ -63,6 +63,25 @@ def test_penalties_count_what_was_written(settings: dict[str, float], want: list
     assert scores[0].tolist() == [0.0, 2.0, 3.0, 4.0]
 
 
+@pytest.mark.parametrize("penalty", ["presence_penalty", "frequency_penalty"])
+def test_a_prompt_is_not_what_was_written(
+    penalty: str, pair: Callable[[str], Pair]
+) -> None:  # fmt: skip
+    """A token of the prompt that is just the likeliest stays so, and is not written twice."""
+    _, ours, _ = pair("gpt2")
+    code = int(ours.run.vocabulary["text"].codec.encode("the cat")[0])
+
+    def codes(bias: float, **more: float) -> list[int | None]:
+        made = ours.tokens(1, prompt="the cat", max_tokens=2, temperature=0,
+                           logit_bias={code: bias}, **more)  # fmt: skip
+        return [token.code for token in made[0]]
+
+    least = next(bias for bias in np.arange(0.5, 30, 0.5).tolist() if codes(bias)[0] == code)
+    assert codes(least, **{penalty: 2.0})[0] == code
+    twice = next(bias for bias in np.arange(0.5, 30, 0.5).tolist() if codes(bias) == [code] * 2)
+    assert codes(twice, **{penalty: 2.0}) != [code] * 2
+
+
 def test_a_bias_bars_or_forces_a_token(
     pair: Callable[[str], Pair], tokenizer: Any
 ) -> None:  # fmt: skip

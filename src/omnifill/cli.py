@@ -418,6 +418,8 @@ def main() -> None:
     except SystemExit as leaving:
         if isinstance(leaving.__context__, BrokenPipeError):
             sys.exit(0)  # the reader of a pipe has had enough; typer makes a failure of it
+        if leaving.code == 130:  # Ctrl-C, of which typer makes this without a word
+            _leave("interrupted", 130)
         raise
     except OSError as error:  # a full disk, a folder that may not be written
         _leave(f"error: {error.filename or 'output'}: {reason(error)}", 2)

@@ -5,6 +5,7 @@ written again by what was exported, before anybody relies on it.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -36,7 +37,8 @@ def transcripts(run: LoadedRun) -> list[Transcript]:
             return [Transcript(**one) for one in kept["texts"]]
     made = [Transcript(text, answered(run, text)) for text in BEGINNINGS]
     tree = {"model": model, "texts": [vars(one) for one in made]}
-    run.folder.write(FILE, json.dumps(tree, ensure_ascii=False, indent=1))
+    with suppress(OSError):  # a run that may only be read can leave all the same
+        run.folder.write(FILE, json.dumps(tree, ensure_ascii=False, indent=1))
     return made
 
 

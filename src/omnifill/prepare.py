@@ -156,6 +156,11 @@ def settle_windows(staged: Staged, vocabulary: Vocabulary, recipe: Recipe) -> Re
     Several long texts, such as a text and its translation, must be in view together, and so must a
     text that a task gives whole.
     """
+    if any(task.against is not None for task in recipe.form.tasks):
+        if recipe.form.windows:
+            raise RecipeError("form.windows: both texts of a preference must be in view together; "
+                              "leave it out")  # fmt: skip
+        return recipe.with_values(**{"form.windows": False})
     if recipe.form.windows is not None:
         return recipe
     texts = [f.name for f in vocabulary.fields if f.slots is None]
@@ -203,10 +208,11 @@ def _learned_from(folder: RunFolder, vocabulary: Vocabulary, recipe: Recipe) -> 
     if len(recipe.form.tasks) != 1:
         return []
     lens, task = open_shard(folder.encoded / "train").lens, recipe.form.tasks[0]
+    told = [*task.want, *([] if task.against is None else [task.against])]
     learned, read = (int(lens[:, [vocabulary[name].index for name in names]].sum(dtype="int64"))
-                     for names in (task.want, task.given))  # fmt: skip
+                     for names in (told, task.given))  # fmt: skip
     return [f"of {learned + read:,} tokens of training rows {learned:,} are learned "
-            f"({', '.join(task.want)}), and {read:,} are only read"]  # fmt: skip
+            f"({', '.join(told)}), and {read:,} are only read"]  # fmt: skip
 
 
 def _counted(

@@ -20,6 +20,8 @@ LONGEST, SHORTEST = 4, 2
 """Tokens that must have stood together before."""
 MOST = 16
 """Slots that are read ahead."""
+LONGEST_REST = 6
+"""At most 2 ** 6 - 1 readings go by without looking ahead."""
 KEPT = 4096
 """Ids that are looked through, so that an endless text needs no more memory."""
 
@@ -43,8 +45,9 @@ class Lookahead:
         """(1, 1 + draft, D) of the last block."""
         self.at = self.start = self.field = 0
         """How many of the draft were chosen; the cache's slots before the block; of which field."""
-        self.pays = SHORTEST
-        """How far it pays to look."""
+        self.pays, self.rest, self.misses = SHORTEST, 0, 0
+        """How far it pays to look; readings without looking that are left; drafts of which nothing
+        came, one after another."""
 
     def read(self, cache: StandingCache, id_: int, field: int, left: int) -> Tensor:
         """Hidden (1, D) that predict the slot behind the id that was chosen last. `field`: of that
@@ -67,12 +70,18 @@ class Lookahead:
         if self.at < len(self.draft):
             cache.rewind(torch.tensor([self.start + 1 + self.at]))
         self.pays = min(2 * self.pays, MOST) if self.at == len(self.draft) else max(1, self.at)
+        # A slot more makes a reading slower, so what never comes is looked for ever less.
+        self.misses = 0 if self.at else self.misses + 1
+        self.rest = 2 ** min(self.misses, LONGEST_REST) - 1
 
     def _foretold(self, most: int) -> list[int]:
         if most <= 0:
             return []
         if self.leaning is not None and (forced := self.leaning.ahead(0, self.field)):
             return forced[:most]
+        if self.rest:
+            self.rest -= 1
+            return []
         for size in range(LONGEST, SHORTEST - 1, -1):
             at = self.behind.get(tuple(self.ids[-size:]))
             if at is not None:
