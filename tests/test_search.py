@@ -14,12 +14,13 @@ from tests.conftest import mixed_table
 from omnifill import api
 from omnifill.errors import RequestError
 from omnifill.form.layout import Orders
-from omnifill.generate.autoregressive import Autoregressive, State
+from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.beam import BeamSearch
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded
 from omnifill.generate.plan import Plan
 from omnifill.generate.rerank import most_agreed
+from omnifill.generate.state import State
 from omnifill.generate.tables import frame_columns
 
 

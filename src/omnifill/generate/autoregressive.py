@@ -7,13 +7,13 @@ field's grammar; so what comes out decodes.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from omnifill.chance import uniforms
 from omnifill.form.layout import Former, Orders
 from omnifill.form.vocabulary import (
     BOS,
@@ -22,15 +22,10 @@ from omnifill.form.vocabulary import (
     MISSING_COLUMN,
     Vocabulary,
 )
-from omnifill.generate.filters import (
-    choose,
-    filtered,
-    guided,
-    penalised,
-    remembers,
-)
+from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
 from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, for_field
+from omnifill.generate.state import State, chances
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -38,49 +33,30 @@ from omnifill.objectives.causal import Columns
 from omnifill.objectives.seq2seq import encode
 from omnifill.types import NEVER, Bools, Ints
 
+T = TypeVar("T")
 CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
 
 
-class State:
-    """Where each row of the batch stands."""
+Reading = tuple[Tensor, StandingCache]
+"""Hidden (n, D) that predict the next slot, and the cache of what was read."""
 
-    def __init__(self, vocabulary: Vocabulary, plan: Plan) -> None:
-        self.vocabulary, self.plan = vocabulary, plan
-        num = len(plan.which)
-        self.row = np.arange(num)
-        self.place = plan.orders.wanted.argmax(axis=1)  # column of orders.fields
-        self.state = np.zeros(num, np.int64)
-        self.slot = np.zeros(num, np.int64)  # slots of the current value chosen so far
-        self.missing = np.zeros(num, bool)
-        self.total = np.zeros(num, np.int64)  # slots chosen so far, over all fields
-        self.id = np.zeros(num, np.int64)  # the last id chosen
-        self.left = np.full(num, plan.quantile or 0.0)  # what is left of a quantile
-        # Columns of the current value so far, where something is asked of them: a stream may be
-        # endless.
-        self.remembers = remembers(plan.sampling)
-        self.seen: list[list[int]] = [[] for _ in range(num)]
-        self.begun = np.zeros(num, np.int64)  # how many of them were given
-        self.field = self._field()
-        """(n,): the field each row is in; -1 when it has finished."""
 
-    def next_field(self, rows: Ints) -> None:
-        """Some rows are through with their field."""
-        self.place[rows] += 1
-        self.field = self._field()
+def drained(steps: Generator[None, None, T]) -> T:
+    """What comes of something that is done step by step, all at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            out: T = done.value
+            return out
 
-    def _field(self) -> Ints:
-        inside = self.place < self.plan.orders.fields.shape[1]
-        place = np.where(inside, self.place, 0)
-        found = self.plan.orders.fields[self.row, place]
-        return np.where(inside & self.plan.orders.wanted[self.row, place], found, -1)
 
-    def keep(self, rows: Ints) -> None:
-        """Go on with some of the rows only."""
-        for name in ("row", "place", "field", "state", "slot", "missing", "total", "id", "left",
-                     "begun"):  # fmt: skip
-            setattr(self, name, getattr(self, name)[rows])
-        self.seen = [list(self.seen[i]) for i in rows]
+def drawn(scores: Tensor, chance: Tensor, sampling: Sampling) -> Ints:
+    """(n, C) scores -> (n,) columns."""
+    columns = choose(filtered(scores, sampling), chance, sampling.temperature == 0)[0]
+    out: Ints = columns.numpy()
+    return out
 
 
 class Autoregressive:
@@ -114,25 +90,35 @@ class Autoregressive:
                 for _, cache in readings
             ]  # fmt: skip
 
-    def begin(self, plan: Plan) -> tuple[State, list[tuple[Tensor, StandingCache]]]:
+    def begin(self, plan: Plan) -> tuple[State, list[Reading]]:
         """Where the rows stand when all that is given has been read, in each of the branches."""
-        state = State(self.vocabulary, plan)
+        return drained(self.beginning(plan))
+
+    def beginning(
+        self, plan: Plan, most: int | None = None
+    ) -> Generator[None, None, tuple[State, list[Reading]]]:
+        """The same, at most so many slots at a time."""
+        state, readings = State(self.vocabulary, plan), []
         if plan.partial:
             self._continue_prompt(state)
-        return state, [self._read_given(plan, orders, state) for orders in branches(plan)]
+        for orders in branches(plan):
+            readings.append((yield from self._read_given(plan, orders, state, most)))
+        return state, readings
 
     def read_one(self, state: State, cache: StandingCache) -> Tensor:
         """Read the ids chosen last -> hidden (n, D) that predict the next slot."""
         cache.make_room(1)
-        ids, field = torch.from_numpy(state.id), torch.from_numpy(np.maximum(state.field, 0))
-        hidden: Tensor = self.network(
-            ids[:, None], field[:, None], self._coord(state), Mask("causal"), cache
-        )
+        hidden: Tensor = self.network(*self.asked(state), Mask("causal"), cache)
         return hidden[:, 0]
 
+    def asked(self, state: State) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What is read of the rows next: ids and fields (n, 1), coordinates (n, 1, 3)."""
+        ids, field = torch.from_numpy(state.id), torch.from_numpy(np.maximum(state.field, 0))
+        return ids[:, None], field[:, None], self._coord(state)
+
     def _read_given(
-        self, plan: Plan, orders: Orders, state: State
-    ) -> tuple[Tensor, StandingCache]:  # fmt: skip
+        self, plan: Plan, orders: Orders, state: State, most: int | None
+    ) -> Generator[None, None, Reading]:
         """Read `<bos>` and the given values -> hidden (n, D) that predict the first wanted slot.
 
         Where there is an encoder, it reads them, and the decoder the beginning of the wanted text.
@@ -174,19 +160,22 @@ class Autoregressive:
         most = self.network.config.most_slots
         capacity = capacity if most is None else min(capacity, most)
         cache = self.network.new_cache(num, capacity, sinks, memory)
-        if width + 1 <= capacity:
+        if width + 1 <= min(capacity, most or capacity):
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
             return hidden[torch.arange(num), sizes], cache
-        return self._read_long(ids, field, coord, sizes, cache), cache
+        size = CHUNK if width + 1 > capacity or most is None else most
+        return (yield from self._read_long(ids, field, coord, sizes, cache, size)), cache
 
     def _read_long(self, ids: Tensor, field: Tensor, coord: Tensor | None, sizes: Tensor,
-                   cache: StandingCache) -> Tensor:  # fmt: skip
-        """Read more than the cache holds, chunk by chunk; old slots fall out behind the sinks."""
+                   cache: StandingCache, size: int) -> Generator[None, None, Tensor]:  # fmt: skip
+        """Read chunk by chunk; what is more than the cache holds falls out behind the sinks."""
         num = len(ids)
         last = torch.zeros(num, self.network.config.dim)
-        for at in range(0, ids.shape[1], CHUNK):
-            end = min(at + CHUNK, ids.shape[1])
+        for at in range(0, ids.shape[1], size):
+            end = min(at + size, ids.shape[1])
+            if at:
+                yield
             cache.make_room(end - at)
             before = cache.lengths.clone()
             part = None if coord is None else coord[:, at:end]
@@ -237,9 +226,9 @@ class Autoregressive:
             state.seen[i] = [int(c) + CODE_COLUMN for c in codes]
             state.slot[i] = state.begun[i] = len(codes)
 
-    def _rows(self, state: State, field: Ints) -> Ints:
+    def rows(self, state: State) -> Ints:
         """(n,): the vocabulary's row that applies to each row's next slot."""
-        fields = self.vocabulary.fields
+        fields, field = self.vocabulary.fields, state.field
         start = np.array([f.start_row for f in fields])[field]
         at_state = np.array([f.state_row for f in fields])[field] + state.state
         rest = np.array([f.rest_row for f in fields])[field]
@@ -249,15 +238,16 @@ class Autoregressive:
         self, plan: Plan, state: State, hidden: Sequence[Tensor], stopper: Stopper | None
     ) -> Step:
         """Choose the next id of every row and move the rows on."""
-        fields = state.field
-        chance = torch.from_numpy(uniforms(plan.seed, plan.numbers[state.row], state.total))
-        column = np.zeros(len(fields), np.int64)
+        chance = chances(plan, state)
+        column = np.zeros(len(state.row), np.int64)
         for at, scores in self.scored(plan, state, hidden):
-            if plan.leaning is not None:
-                scores = plan.leaning.lean(state.row[at], fields[at], scores)
             column[at] = self._pick(plan, state, at, scores, chance[torch.from_numpy(at)])
+        return self.settle(plan, state, column, stopper)
+
+    def settle(self, plan: Plan, state: State, column: Ints, stopper: Stopper | None) -> Step:
+        """What was picked, (n,) columns, is chosen, unless what leans has it otherwise."""
         if plan.leaning is not None:
-            column = plan.leaning.settle(state.row, fields, column)
+            column = plan.leaning.settle(state.row, state.field, column)
         step = self.move(plan, state, column, stopper)
         if plan.leaning is not None:
             plan.leaning.tell(step.row, step.field, step.id)
@@ -268,9 +258,8 @@ class Autoregressive:
     ) -> Iterator[tuple[Ints, Tensor]]:
         """(rows at work, their scores (n, C)) of every block. hidden (n, D): with all that is
         given, and if that is to count more or less, without it."""
-        fields = state.field
-        alive = np.flatnonzero(fields >= 0)
-        rows = self._rows(state, fields)
+        alive = np.flatnonzero(state.field >= 0)
+        rows = self.rows(state)
         blocks = self.row_block[rows]
         for block in np.unique(blocks[alive]):
             at = alive[blocks[alive] == block]
@@ -279,12 +268,21 @@ class Autoregressive:
             scores, *plain = (
                 self.columns.scores(self.network, h[pick], int(block), allow) for h in hidden
             )
-            if plain:
-                scores = guided(scores, plain[0], plan.sampling.guidance)
-            scores = self._bar(plan, state, at, scores)
-            stuck = ~torch.isfinite(scores).any(dim=1)
-            scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
-            yield at, scores
+            yield at, self.ruled(plan, state, at, scores, *plain)
+
+    def ruled(
+        self, plan: Plan, state: State, at: Ints, scores: Tensor, plain: Tensor | None = None
+    ) -> Tensor:
+        """Scores (n, C) of some rows with all that the plan says of them. `plain`: without what is
+        given."""
+        if plain is not None:
+            scores = guided(scores, plain, plan.sampling.guidance)
+        scores = self._bar(plan, state, at, scores)
+        stuck = ~torch.isfinite(scores).any(dim=1)
+        scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
+        if plan.leaning is not None:
+            scores = plan.leaning.lean(state.row[at], state.field[at], scores)
+        return scores
 
     def _bar(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> Tensor:
         """Bar <missing> where it is forbidden, and codes after which no end would be in reach."""
@@ -321,10 +319,16 @@ class Autoregressive:
         """(n, C) scores -> (n,) columns."""
         if plan.quantile is not None:
             return self._pick_best(plan.quantile, state, at, scores)
+        scores, sampling = self.weighed(plan, state, at, scores)
+        return drawn(scores, chance, sampling)
+
+    def weighed(
+        self, plan: Plan, state: State, at: Ints, scores: Tensor
+    ) -> tuple[Tensor, Sampling]:
+        """Scores (n, C) of rows in one block, with the repetition controls; and how their next slot
+        is drawn."""
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling, state.begun[at])
-        field = self.vocabulary.fields[state.field[at[0]]]
-        scores = filtered(scores, for_field(plan.sampling, field))
-        return choose(scores, chance, plan.sampling.temperature == 0)[0].numpy()
+        return scores, for_field(plan.sampling, self.vocabulary.fields[state.field[at[0]]])
 
     def _pick_best(self, quantile: float, state: State, at: Ints, scores: Tensor) -> Ints:
         """The quantile of ordered fields, the mode of the others."""

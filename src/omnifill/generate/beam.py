@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from omnifill.generate.autoregressive import Autoregressive, State
+from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.filters import penalised
 from omnifill.generate.plan import Plan, Step
+from omnifill.generate.state import State
 from omnifill.types import Floats, Ints
 
 

@@ -234,7 +234,7 @@ def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]
         steps = list(sampler(plan))
     else:
         steps = list(sampler(plan, Stopper(run, plan, request.stop) if request.stop else None))
-    return _decoded(run, plan, request, steps, len(plan.which))
+    return decoded(run, plan, request, steps, len(plan.which))
 
 
 def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
@@ -245,10 +245,10 @@ def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     if len(found[0]) < request.num:
         raise RequestError(f"n = {request.num}: there are only {len(found[0])} different records")
     steps = list(as_steps(found, request.num))
-    return _decoded(run, plan, request, steps, request.num)
+    return decoded(run, plan, request, steps, request.num)
 
 
-def _decoded(
+def decoded(
     run: LoadedRun, plan: Plan, request: Request, steps: Sequence[Any], num: int
 ) -> dict[str, list[Any]]:
     """What a sampler chose for `num` rows -> canonical values by wanted field."""

@@ -8,7 +8,7 @@ sinks and a window: Xiao et al. 2023, arXiv 2309.17453).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -28,6 +28,9 @@ class Cache(Protocol):
     def reset(self, rows: Tensor) -> None: ...
     def rewind(self, lengths: Tensor) -> None: ...
     def make_room(self, num: int) -> None: ...
+    def put(self, row: int, other: Any, at: int) -> None: ...
+    def head(self, num: int) -> Cache: ...
+    def accept(self, head: Any) -> None: ...
 
     @property
     def room(self) -> int: ...
@@ -85,6 +88,25 @@ class LayerCache:
         )
         return out
 
+    def put(self, row: int, other: LayerCache, at: int, length: int) -> None:
+        """The first `length` slots of a row become those of another cache's row `at`."""
+        for store, theirs in self._stores(other.keys, other.turned, other.values):
+            store[row, :, :length] = theirs[at, :, :length]
+
+    def head(self, num: int) -> LayerCache:
+        """The first `num` rows: what is written there is written here."""
+        out = object.__new__(LayerCache)
+        out.keys, out.turned, out.values = self.keys[:num], self.turned[:num], self.values[:num]
+        return out
+
+    def grow(self, length: int) -> None:
+        """Room for `length` slots."""
+        for name in ("keys", "turned", "values"):
+            old: Tensor = getattr(self, name)
+            store = old.new_zeros((*old.shape[:2], length, old.shape[3]))
+            store[:, :, : old.shape[2]] = old
+            setattr(self, name, store)
+
     def drop(self, row: int, first: int, num: int, length: int, turn: Rotation) -> None:
         """Forget `num` slots of a row from `first` on; what is behind moves up and re-rotates."""
         for store in (self.keys, self.values):
@@ -116,6 +138,29 @@ class KVCache:
     def room(self) -> int:
         """Slots that all rows have left before any is dropped."""
         return int(self.capacity - self.lengths.max())
+
+    def put(self, row: int, other: KVCache, at: int) -> None:
+        """A row becomes another cache's row `at`."""
+        length = int(other.lengths[at])
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.put(row, theirs, at, length)
+        self.lengths[row], self.sinks[row] = length, other.sinks[at]
+
+    def head(self, num: int) -> KVCache:
+        """A cache of the first `num` rows, which shares what they hold; see `accept`."""
+        out = KVCache([layer.head(num) for layer in self.layers], self.sinks[:num], self.turn)
+        out.lengths = self.lengths[:num].clone()
+        return out
+
+    def accept(self, head: KVCache) -> None:
+        """What was read with a `head` counts."""
+        self.lengths[: len(head.lengths)] = head.lengths
+
+    def grow(self, length: int) -> None:
+        """Room for `length` slots of each row."""
+        for layer in self.layers:
+            layer.grow(length)
+        self.capacity = length
 
     def reset(self, rows: Tensor) -> None:
         """Forget the given rows."""
@@ -177,6 +222,20 @@ class StandingCache:
         cache = StandingCache(self.inner.select(rows), self.total[rows], memory)
         cache.fresh = self.fresh[rows]
         return cache
+
+    def put(self, row: int, other: StandingCache, at: int) -> None:
+        """A row becomes another cache's row `at`."""
+        self.inner.put(row, other.inner, at)
+        self.total[row] = other.total[at]
+
+    def head(self, num: int) -> StandingCache:
+        """A cache of the first `num` rows, which shares what they hold; see `accept`."""
+        return StandingCache(self.inner.head(num), self.total[:num], self.memory)
+
+    def accept(self, head: StandingCache) -> None:
+        """What was read with a `head` counts."""
+        self.inner.accept(head.inner)
+        self.total[: len(head.total)] = head.total
 
     def reset(self, rows: Tensor) -> None:
         """Forget the given rows."""

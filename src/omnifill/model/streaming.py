@@ -59,6 +59,25 @@ class StreamingCache:
         out.lengths = self.lengths[rows]
         return out
 
+    def put(self, row: int, other: StreamingCache, at: int) -> None:
+        """A row becomes another cache's row `at`."""
+        for mine, theirs in zip(self.layers, other.layers, strict=True):
+            mine.kept[row] = theirs.kept[at]
+        self.lengths[row] = other.lengths[at]
+
+    def head(self, num: int) -> StreamingCache:
+        """A cache of the first `num` rows; see `accept`."""
+        out = StreamingCache([LayerMemory(layer.kept[:num]) for layer in self.layers])
+        out.lengths = self.lengths[:num].clone()
+        return out
+
+    def accept(self, head: StreamingCache) -> None:
+        """What was read with a `head` counts."""
+        num = len(head.lengths)
+        for mine, theirs in zip(self.layers, head.layers, strict=True):
+            mine.kept[:num] = theirs.kept
+        self.lengths[:num] = head.lengths
+
     def reset(self, rows: Tensor) -> None:
         """Forget the given rows."""
         for layer in self.layers:

@@ -1,0 +1,243 @@
+"""Plans of many people, slot by slot side by side: continuous batching.
+
+Each plan keeps a state of its own; what they share is the reading of the network and its head,
+which cost little more for several rows than for one. Chance is drawn by (seed, row, slot), and so
+what a plan brings does not hang on who else is there. Networks with an encoder, and masked ones,
+take turns instead, and so does whatever else is done step by step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from omnifill.artifact import LoadedRun
+from omnifill.generate.autoregressive import Autoregressive, drawn
+from omnifill.generate.filters import Sampling
+from omnifill.generate.plan import Plan, Step, Stopper
+from omnifill.generate.requests import build_sampler
+from omnifill.generate.state import State, chances
+from omnifill.model.slots import Slots
+from omnifill.types import Ints
+
+READ = 256
+"""Slots of a prompt that are read between two steps of the others."""
+
+
+@dataclass(eq=False)
+class Job:
+    """Something under way."""
+
+    turns: Generator[Any, None, Any]
+    """What it does by itself: all of it, or the reading of what is given before it shares."""
+    rows: int
+    """How many rows of the engine it has."""
+    result: Any = None
+    """What came of the turns of a job that never shares."""
+
+
+@dataclass(eq=False)
+class Shared(Job):
+    """A plan whose slots are chosen beside those of others."""
+
+    plan: Plan = None  # type: ignore[assignment]
+    stopper: Stopper | None = None
+    state: State | None = None
+    """None while it reads what is given."""
+    hidden: Sequence[Tensor] = ()
+    """(n, D) of each branch: what predicts the next slot of the rows at work."""
+
+    @property
+    def now(self) -> State:
+        """Where its rows stand."""
+        assert self.state is not None, "it has not read yet"
+        return self.state
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """Rows of a job whose next slots are in one block, as they are drawn."""
+
+    job: Shared
+    at: Ints
+    """(m,): rows of its state."""
+    scores: Tensor
+    """(m, C)."""
+    chance: Tensor
+    """(m,)."""
+    sampling: Sampling
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Parts of one kind can be drawn together."""
+        s = self.sampling
+        return self.scores.shape[1], s.temperature, s.top_k, s.top_p, s.min_p
+
+
+class Engine:
+    """Writes what many ask for at once. Not for several threads."""
+
+    def __init__(self, run: LoadedRun, rows: int = 8) -> None:
+        """At most `rows` rows at once: those of plans, and with guidance twice as many."""
+        self.run, self.sampler = run, build_sampler(run)
+        shares = isinstance(self.sampler, Autoregressive) and run.network.encoder is None
+        self.slots = Slots(run.network, rows) if shares else None
+        self.rows = rows
+        self.jobs: list[Job] = []
+
+    @property
+    def used(self) -> int:
+        """Rows of all jobs."""
+        return sum(job.rows for job in self.jobs)
+
+    def add(self, plan: Plan, stopper: Stopper | None = None) -> Job:
+        """Begin a plan; its steps come from `step`."""
+        num = rows_of(plan)
+        if self.slots is None or plan.quantile is not None:
+            more = () if stopper is None else (stopper,)
+            return self.lend(self.sampler(plan, *more), num)
+        job = Shared(self.sampler.beginning(plan, READ), num, None, plan, stopper)
+        self.jobs.append(job)
+        return job
+
+    def lend(self, turns: Generator[Any, None, Any], rows: int) -> Job:
+        """Begin anything else: it has one turn in each step, and what it yields comes from there;
+        what it returns is the job's `result`."""
+        job = Job(turns, rows)
+        self.jobs.append(job)
+        return job
+
+    def drop(self, job: Job) -> None:
+        """Nobody waits for it any more."""
+        if job in self.jobs:
+            self.jobs.remove(job)
+            job.turns.close()
+            if self.slots is not None:
+                self.slots.leave([i for i, o in enumerate(self.slots.owners) if o[0] is job])
+
+    @torch.no_grad()
+    def step(self) -> Iterator[tuple[Job, Any]]:
+        """One step of every job -> jobs and their `Step`s; (job, None) where one is complete.
+
+        A job that only reads brings nothing.
+        """
+        for job in [j for j in self.jobs if not isinstance(j, Shared) or j.state is None]:
+            yield from self._turn(job)
+        sharing = [j for j in self.jobs if isinstance(j, Shared) and j.state is not None]
+        if not sharing:
+            return
+        steps = self._chosen(sharing)
+        self._read(sharing)
+        for job, step in zip(sharing, steps, strict=True):
+            yield job, step
+            if not job.rows:
+                self.jobs.remove(job)
+                yield job, None
+
+    def _turn(self, job: Job) -> Iterator[tuple[Job, Any]]:
+        """A turn of a job by itself."""
+        try:
+            found = next(job.turns)
+        except StopIteration as done:
+            if isinstance(job, Shared):
+                self._join(job, *done.value)
+            else:
+                job.result = done.value
+                self.jobs.remove(job)
+                yield job, None
+            return
+        if found is not None:
+            yield job, found
+
+    def _join(self, job: Shared, state: State, readings: Sequence[Any]) -> None:
+        """A plan has read what is given: from now on it shares."""
+        assert self.slots is not None, "there is something to share"
+        job.state, job.hidden = state, [hidden for hidden, _ in readings]
+        for branch, (_, cache) in enumerate(readings):
+            self.slots.take(cache, [(job, branch, row) for row in state.row.tolist()])
+
+    def _chosen(self, jobs: Sequence[Shared]) -> list[Step]:
+        """Choose the next slot of all rows of all jobs."""
+        alike: dict[Any, list[Part]] = {}
+        for part in self._parts(jobs):
+            alike.setdefault(part.kind, []).append(part)
+        column = {job: np.zeros(len(job.now.row), np.int64) for job in jobs}
+        for group in alike.values():
+            scores = torch.cat([part.scores for part in group])
+            chance = torch.cat([part.chance for part in group])
+            chosen = drawn(scores, chance, group[0].sampling)
+            first = 0
+            for part in group:
+                column[part.job][part.at] = chosen[first : first + len(part.at)]
+                first += len(part.at)
+        return [self.sampler.settle(j.plan, j.now, column[j], j.stopper) for j in jobs]
+
+    def _parts(self, jobs: Sequence[Shared]) -> Iterator[Part]:
+        """The scores of all next slots, with what each plan says of them."""
+        sampler: Autoregressive = self.sampler
+        hidden = torch.cat([h for job in jobs for h in job.hidden])
+        own = [sampler.rows(job.now) for job in jobs]
+        allow = np.concatenate([r for r, job in zip(own, jobs, strict=True) for _ in job.hidden])
+        blocks = sampler.row_block[allow]
+        for block in np.unique(blocks):
+            at = np.flatnonzero(blocks == block)
+            scores = sampler.columns.scores(
+                sampler.network, hidden[torch.from_numpy(at)], int(block),
+                torch.from_numpy(allow[at]),
+            )  # fmt: skip
+            first = 0
+            for job in jobs:
+                size = len(job.now.row)
+                cuts = np.searchsorted(at, first + size * np.arange(len(job.hidden) + 1))
+                mine = at[cuts[0] : cuts[1]] - first
+                first += size * len(job.hidden)
+                if len(mine):
+                    branches = [scores[a:b] for a, b in pairwise(cuts)]
+                    yield self._part(job, mine, branches)
+
+    def _part(self, job: Shared, at: Ints, branches: Sequence[Tensor]) -> Part:
+        plan, state = job.plan, job.now
+        scores = self.sampler.ruled(plan, state, at, *branches)
+        scores, sampling = self.sampler.weighed(plan, state, at, scores)
+        return Part(job, at, scores, chances(plan, state)[torch.from_numpy(at)], sampling)
+
+    def _read(self, jobs: Sequence[Shared]) -> None:
+        """Rows that are through leave; the others read what was chosen."""
+        assert self.slots is not None, "there is something to share"
+        going = {job: np.flatnonzero(job.now.field >= 0) for job in jobs}
+        stay = {job: set(job.now.row[at].tolist()) for job, at in going.items()}
+        self.slots.leave([
+            i for i, (job, _, row) in enumerate(self.slots.owners) if row not in stay[job]
+        ])  # fmt: skip
+        for job, at in going.items():
+            if len(at) < len(job.now.row):
+                job.now.keep(at)
+            job.rows = len(at) * len(job.hidden)
+        jobs = [job for job in jobs if job.rows]
+        if not jobs:
+            return
+        keys = [(job, branch, row) for job in jobs
+                for branch in range(len(job.hidden)) for row in job.now.row.tolist()]  # fmt: skip
+        place = {key: i for i, key in enumerate(keys)}
+        order = torch.tensor([place[owner] for owner in self.slots.owners])
+        asked = [self.sampler.asked(job.now) for job in jobs for _ in job.hidden]
+        ids, field = (torch.cat([part[i] for part in asked])[order] for i in (0, 1))
+        coords = [coord for *_, coord in asked if coord is not None]
+        read = self.slots.read(ids, field, torch.cat(coords)[order] if coords else None)
+        hidden = torch.empty_like(read)
+        hidden[order] = read
+        sizes = [len(job.now.row) for job in jobs for _ in job.hidden]
+        pieces = iter(torch.split(hidden, sizes))
+        for job in jobs:
+            job.hidden = [next(pieces) for _ in job.hidden]
+
+
+def rows_of(plan: Plan) -> int:
+    """Rows that a plan takes."""
+    return len(plan.which) * (1 if plan.sampling.guidance == 1 else 2)

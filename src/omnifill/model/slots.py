@@ -1,0 +1,60 @@
+"""Rows of one cache that come and go while texts are written.
+
+Those in use stand first, so that a pass reads no others: where one leaves, the last one moves in.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from omnifill.model.cache import KVCache, StandingCache
+from omnifill.model.mask import Mask
+from omnifill.model.network import Network
+
+FIRST = 64
+"""Slots of each row that there is room for at first."""
+
+
+class Slots:
+    """Room for the texts of many at once."""
+
+    def __init__(self, network: Network, rows: int) -> None:
+        self.network, self.rows = network, rows
+        self.cache = network.new_cache(rows, FIRST)
+        self.owners: list[Any] = []
+        """Whose each row in use is."""
+
+    @property
+    def free(self) -> int:
+        """Rows that nobody uses."""
+        return self.rows - len(self.owners)
+
+    def take(self, cache: StandingCache, owners: list[Any]) -> None:
+        """Its rows come in, one of each owner."""
+        assert len(owners) <= self.free, "there is no room"
+        inner = cache.inner
+        if isinstance(inner, KVCache) and inner.capacity > self.cache.inner.capacity:  # type: ignore[attr-defined]
+            # Never more than the longest that anybody needs: where slots are dropped, all have it.
+            self.cache.inner.grow(inner.capacity)  # type: ignore[attr-defined]
+        for at, owner in enumerate(owners):
+            self.cache.put(len(self.owners), cache, at)
+            self.owners.append(owner)
+
+    def leave(self, rows: list[int]) -> None:
+        """Rows that are not used any more."""
+        for row in sorted(rows, reverse=True):
+            last = len(self.owners) - 1
+            if row != last:
+                self.cache.put(row, self.cache, last)
+                self.owners[row] = self.owners[last]
+            self.owners.pop()
+
+    def read(self, ids: Tensor, field: Tensor, coord: Tensor | None) -> Tensor:
+        """The next slot of each row in use: ids and field (n, 1), coord (n, 1, 3) -> (n, D)."""
+        head = self.cache.head(len(self.owners))
+        head.make_room(1)
+        hidden: Tensor = self.network(ids, field, coord, Mask("causal"), head)
+        self.cache.accept(head)
+        return hidden[:, 0]

@@ -1,0 +1,128 @@
+"""What many ask for at once is what each would get alone."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tests.conftest import mixed_table
+
+from omnifill import api
+from omnifill.generate import requests, wishes
+from omnifill.generate.decoding import Stopper
+from omnifill.generate.engine import Engine, Job, rows_of
+from omnifill.generate.wishes import Request, Wish, sampling_of
+
+WISHES: list[dict[str, Any]] = [
+    {"num": 2, "seed": 1},
+    {"num": 1, "seed": 2, "given": {"kind": "tea"}, "sampling": {"temperature": 0}},
+    {"num": 3, "seed": 3, "want": ["note"], "max_tokens": 9},
+    {"num": 1, "seed": 4, "prompt": "warm ", "stop": ["a"]},
+    {"num": 2, "seed": 5, "given": {"count": 7}, "sampling": {"guidance": 2.0, "top_k": 5}},
+    {"num": 1, "seed": 6, "want": ["note"], "sampling": {"repetition_penalty": 1.5}},
+]
+
+
+@pytest.fixture(scope="module", params=["transformer", "rnn", "cnn"])
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    out = tmp_path_factory.mktemp("engine") / request.param
+    small = {"backbone": request.param, "dim": 32, "layers": 2}
+    return api.train(mixed_table(), out, steps=12, recipe={"model": small})
+
+
+def asked(model: api.Model, wish: dict[str, Any]) -> Request:
+    sampling = sampling_of(model.run, wish.get("sampling", {}))
+    return wishes.build(model.run, Wish(**(wish | {"sampling": sampling})))
+
+
+def through(
+    model: api.Model, wanted: Sequence[Request], rows: int, gone: Sequence[int] = ()
+) -> list[dict[str, list[Any]]]:
+    """What an engine makes of requests that come one after another, some of which leave."""
+    engine, steps, jobs = Engine(model.run, rows), {}, {}
+    waiting, turn = list(enumerate(wanted)), 0
+    while waiting or engine.jobs:
+        if waiting and turn % 2 == 0:
+            number, request = waiting[0]
+            plan = requests.plan_of(model.run, request, 0, request.num)
+            if engine.used + rows_of(plan) <= engine.rows:
+                stopper = Stopper(model.run, plan, request.stop) if request.stop else None
+                jobs[engine.add(plan, stopper)] = number
+                steps[number] = []
+                waiting.pop(0)
+        for job, step in engine.step():
+            if step is not None:
+                steps[jobs[job]].append(step)
+        for number in gone:
+            leaving = [job for job, n in jobs.items() if n == number and len(steps[n]) > 3]
+            for job in leaving:
+                engine.drop(job)
+        turn += 1
+    assert engine.used == 0 and (engine.slots is None or engine.slots.free == rows)
+    return [
+        {} if n in gone else requests.decoded(model.run, requests.plan_of(model.run, r, 0, r.num),
+                                              r, steps[n], r.num)
+        for n, r in enumerate(wanted)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("rows", [4, 32])
+def test_batched_with_others_is_alone(trained: api.Model, rows: int) -> None:
+    """Requests of other settings, lengths and fields, which begin and end at different times."""
+    wanted = [asked(trained, wish) for wish in WISHES]
+    for request, made in zip(wanted, through(trained, wanted, rows), strict=True):
+        assert made == requests.canonical(trained.run, request)
+
+
+def test_who_leaves_changes_nothing_for_others(trained: api.Model) -> None:
+    wanted = [asked(trained, wish) for wish in WISHES]
+    for number, made in enumerate(through(trained, wanted, 32, gone=[0, 4])):
+        if number not in (0, 4):
+            assert made == requests.canonical(trained.run, wanted[number])
+
+
+@pytest.mark.parametrize("backbone", ["transformer", "rnn"])
+def test_texts_longer_than_what_is_in_view_go_on_side_by_side(
+    backbone: str, tmp_path: Path
+) -> None:
+    """Old slots fall out of each row at its own time; prompts are read piece by piece."""
+    book = tmp_path / "book.txt"
+    rng = np.random.default_rng(0)
+    book.write_text(" ".join(rng.choice(["rain", "sun", "wind", "热"], 3000)), encoding="utf-8")
+    small = {"backbone": backbone, "dim": 32, "layers": 2, "context": 64}
+    model = api.train(book, tmp_path / "run", steps=5, recipe={"model": small})
+    wanted = [
+        asked(model, {"prompt": "rain " * size, "max_tokens": most, "seed": size})
+        for size, most in ((1, 300), (40, 40), (500, 150), (7, 9))
+    ]
+    for request, made in zip(wanted, through(model, wanted, 3), strict=True):
+        assert made == requests.canonical(model.run, request)
+
+
+@pytest.mark.parametrize("objective", ["seq2seq", "masked"])
+def test_models_that_do_not_share_take_turns(objective: str, tmp_path: Path) -> None:
+    recipe = {
+        "model": {"dim": 32, "layers": 2}, "objective": {"name": objective},
+        "form": {"tasks": [{"given": ["kind"], "want": ["note"]}]},
+    }  # fmt: skip
+    model = api.train(mixed_table(), tmp_path / "run", steps=5, recipe=recipe)
+    wanted = [asked(model, {"num": 2, "seed": s, "given": {"kind": "tea"}}) for s in (1, 2)]
+    for request, made in zip(wanted, through(model, wanted, 8), strict=True):
+        assert made == requests.canonical(model.run, request)
+
+
+def test_what_is_lent_has_its_turns_and_a_result(model: api.Model) -> None:
+    engine = Engine(model.run, 4)
+
+    def counting() -> Any:
+        yield from range(3)
+        return "done"
+
+    job: Job = engine.lend(counting(), 1)
+    seen = []
+    while engine.jobs:
+        seen += [found for _, found in engine.step()]
+    assert seen == [0, 1, 2, None] and job.result == "done"
