@@ -8,7 +8,6 @@ field's grammar; so what comes out decodes.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Sequence
-from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,7 +23,7 @@ from omnifill.form.vocabulary import (
 )
 from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
-from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, for_field
+from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained, for_field
 from omnifill.generate.state import State, chances
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
@@ -33,23 +32,12 @@ from omnifill.objectives.causal import Columns
 from omnifill.objectives.seq2seq import encode
 from omnifill.types import NEVER, Bools, Ints
 
-T = TypeVar("T")
 CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
 
 
 Reading = tuple[Tensor, StandingCache]
 """Hidden (n, D) that predict the next slot, and the cache of what was read."""
-
-
-def drained(steps: Generator[None, None, T]) -> T:
-    """What comes of something that is done step by step, all at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            out: T = done.value
-            return out
 
 
 def drawn(scores: Tensor, chance: Tensor, sampling: Sampling) -> Ints:

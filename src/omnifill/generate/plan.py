@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 from torch import Tensor
@@ -15,6 +15,7 @@ from omnifill.form.vocabulary import FieldIds
 from omnifill.generate.filters import TEXT_MIN_P, Sampling
 from omnifill.types import Bools, Ints
 
+T = TypeVar("T")
 Stopper = Callable[[Ints, Ints, Ints], Bools]
 """(rows, fields, new ids), (n,) each -> whether each row's text is over with it."""
 
@@ -71,6 +72,16 @@ class Step:
     """Whether the row's field is complete with this id."""
     cut: Bools
     """Whether it was ended: no more room, or a stop string."""
+
+
+def drained(steps: Generator[Any, None, T]) -> T:
+    """What comes of something that is done step by step, all at once."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            out: T = done.value
+            return out
 
 
 def for_field(sampling: Sampling, field: FieldIds) -> Sampling:

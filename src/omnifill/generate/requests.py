@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -27,7 +27,7 @@ from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.given import in_view
 from omnifill.generate.parallel import Parallel
 from omnifill.generate.part import completed, whole_ones
-from omnifill.generate.plan import Leaning, Plan
+from omnifill.generate.plan import Leaning, Plan, drained
 from omnifill.generate.rerank import agreed
 from omnifill.generate.steer import Steer, needs_steering
 from omnifill.generate.wishes import Request
@@ -141,6 +141,11 @@ def _cut(run: LoadedRun, shard: Shard, name: str, size: int) -> Shard:
 
 def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The wanted fields of all records of a request, as canonical values."""
+    return drained(stepwise(run, request))
+
+
+def stepwise(run: LoadedRun, request: Request) -> Generator[None, None, dict[str, list[Any]]]:
+    """The same, a step of the sampler at a time; searches and choices are one step."""
     if request.choices is not None:
         tell_moved(run, _given(request, 1))
         texts = choose(run, request.want[0], request.choices, request.given, request.num,
@@ -148,7 +153,8 @@ def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
         return {request.want[0]: texts}
     if request.sampling.beams > 1:
         return _searched(run, request)
-    columns = _drawn(run, request, request.num * request.rerank * request.candidates)
+    total = request.num * request.rerank * request.candidates
+    columns = yield from _drawn(run, request, total)
     if request.rerank > 1:
         return agreed(run, columns, request.rerank)
     if request.aims or request.candidates > 1:
@@ -161,12 +167,14 @@ def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     return columns
 
 
-def _drawn(run: LoadedRun, request: Request, total: int) -> dict[str, list[Any]]:
+def _drawn(
+    run: LoadedRun, request: Request, total: int
+) -> Generator[None, None, dict[str, list[Any]]]:
     columns: dict[str, list[Any]] = {name: [] for name in request.want}
     with Progress("generating", total, "records") as progress:
         for first in range(0, total, ROWS):
             num = min(ROWS, total - first)
-            values = _values(run, plan_of(run, request, first, num), request)
+            values = yield from _values(run, plan_of(run, request, first, num), request)
             for name in request.want:
                 columns[name].extend(values[name])
             progress.advance(num)
@@ -192,7 +200,7 @@ def _tell_unmet(request: Request, met: Bools) -> None:
 def front(run: LoadedRun, request: Request) -> tuple[pd.DataFrame, Floats]:
     """The candidates that no other beats on all aims, their scores behind their fields; and the
     scores of all candidates (n, aims)."""
-    columns = _drawn(run, request, request.num * request.candidates)
+    columns = drained(_drawn(run, request, request.num * request.candidates))
     columns |= _given(request, len(columns[request.want[0]]))
     scores, _ = scored(request.aims, columns)
     kept = unbeaten(scores)
@@ -227,13 +235,15 @@ def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:
     return pd.Series(cells, dtype=object)
 
 
-def _values(run: LoadedRun, plan: Plan, request: Request) -> dict[str, list[Any]]:
+def _values(
+    run: LoadedRun, plan: Plan, request: Request
+) -> Generator[None, None, dict[str, list[Any]]]:
     """Run a plan -> canonical values by wanted field, one per row."""
-    sampler = build_sampler(run)
-    if isinstance(sampler, Parallel):
-        steps = list(sampler(plan))
-    else:
-        steps = list(sampler(plan, Stopper(run, plan, request.stop) if request.stop else None))
+    sampler, steps = build_sampler(run), []
+    stopper = [Stopper(run, plan, request.stop)] if request.stop else []
+    for step in sampler(plan, *stopper):
+        steps.append(step)
+        yield
     return decoded(run, plan, request, steps, len(plan.which))
 
 

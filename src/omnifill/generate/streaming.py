@@ -11,7 +11,7 @@ from omnifill.data.values import to_native
 from omnifill.errors import RequestError
 from omnifill.form.vocabulary import FieldIds
 from omnifill.generate.autoregressive import Autoregressive
-from omnifill.generate.decoding import cut_at
+from omnifill.generate.following import Follower
 from omnifill.generate.plan import Plan
 from omnifill.generate.requests import plan_of
 from omnifill.generate.wishes import Request, Wish
@@ -58,29 +58,15 @@ def _chosen(run: LoadedRun, plan: Plan, field: FieldIds) -> Iterator[tuple[int, 
 
 def _text(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[str]:
     """A stop string is never shown in part."""
-    codec: Any = field.codec
-    decoder, held = codec.stream_decoder(), ""
-    longest = max((len(s) for s in request.stop), default=1) - 1
     plan = plan_of(run, request, 0, 1)
-    if request.prompt is not None:
-        start = int(plan.shard.lens[0, : field.index].sum())
-        for id_ in plan.shard.ids[start : start + int(plan.shard.lens[0, field.index])]:
-            decoder.feed(int(id_) - field.first)
-    for code, done in _chosen(run, plan, field):
-        if code >= 0:
-            held += decoder.feed(code)
-        if any(s in held for s in request.stop):
-            yield cut_at(held, request.stop)
-            return
-        ready = len(held) if done else len(held) - longest
-        if ready > 0:
-            yield held[:ready]
-            held = held[ready:]
-        if done:
-            break
-    held += decoder.close()
-    if held:
-        yield held
+    follower = Follower(run, request, plan)
+    for step in Autoregressive(run.network, run.vocabulary, run.objective.columns)(plan):
+        for piece in follower.read(step):
+            if piece.field == field.name:
+                if piece.text:
+                    yield piece.text
+                if piece.over:
+                    return
 
 
 def _sound(run: LoadedRun, request: Request, field: FieldIds) -> Iterator[Sound]:
