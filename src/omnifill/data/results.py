@@ -115,8 +115,9 @@ def media_beside(
         return
     with _new_folder(path) as beside:
         for number, (spec, row) in enumerate(made, 1):
-            name = f"{number:05d}.{USUAL[spec.type]}"
-            WRITERS[spec.type](out[spec.name][row], beside / name, origin)
+            kind = USUAL[spec.type]
+            name = f"{number:05d}.{kind}"
+            (beside / name).write_bytes(encoded(out[spec.name][row], kind, origin, number))
             out[spec.name][row] = f"{path.name}/{name}"
     try:
         yield out
@@ -160,14 +161,15 @@ def _write(
                 record[spec.name] = value
                 continue
             which = f"-{media.index(spec.name) + 1}" if len(media) > 1 else ""
-            record[spec.name] = f"{number:05d}{which}.{endings[spec.type]}"
-            WRITERS[spec.type](value, folder / record[spec.name], origin)
+            kind = endings[spec.type]
+            record[spec.name] = f"{number:05d}{which}.{kind}"
+            (folder / record[spec.name]).write_bytes(encoded(value, kind, origin, number))
             if spec.type == "image" and len(shown) < MOST_SHOWN:
                 shown.append(value)
         lines.append(json_line(record))
     (folder / RECORDS).write_bytes("".join(lines).encode("utf-8"))
     if shown:
-        _write_picture(sheet(shown, COLUMNS), folder / SHEET, origin)
+        (folder / SHEET).write_bytes(encoded(sheet(shown, COLUMNS), "png", origin))
 
 
 def wav_head(rate: int, origin: Origin | None) -> bytes:
@@ -194,8 +196,15 @@ def wav_samples(sound: Sound) -> bytes:
     return np.round(np.asarray(sound.samples, np.float64) * 32767).astype("<i2").tobytes()
 
 
-def _write_sound(sound: Sound, path: Path, origin: Origin | None) -> None:
-    kind = path.suffix[1:].upper()
+def encoded(value: Any, kind: str, origin: Origin | None, number: int = 1) -> bytes:
+    """The bytes of a file of a picture or a sound. `kind`: an ending of `WRITTEN`; `number`: of the
+    file."""
+    if WRITTEN[kind] == "audio":
+        return _encoded_sound(value, kind.upper(), origin, number)
+    return _encoded_picture(value, kind.upper(), origin)
+
+
+def _encoded_sound(sound: Sound, kind: str, origin: Origin | None, number: int) -> bytes:
     buffer = io.BytesIO()
     with library("soundfile").SoundFile(
         buffer, "w", sound.rate, 1, "VORBIS" if kind == "OGG" else "PCM_16", format=kind
@@ -207,26 +216,26 @@ def _write_sound(sound: Sound, path: Path, origin: Origin | None) -> None:
         for at in range(0, len(sound.samples), PIECE):
             file.write(sound.samples[at : at + PIECE])
     data = buffer.getvalue()
-    path.write_bytes(with_serial(data, int(path.stem.partition("-")[0])) if kind == "OGG" else data)
+    return with_serial(data, number) if kind == "OGG" else data
 
 
-def _write_picture(picture: Any, path: Path, origin: Origin | None) -> None:
+def _encoded_picture(picture: Any, kind: str, origin: Origin | None) -> bytes:
     from PIL.PngImagePlugin import PngInfo
 
-    kind = path.suffix[1:].upper()
+    buffer = io.BytesIO()
     if kind != "PNG":
         said = {} if origin is None else {"xmp": origin.xmp().encode()}
         how = {"quality": QUALITY} if kind == "JPEG" else {"lossless": True}
-        picture.save(path, kind, **how, **said)
-        return
+        picture.save(buffer, kind, **how, **said)
+        return buffer.getvalue()
     info = PngInfo()
     if origin is not None:
         info.add_text("Software", f"Omnifill {__version__}")
         info.add_text("Description", origin.words())
         info.add_itxt("XML:com.adobe.xmp", origin.xmp())
-    picture.save(path, "PNG", pnginfo=info)
+    picture.save(buffer, "PNG", pnginfo=info)
+    return buffer.getvalue()
 
 
-WRITERS = {"image": _write_picture, "audio": _write_sound}
 USUAL = {kind: ending for ending, kind in reversed(WRITTEN.items())}
 """What files of each type of field are where nothing is said."""

@@ -51,12 +51,9 @@ class Follower:
         self.run, self.request, self.plan, self.trace = run, request, plan, trace
         self.longest = max((len(s) for s in request.stop), default=1) - 1
         self.values: dict[tuple[int, int], Value] = {}
-        self.chosen = 0
-        """Slots so far."""
 
     def read(self, step: Step) -> list[Piece]:
         """What is new with it."""
-        self.chosen += len(step.row)
         out = []
         for row, index, id_, done, cut in zip(
             step.row.tolist(), step.field.tolist(), step.id.tolist(), step.done.tolist(),

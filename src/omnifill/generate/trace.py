@@ -6,11 +6,21 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RequestError, check_kind
-from omnifill.form.vocabulary import CODE_COLUMN, END, END_COLUMN, MISSING, MISSING_COLUMN, FieldIds
+from omnifill.form.layout import Former, Orders
+from omnifill.form.vocabulary import (
+    CODE_COLUMN,
+    END,
+    END_COLUMN,
+    MISSING,
+    MISSING_COLUMN,
+    PAD,
+    FieldIds,
+)
 from omnifill.generate.decoding import Stopper
 from omnifill.generate.plan import Leaning
 from omnifill.generate.requests import build_sampler, plan_of
@@ -121,3 +131,26 @@ def traced(run: LoadedRun, request: Request, top: int) -> list[list[Token]]:
 
 def _code(column: int) -> int | None:
     return column - CODE_COLUMN if column >= CODE_COLUMN else None
+
+
+@torch.no_grad()
+def told_prompt(run: LoadedRun, request: Request, top: int) -> list[Token]:
+    """The tokens of a request's prompt, as likely as they are behind what is given. RequestError
+    for a prompt of more tokens than are in view at once, and for models that read no other way."""
+    if run.vocabulary.canvas or run.network.encoder is not None:
+        raise RequestError("tokens of a prompt are told by models that read from left to right")
+    plan, field = plan_of(run, request, 0, 1), run.vocabulary[request.want[0]]
+    if int(plan.shard.sizes[0]) > run.network.config.context:
+        raise RequestError(f"the prompt has {int(plan.shard.sizes[0])} tokens, and "
+                           f"{run.network.config.context} are in view at once")  # fmt: skip
+    shown = Orders(np.where(plan.orders.wanted, -1, plan.orders.fields), plan.orders.wanted)
+    batch = Former(run.vocabulary).records(plan.shard, plan.which, shown, weighted=False)
+    at = ((batch.field[0] == field.index) & (batch.target[0] != PAD)).nonzero().flatten()
+    hidden = run.objective.read(run.network, batch)[0, at]
+    columns = run.objective.columns
+    scores = columns.scores(run.network, hidden, field.block, batch.allow[0, at])
+    trace, row = Trace(run, top, None), np.zeros(1, np.int64)
+    for some, id_ in zip(scores, batch.target[0, at].tolist(), strict=True):
+        trace.lean(row, row, some[None])
+        trace.tell(row, row + field.index, row + id_)
+    return trace.rows.get(0, [])

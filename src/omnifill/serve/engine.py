@@ -1,0 +1,177 @@
+"""The process that has the models: reads requests from its input, writes what comes to its output.
+
+One for each device. It never waits for a client: the server takes whatever it tells at once.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import sys
+import threading
+import time
+from typing import Any, BinaryIO
+
+import torch
+
+from omnifill.api import load
+from omnifill.errors import UserError
+from omnifill.serve.tasks import AT_ONCE, Generation, Served, Task, served_called
+from omnifill.serve.wire import messages, packed
+
+
+class Desk:
+    """Everything that is asked of one process."""
+
+    def __init__(self, models: dict[str, Served], out: BinaryIO) -> None:
+        self.models, self.out = models, out
+        self.tasks: dict[int, tuple[Served, Task]] = {}
+        self.written = 0
+        """Slots that were chosen."""
+        self.waiting: list[int] = []
+        """Tasks that have not all begun, the first come first."""
+
+    def send(self, message: dict[str, Any]) -> None:
+        self.out.write(packed(message))
+        self.out.flush()
+
+    def take(self, message: dict[str, Any]) -> None:
+        """One request of the server."""
+        number, do = message["id"], message["do"]
+        if do == "cancel":
+            self.forget(number)
+            return
+        try:
+            served = served_called(self.models, message["model"])
+            if do == "generate":
+                task = Generation(served, message, self.send)
+                if task.over:
+                    task.end()
+                    return
+                self.tasks[number] = served, task
+                self.waiting.append(number)
+            else:
+                self.send({"id": number, "do": "end", **AT_ONCE[do](served, message)})
+        except UserError as error:
+            self.send({"id": number, "do": "error", "message": str(error)})
+        except Exception as error:  # a fault of ours must not take others' requests with it
+            self._fault(number, error)
+
+    def forget(self, number: int) -> None:
+        """Nobody waits for a task any more."""
+        if number in self.tasks:
+            self.tasks.pop(number)[1].drop()
+        if number in self.waiting:
+            self.waiting.remove(number)
+
+    def turn(self) -> None:
+        """Begin what there is room for, and take one step with all that is under way."""
+        full: set[str] = set()
+        for number in list(self.waiting):
+            served, task = self.tasks[number]
+            if served.name in full:
+                continue  # who came first begins first
+            try:
+                if task.begin():
+                    self.waiting.remove(number)
+                else:
+                    full.add(served.name)
+            except UserError as error:
+                self.send({"id": number, "do": "error", "message": str(error)})
+                self.forget(number)
+            except Exception as error:
+                self._fault(number, error)
+        for served in self.models.values():
+            if served.engine.jobs:
+                self._step(served)
+
+    def _step(self, served: Served) -> None:
+        owners = {job: number for number, (s, task) in self.tasks.items() if s is served
+                  for job in getattr(task, "jobs", ())}  # fmt: skip
+        try:
+            for job, found in served.engine.step():
+                number = owners.get(job)
+                if number is None or number not in self.tasks:
+                    continue
+                task = self.tasks[number][1]
+                self.written += task.read(job, found)
+                if task.over:
+                    del self.tasks[number]
+        except UserError as error:
+            self._all_fail(served, {"do": "error", "message": str(error)})
+        except Exception as error:
+            print(f"engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            self._all_fail(served, {"do": "fault"})
+
+    def _all_fail(self, served: Served, word: dict[str, Any]) -> None:
+        for number in [n for n, (s, _) in self.tasks.items() if s is served]:
+            self.send({"id": number, **word})
+            self.forget(number)
+        for job in list(served.engine.jobs):
+            served.engine.drop(job)
+
+    def _fault(self, number: int, error: Exception) -> None:
+        print(f"engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+        self.send({"id": number, "do": "fault"})
+        self.forget(number)
+
+    def stats(self) -> dict[str, Any]:
+        """How full it is."""
+        return {
+            "id": 0, "do": "stats", "written": self.written,
+            "waiting": len(self.waiting), "tasks": len(self.tasks),
+            "rows": {name: s.engine.used for name, s in self.models.items()},
+        }  # fmt: skip
+
+
+def run(settings: dict[str, Any], source: BinaryIO, out: BinaryIO) -> None:
+    """Load the models and serve until the input ends. `settings`: names, paths, rows, threads."""
+    torch.set_num_threads(settings["threads"])
+    models: dict[str, Served] = {}
+    desk = Desk(models, out)
+    try:
+        for name, path in settings["models"].items():
+            models[name] = Served(name, load(path), settings["rows"])
+    except UserError as error:
+        desk.send({"id": 0, "do": "failed", "message": str(error)})
+        return
+    desk.send({"id": 0, "do": "ready", "models": [s.about() for s in models.values()]})
+    asked: queue.Queue[dict[str, Any] | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(source, asked), daemon=True).start()
+    told = 0.0
+    while True:
+        try:
+            # Where nothing is under way it sleeps until somebody asks.
+            message = asked.get(block=not desk.tasks)
+            if message is None:
+                return
+            desk.take(message)
+            continue
+        except queue.Empty:
+            pass
+        desk.turn()
+        if not desk.tasks or time.monotonic() - told > 0.25:
+            told = time.monotonic()
+            desk.send(desk.stats())
+
+
+def _listen(source: BinaryIO, asked: queue.Queue[dict[str, Any] | None]) -> None:
+    try:
+        for message in messages(source):
+            asked.put(message)
+    finally:
+        asked.put(None)
+
+
+def main() -> None:
+    """`python -m omnifill.serve.engine SETTINGS`, with settings as JSON."""
+    out = sys.stdout.buffer
+    sys.stdout = sys.stderr  # what a library prints is no message
+    try:
+        run(json.loads(sys.argv[1]), sys.stdin.buffer, out)
+    except (BrokenPipeError, KeyboardInterrupt):
+        pass  # the server is gone, or goes
+
+
+if __name__ == "__main__":
+    main()

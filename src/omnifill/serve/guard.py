@@ -1,0 +1,194 @@
+"""What every request passes before anything of it is read: who asks, of whom, and how much.
+
+One gate for all routes, the page's own among them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import re
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import cookie_parser
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from omnifill.serve.limits import Limits
+from omnifill.serve.refusals import Refusal
+
+COOKIE = "omnifill_session"
+LOCAL = ("localhost", "127.0.0.1", "::1")
+STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
+"""Of JSON, a last one that does not end with them; each byte is looked at once."""
+PARTS = re.compile(rb"[\[\]{},]")
+HEADERS = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+}
+
+
+@dataclass
+class Keys:
+    """Who may ask."""
+
+    hashes: list[bytes] = field(default_factory=list)
+    """SHA-256 of each key; none: everybody on this machine."""
+
+    @classmethod
+    def of(cls, keys: Sequence[str]) -> Keys:
+        return cls([hashlib.sha256(key.encode()).digest() for key in keys])
+
+    def known(self, said: str) -> str | None:
+        """Who that is; None: nobody. It takes as long whatever is said."""
+        digest, found = hashlib.sha256(said.encode("utf-8", "surrogateescape")).digest(), None
+        for number, own in enumerate(self.hashes):
+            if hmac.compare_digest(digest, own):
+                found = f"key {number + 1}"
+        return found
+
+
+class Guard:
+    """ASGI middleware around the whole server."""
+
+    def __init__(
+        self, app: ASGIApp, keys: Keys, hosts: Sequence[str], limits: Limits,
+        open_paths: Sequence[str] = (),
+    ) -> None:  # fmt: skip
+        """`hosts`: names that the server answers to."""
+        self.app, self.keys, self.hosts, self.limits = app, keys, set(hosts), limits
+        self.open_paths = set(open_paths)
+        self.asked: dict[str, deque[float]] = {}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request in, or refuse it."""
+        if scope["type"] == "lifespan":
+            await self.app(scope, receive, send)
+            return
+        try:
+            if scope["type"] != "http":
+                raise Refusal(400, "this server speaks HTTP alone")
+            headers = Headers(scope=scope)
+            self._check_host(headers)
+            if len(scope["headers"]) > self.limits.headers:
+                raise Refusal(431, f"more than {self.limits.headers} headers")
+            if self.keys.hashes and scope["path"] not in self.open_paths:
+                self._check_rate(self._who(headers))
+            elif self.limits.rate:
+                self._check_rate("everybody")
+            receive = await self._body(scope, headers, receive)
+        except Refusal as refusal:
+            if scope["type"] == "http":
+                response = JSONResponse(refusal.body, refusal.status, refusal.headers | HEADERS)
+                await response(scope, receive, send)
+            return
+        await self.app(scope, receive, _with_headers(send))
+
+    def _check_host(self, headers: Headers) -> None:
+        """Against names of other sites that point here (DNS rebinding)."""
+        host = headers.get("host", "")
+        name = host[: host.rfind("]") + 1] if host.startswith("[") else host.partition(":")[0]
+        if name.strip("[]").lower() not in self.hosts:
+            raise Refusal(400, "the Host header is none that this server answers to; name it with "
+                          "--allow-host", param="host")  # fmt: skip
+
+    def _who(self, headers: Headers) -> str:
+        kind, _, said = headers.get("authorization", "").partition(" ")
+        if kind.lower() != "bearer":
+            said = cookie_parser(headers.get("cookie", "")).get(COOKIE, "")
+        who = self.keys.known(said.strip())
+        if who is None:
+            raise Refusal(401, "say your key: Authorization: Bearer …", code="invalid_api_key")
+        return who
+
+    def _check_rate(self, who: str) -> None:
+        if not self.limits.rate:
+            return
+        now, times = time.monotonic(), self.asked.setdefault(who, deque())
+        while times and now - times[0] > 60:
+            times.popleft()
+        if len(times) >= self.limits.rate:
+            wait = int(60 - (now - times[0])) + 1
+            raise Refusal(429, f"more than {self.limits.rate} requests a minute", retry=wait,
+                          code="rate_limit_exceeded")  # fmt: skip
+        times.append(now)
+
+    async def _body(self, scope: Scope, headers: Headers, receive: Receive) -> Receive:
+        """Read the whole body, as long as it is no longer than allowed."""
+        if scope["method"] in ("GET", "HEAD", "OPTIONS"):
+            return receive
+        told = headers.get("content-length", "0")
+        if not told.isdigit() or int(told) > self.limits.body:
+            raise Refusal(413, f"more than {self.limits.body:,} bytes")
+        parts, size, more = [], 0, True
+        while more:
+            message = await receive()
+            if message["type"] == "http.disconnect":
+                return receive
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > self.limits.body:
+                raise Refusal(413, f"more than {self.limits.body:,} bytes")
+            more = message.get("more_body", False)
+        body = b"".join(parts)
+        if "json" in headers.get("content-type", "") or body[:1] in (b"{", b"["):
+            check_json(body, self.limits)
+        sent = False
+
+        async def again() -> Message:
+            nonlocal sent
+            if sent:
+                return await receive()
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        return again
+
+
+def check_json(body: bytes, limits: Limits) -> None:
+    """Refusal for JSON that is too deep, has too many parts, or is none: before it is built."""
+    depth = parts = 0
+    for found in PARTS.finditer(STRINGS.sub(b"", body)):
+        mark = found.group()
+        parts += mark != b"]" and mark != b"}"
+        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark, 0)
+        if depth > limits.nesting:
+            raise Refusal(400, f"more than {limits.nesting} brackets within each other")
+        if parts > limits.names:
+            raise Refusal(400, f"more than {limits.names:,} keys and items")
+    try:
+        json.loads(body, parse_constant=_refuse, object_pairs_hook=_once)
+    except UnicodeDecodeError:
+        raise Refusal(400, "the body is no UTF-8") from None
+    except ValueError as error:
+        raise Refusal(400, f"the body is no JSON ({error})") from None
+
+
+def _refuse(word: str) -> float:
+    raise ValueError(f"{word} is no number")
+
+
+def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    out = dict(pairs)
+    if len(out) < len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return out
+
+
+def _with_headers(send: Send) -> Send:
+    async def wrapped(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            for name, value in HEADERS.items():
+                headers.setdefault(name, value)
+        await send(message)
+
+    return wrapped

@@ -1,0 +1,164 @@
+"""The engine's process as the server sees it: asked over a pipe, answered piece by piece."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from omnifill.errors import RunError
+from omnifill.serve.limits import RETRY, Limits
+from omnifill.serve.refusals import Refusal
+from omnifill.serve.wire import HEAD, packed, size_of, unpacked
+
+GRACE = 5.0
+"""Seconds that the engine has to leave by itself."""
+
+
+@dataclass
+class Answer:
+    """What came of a request so far: of one question or of several."""
+
+    numbers: list[int]
+    told: asyncio.Queue[dict[str, Any]] = field(default_factory=asyncio.Queue)
+    since: float = field(default_factory=time.monotonic)
+    began: bool = False
+    """Whether something has been written."""
+    over: set[int] = field(default_factory=set)
+    """Questions of which the engine has nothing more to say."""
+
+    async def next(self) -> dict[str, Any]:
+        """What comes next, with the number of its question as `part`. Refusal if that is an
+        error."""
+        message = await self.told.get()
+        if message["do"] in ("end", "error", "fault"):
+            self.over.add(message["id"])
+        if message["do"] == "error":
+            raise Refusal(400, message["message"])
+        if message["do"] == "fault":
+            raise Refusal(500, "the engine failed; the server's log says why", code="fault")
+        return message | {"part": self.numbers.index(message["id"])}
+
+    async def pieces(self) -> AsyncIterator[dict[str, Any]]:
+        """All that comes, until all questions are answered."""
+        while len(self.over) < len(self.numbers):
+            yield await self.next()
+
+
+class Link:
+    """One engine, and what it is asked."""
+
+    def __init__(self, settings: dict[str, Any], limits: Limits) -> None:
+        self.settings, self.limits = settings, limits
+        self.models: dict[str, dict[str, Any]] = {}
+        self.open: dict[int, Answer] = {}
+        self.stats: dict[str, Any] = {"waiting": 0, "tasks": 0, "rows": {}, "written": 0}
+        self.work = 0
+        """Tokens that requests under way may take."""
+        self.restarts = 0
+        self.on_first: Callable[[float], None] = lambda seconds: None
+        """Told how long it took until something of a request was written."""
+        self._number = 0
+        self._process: asyncio.subprocess.Process | None = None
+        self._reader: asyncio.Task[None] | None = None
+        self._leaving = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether requests can be taken."""
+        return bool(self.models) and self._process is not None and not self._leaving
+
+    async def start(self) -> None:
+        """Load the models. RunError for one that cannot be."""
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-P", "-m", "omnifill.serve.engine", json.dumps(self.settings),
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+        )  # fmt: skip
+        self._process = process
+        first = await self._received(process)
+        if first is None or first["do"] != "ready":
+            await process.wait()
+            self._process = None
+            raise RunError("the engine did not start" if first is None else first["message"])
+        self.models = {about["name"]: about for about in first["models"]}
+        self._reader = asyncio.create_task(self._read(process))
+
+    async def stop(self) -> None:
+        """End the process, and leave none behind."""
+        self._leaving = True
+        if self._process is None:
+            return
+        with suppress(OSError):
+            assert self._process.stdin is not None, "it was opened with a pipe"
+            self._process.stdin.close()
+        try:
+            await asyncio.wait_for(self._process.wait(), GRACE)
+        except TimeoutError:
+            self._process.kill()
+            await self._process.wait()
+        if self._reader is not None:
+            self._reader.cancel()
+
+    @asynccontextmanager
+    async def asked(self, *messages: dict[str, Any], work: int = 0) -> AsyncIterator[Answer]:
+        """Ask the engine; who leaves before the end frees all that the request has. `work`: tokens
+        that it may take. Refusal where there is no room."""
+        if not self.ready:
+            raise Refusal(503, "the server is starting, or going", retry=RETRY, code="not_ready")
+        if len(self.open) + len(messages) > self.limits.waiting or (
+            self.work + work > self.limits.work
+        ):
+            raise Refusal(429, f"the server has {len(self.open)} requests under way and takes no "
+                          "more now; try again", retry=RETRY, code="full")  # fmt: skip
+        numbers = [self._number + i + 1 for i in range(len(messages))]
+        self._number += len(messages)
+        answer = Answer(numbers)
+        self.open |= dict.fromkeys(numbers, answer)
+        self.work += work
+        try:
+            for number, message in zip(numbers, messages, strict=True):
+                self._send(message | {"id": number})
+            yield answer
+        finally:
+            self.work -= work
+            for number in numbers:
+                self.open.pop(number, None)
+                if number not in answer.over:
+                    self._send({"id": number, "do": "cancel"})
+
+    def _send(self, message: dict[str, Any]) -> None:
+        with suppress(OSError, RuntimeError):  # it is gone; whoever waits is told so
+            assert self._process is not None and self._process.stdin is not None
+            self._process.stdin.write(packed(message))
+
+    async def _received(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
+        """The next message; None: there are no more."""
+        assert process.stdout is not None, "it was opened with a pipe"
+        try:
+            head = await process.stdout.readexactly(HEAD.size)
+            return unpacked(await process.stdout.readexactly(size_of(head)))
+        except (asyncio.IncompleteReadError, ConnectionError):
+            return None
+
+    async def _read(self, process: asyncio.subprocess.Process) -> None:
+        while (message := await self._received(process)) is not None:
+            if message["do"] == "stats":
+                self.stats = message
+            elif (answer := self.open.get(message["id"])) is not None:
+                if message["do"] == "piece" and not answer.began:
+                    answer.began = True
+                    self.on_first(time.monotonic() - answer.since)
+                answer.told.put_nowait(message)
+        for number, answer in self.open.items():
+            answer.told.put_nowait({"id": number, "do": "fault"})
+        self._process = None
+        await process.wait()
+        if not self._leaving:
+            self.restarts += 1
+            with suppress(RunError):
+                await self.start()

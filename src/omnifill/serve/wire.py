@@ -1,0 +1,52 @@
+"""Messages between the server and its engine: JSON with its length before it, and nothing else.
+
+Nothing that comes over it is ever unpickled or imported.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import struct
+from collections.abc import Iterator
+from typing import Any, BinaryIO
+
+HEAD = struct.Struct("<I")
+MOST = 1 << 28
+"""Bytes of a message: pictures and sounds are in it."""
+
+
+def packed(message: dict[str, Any]) -> bytes:
+    """A message as it goes over the wire."""
+    data = json.dumps(message, ensure_ascii=False, default=_told).encode("utf-8", "surrogatepass")
+    return HEAD.pack(len(data)) + data
+
+
+def unpacked(data: bytes) -> dict[str, Any]:
+    """What stands behind the length."""
+    message: dict[str, Any] = json.loads(data)
+    return message
+
+
+def size_of(head: bytes) -> int:
+    """Bytes that follow the head. ValueError if nobody of ours wrote it."""
+    (size,) = HEAD.unpack(head)
+    if size > MOST:
+        raise ValueError(f"a message of {size:,} bytes")
+    return int(size)
+
+
+def messages(stream: BinaryIO) -> Iterator[dict[str, Any]]:
+    """All messages up to the end of a stream."""
+    while len(head := stream.read(HEAD.size)) == HEAD.size:
+        data = stream.read(size_of(head))
+        yield unpacked(data)
+
+
+def _told(value: Any) -> Any:
+    """Bytes of pictures and sounds; numbers of other libraries."""
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if hasattr(value, "item"):
+        return value.item()
+    raise TypeError(f"{type(value).__name__} is nothing for the wire")
