@@ -13,7 +13,7 @@ import sys
 import time
 import warnings
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import Annotated, Any
 
 import typer
 
@@ -67,6 +67,7 @@ from omnifill.options import (
     TopPOpt,
     WantOpt,
 )
+from omnifill.serve.command import EXAMPLE, serve
 
 STARTED = time.monotonic()
 """The budget counts from here."""
@@ -380,6 +381,9 @@ def export(
     typer.echo(f"{out}: written", err=True)
 
 
+app.command(epilog=EXAMPLE)(serve)
+
+
 @app.command()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")] = Path("demo-run"),
@@ -428,10 +432,7 @@ def main() -> None:
 _said: set[str] = set()
 
 
-def _warn(
-    message: Warning | str, category: type[Warning], filename: str, lineno: int,
-    file: TextIO | None = None, line: str | None = None,
-) -> None:  # fmt: skip
+def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
     shown = f"warning: {message}"
     if shown not in _said:  # the same of another stage says nothing new
         _said.add(shown)

@@ -19,6 +19,7 @@ from starlette.exceptions import HTTPException
 from omnifill import __version__
 from omnifill.errors import unknown_name
 from omnifill.serve import records as media
+from omnifill.serve.document import describe
 from omnifill.serve.guard import Guard, Keys
 from omnifill.serve.limits import Limits
 from omnifill.serve.link import Answer, Link
@@ -40,8 +41,6 @@ from omnifill.serve.text import Chats, Completions, Texts
 T = TypeVar("T")
 log = logging.getLogger("omnifill.serve")
 DONE = b"data: [DONE]\n\n"
-REFUSED = (400, 401, 404, 408, 413, 429, 431, 500, 503)
-"""What a request can be answered beside 200."""
 
 
 def build_app(
@@ -66,6 +65,7 @@ def build_app(
     metrics = Metrics(link)
     Routes(app, link, limits, metrics).add()
     _answer_errors(app)
+    describe(app)
     return Watch(Guard(app, keys or Keys(), hosts, limits), metrics)
 
 

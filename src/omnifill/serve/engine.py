@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import queue
+import signal
 import sys
 import threading
 import time
@@ -165,6 +166,8 @@ def _listen(source: BinaryIO, asked: queue.Queue[dict[str, Any] | None]) -> None
 
 def main() -> None:
     """`python -m omnifill.serve.engine SETTINGS`, with settings as JSON."""
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)  # the server says when it is time: the input ends
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints is no message
     try:

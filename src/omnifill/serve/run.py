@@ -1,0 +1,115 @@
+"""Starting and ending the server."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import logging
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omnifill.artifact import RunFolder
+from omnifill.errors import RequestError, RunError
+from omnifill.files import reason
+from omnifill.serve.guard import LOCAL
+from omnifill.serve.limits import Limits
+
+KEY = "OMNIFILL_API_KEY"
+"""Environment variable with one key."""
+GRACE = 30
+"""Seconds that requests under way have when the server is asked to go."""
+
+
+def named_runs(runs: Sequence[str]) -> dict[str, str]:
+    """Name -> path of what is served: PATH, called as its folder, or NAME=PATH."""
+    out: dict[str, str] = {}
+    for run in runs:
+        name, equals, path = run.partition("=")
+        if not equals or Path(run).exists():
+            name, path = Path(run).resolve().name, run
+        if not name or name in out:
+            raise RequestError(f"{run}: two models cannot both be called {name!r}; say "
+                               f"NAME=PATH")  # fmt: skip
+        RunFolder(Path(path)).read_state()
+        out[name] = str(Path(path).resolve())
+    return out
+
+
+def read_keys(file: Path | None) -> list[str]:
+    """Keys of a file, one a line, and of the environment. RequestError for one that is none."""
+    keys = [os.environ[KEY]] if os.environ.get(KEY) else []
+    if file is not None:
+        try:
+            lines = file.read_text(encoding="utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            why = reason(error) if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise RequestError(f"--keys: {file} cannot be read ({why})") from None
+        keys += [line.strip() for line in lines if line.strip() and not line.startswith("#")]
+        if not keys:
+            raise RequestError(f"--keys: {file} holds no key")
+    for key in keys:
+        if len(key) < 16 or not key.isascii() or not key.isprintable() or " " in key:
+            raise RequestError("a key must have 16 printable ASCII characters or more, and no "
+                               "space")  # fmt: skip
+    return keys
+
+
+def check_place(host: str, keys: Sequence[str]) -> None:
+    """RequestError for an address that others reach, where anybody could ask."""
+    try:
+        local = ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        local = host in LOCAL
+    if not local and not keys:
+        raise RequestError(f"--host {host}: others reach this address, so a key is needed: --keys "
+                           f"FILE, or {KEY} in the environment")  # fmt: skip
+
+
+def serve(
+    models: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 8000,
+    keys: Sequence[str] = (), names: Sequence[str] = (), limits: Limits | None = None,
+    threads: int | None = None, say: Any = print,
+) -> None:  # fmt: skip
+    """Serve runs by name until asked to stop; requests under way are finished first. `names`: hosts
+    that it answers to beside its own address."""
+    try:
+        import uvicorn
+
+        from omnifill.serve.app import build_app
+        from omnifill.serve.guard import Keys
+        from omnifill.serve.link import Link
+    except ImportError as error:
+        raise RequestError(f"serving needs the extra `serve`: pip install 'omnifill[serve]' "
+                           f"({error.name} is missing)") from None  # fmt: skip
+    check_place(host, keys)
+    limits = limits or Limits()
+    settings = {"models": dict(models), "rows": limits.rows,
+                "threads": threads or os.cpu_count() or 1}  # fmt: skip
+    link = Link(settings, limits)
+    hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
+    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), limits=limits)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
+    server = uvicorn.Server(uvicorn.Config(
+        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        timeout_graceful_shutdown=GRACE, timeout_keep_alive=15, h11_max_incomplete_event_size=16384,
+    ))  # fmt: skip
+    asyncio.run(_serve(server, link, f"http://{_shown(host)}:{port}", say))
+
+
+def _shown(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
+
+
+async def _serve(server: Any, link: Any, where: str, say: Any) -> None:
+    await link.start()  # what cannot be loaded is said before a port is taken
+    try:
+        say(f"serving {', '.join(link.models)} at {where}; Ctrl-C ends it")
+        await server.serve()
+        if not server.started:
+            raise RunError(f"{where}: cannot be listened at; is the port taken? name another: "
+                           f"--port")  # fmt: skip
+    finally:
+        await link.stop()
