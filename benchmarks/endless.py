@@ -2,7 +2,7 @@
 
     python benchmarks/endless.py --data DIR [--only rnn] [--tokens 1000000] [--quick]
 
-The recurrent and the convolutional network, trained for a minute on tinyshakespeare, stream a text;
+The recurrent and the convolutional network, trained for a while on tinyshakespeare, stream a text;
 the memory of the process is read while it goes on.
 """
 
@@ -21,20 +21,20 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--only", choices=BACKBONES)
     parser.add_argument("--tokens", type=int, default=1_000_000)
-    parser.add_argument("--budget", default="1m")
+    parser.add_argument("--steps", type=int, default=200, help="of training")
     args = parser.parse_args()
     data = harness.need_data(args)
-    tokens, budget = (2000, "20s") if args.quick else (args.tokens, args.budget)
+    tokens, steps = (2000, 20) if args.quick else (args.tokens, args.steps)
     text = args.work / "shakespeare.txt"
     text.write_bytes(gzip.open(data / "tinyshakespeare/input.txt.gz").read())
     figures = {}
     for backbone in [args.only] if args.only else BACKBONES:
         run = harness.fresh(args.work / f"endless-{backbone}")
-        harness.omnifill("train", text, "--out", run, "--budget", budget,
+        harness.omnifill("train", text, "--out", run, "--steps", steps,
                          "--set", f"model.backbone={backbone}")  # fmt: skip
         figures[backbone] = streamed(run, tokens, args.seed)
     protocol = (
-        f"`omnifill train --budget {budget}`, then one stream of {tokens:,} tokens in one thread; "
+        f"`omnifill train --steps {steps}`, then one stream of {tokens:,} tokens in one thread; "
         "the largest resident memory after a tenth of them and at the end"
     )
     harness.keep(f"endless-{args.only or 'all'}", protocol, figures, quick=args.quick)

@@ -59,6 +59,8 @@ def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
         cells = [None if _is_blank(v) else v for v in table[name].tolist()]
         where = partial(_frame_cell, str(name))
         out[name] = read_cells(spec, cells, where, run.recipe.data.clean, run.schema.stream)
+    if not out:
+        raise DataError(f"table: has none of the fields {', '.join(run.schema.names)}")
     tell_moved(run, out)
     return out
 

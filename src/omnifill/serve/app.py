@@ -65,7 +65,7 @@ def build_app(
     metrics = Metrics(link)
     Routes(app, link, limits, metrics).add()
     _answer_errors(app)
-    describe(app)
+    describe(app, lambda: list(link.models))
     return Watch(Guard(app, keys or Keys(), hosts, limits), metrics)
 
 
@@ -263,6 +263,7 @@ class Routes:
     ) -> AsyncIterator[bytes]:
         end = asyncio.get_running_loop().time() + self.limits.seconds
         leaving = asyncio.ensure_future(_left(request))
+        coming: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         async with stack:
             try:
                 while True:
@@ -270,13 +271,10 @@ class Routes:
                     left = end - asyncio.get_running_loop().time()
                     await asyncio.wait({coming, leaving}, timeout=max(0.0, left),
                                        return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
+                    if not coming.done() and leaving.done():
+                        return
                     if not coming.done():
-                        coming.cancel()
-                        await asyncio.gather(coming, return_exceptions=True)
-                        if leaving.done():
-                            return
-                        yield as_event(_too_late(self.limits).body)
-                        break
+                        raise _too_late(self.limits)
                     yield as_event(coming.result())
             except StopAsyncIteration:
                 pass
@@ -284,6 +282,7 @@ class Routes:
                 yield as_event(refusal.body)
             finally:
                 leaving.cancel()
+                coming.cancel()
             yield DONE
 
 

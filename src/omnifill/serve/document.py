@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from fastapi import FastAPI
@@ -63,25 +64,28 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 
-def describe(app: FastAPI) -> None:
-    """Make the document say what the server does."""
+def describe(app: FastAPI, models: Callable[[], list[str]]) -> None:
+    """Make the document say what the server does. `models`: names of those that are served."""
     plain = app.openapi
 
     def openapi() -> dict[str, Any]:
         if app.openapi_schema is None:
-            app.openapi_schema = _true(plain())
+            app.openapi_schema = _true(plain(), models())
         return app.openapi_schema
 
     app.openapi = openapi  # type: ignore[method-assign]
 
 
-def _true(document: dict[str, Any]) -> dict[str, Any]:
+def _true(document: dict[str, Any], models: list[str]) -> dict[str, Any]:
     parts = document.setdefault("components", {})
     parts["securitySchemes"] = {"key": {"type": "http", "scheme": "bearer"}}
     schemas = parts.setdefault("schemas", {})
     for name in ("HTTPValidationError", "ValidationError"):
         schemas.pop(name, None)
     schemas["Error"] = ERROR
+    for schema in schemas.values():
+        if "model" in schema.get("properties", {}):
+            schema["properties"]["model"] = {"type": "string", "enum": models}
     refused = {
         str(status): {
             "description": about,
@@ -92,6 +96,9 @@ def _true(document: dict[str, Any]) -> dict[str, Any]:
     for path, methods in document["paths"].items():
         content = {kind: {"schema": schema} for kind, schema in ANSWERS[path].items()}
         for operation in methods.values():
+            for parameter in operation.get("parameters", []):
+                if parameter["name"] == "name":
+                    parameter["schema"] = {"type": "string", "enum": models}
             operation["security"] = [{"key": []}, {}]
             operation["responses"] = {
                 "200": {"description": "The answer.", "content": content}, **refused,

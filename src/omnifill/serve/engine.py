@@ -20,6 +20,9 @@ from omnifill.errors import UserError
 from omnifill.serve.tasks import AT_ONCE, Generation, Served, Task, served_called
 from omnifill.serve.wire import messages, packed
 
+TOLD = 0.25
+"""Seconds between figures while it works."""
+
 
 class Desk:
     """Everything that is asked of one process."""
@@ -141,19 +144,18 @@ def run(settings: dict[str, Any], source: BinaryIO, out: BinaryIO) -> None:
     threading.Thread(target=_listen, args=(source, asked), daemon=True).start()
     told = 0.0
     while True:
+        if asked.empty() and (not desk.tasks or time.monotonic() - told > TOLD):
+            told = time.monotonic()
+            desk.send(desk.stats())
         try:
             # Where nothing is under way it sleeps until somebody asks.
             message = asked.get(block=not desk.tasks)
-            if message is None:
-                return
-            desk.take(message)
-            continue
         except queue.Empty:
-            pass
-        desk.turn()
-        if not desk.tasks or time.monotonic() - told > 0.25:
-            told = time.monotonic()
-            desk.send(desk.stats())
+            desk.turn()
+            continue
+        if message is None:
+            return
+        desk.take(message)
 
 
 def _listen(source: BinaryIO, asked: queue.Queue[dict[str, Any] | None]) -> None:

@@ -16,7 +16,8 @@ LIMITS = Limits()
 Words = Annotated[str, Field(max_length=LIMITS.text)]
 Count = Annotated[int, Field(ge=1, le=LIMITS.records, strict=True)]
 Tokens = Annotated[int, Field(ge=1, le=LIMITS.tokens, strict=True)]
-Seed = Annotated[int, Field(ge=0, le=2**63 - 1, strict=True)]
+Seed = Annotated[int, Field(ge=0, le=2**53 - 1, strict=True)]
+"""No larger than what every reader of JSON holds exactly."""
 Number = Annotated[float, Field(allow_inf_nan=False)]
 Token = Annotated[int, Field(ge=0, le=2**31 - 1, strict=True)]
 Name = Annotated[str, Field(min_length=1, max_length=200)]

@@ -92,7 +92,15 @@ def serve(
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
     app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), limits=limits)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    server = uvicorn.Server(uvicorn.Config(
+
+    class Server(uvicorn.Server):
+        """Goes when it is asked to, as a command that has done its work."""
+
+        def handle_exit(self, sig: int, frame: Any) -> None:
+            self.force_exit = self.should_exit
+            self.should_exit = True
+
+    server = Server(uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=GRACE, timeout_keep_alive=15, h11_max_incomplete_event_size=16384,
     ))  # fmt: skip

@@ -1,0 +1,428 @@
+"""The server as the official client, and whoever means it harm, meets it."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import httpx2
+import numpy as np
+import openai
+import pandas as pd
+import pytest
+from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
+
+from omnifill import api
+
+KEY = "a-key-of-many-letters"
+
+
+@contextmanager
+def serving(*runs: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+    """`omnifill serve` in a process of its own, as a user starts it -> its address."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "omnifill", "serve", *runs, "--port", str(port),
+               "--threads", "1", "--rows", "4", "--waiting", "6"]  # fmt: skip
+    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+        process = subprocess.Popen(command, stderr=log, env=os.environ | environment)
+        try:
+            while "serving" not in said(log):
+                assert process.poll() is None, said(log)
+                time.sleep(0.05)
+            yield f"http://127.0.0.1:{port}", process
+        finally:
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(40) == 0
+            assert "Traceback" not in said(log) and "engine:" not in said(log), said(log)
+
+
+def said(log: IO[str]) -> str:
+    """All that a process has said."""
+    log.seek(0)
+    return log.read()
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    """A text model whose texts hardly end by themselves."""
+    folder = tmp_path_factory.mktemp("serve")
+    (folder / "book.txt").write_text("春 rain 🍵 and sun " * 400, encoding="utf-8")
+    small = {"model": {"dim": 32, "layers": 2}}
+    return api.train(folder / "book.txt", folder / "writer", steps=10, recipe=small)
+
+
+@pytest.fixture(scope="module")
+def server(model: api.Model, writer: api.Model) -> Iterator[str]:
+    runs = (f"drinks={model.run.folder.path}", f"writer={writer.run.folder.path}")
+    with serving(*runs) as (where, _):
+        yield where
+
+
+@pytest.fixture
+def client(server: str) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server}/v1", api_key="unused", max_retries=0)
+
+
+def asked(server: str, path: str, body: Any, **headers: str) -> httpx2.Response:
+    return httpx2.post(f"{server}{path}", json=body, headers=headers, timeout=60)
+
+
+def events(server: str, path: str, body: Any) -> list[Any]:
+    """Server-sent events; the last is '[DONE]', and there is one."""
+    with httpx2.stream("POST", f"{server}{path}", json=body | {"stream": True}, timeout=60) as got:
+        assert got.status_code == 200
+        lines = [line[6:] for line in got.iter_lines() if line.startswith("data: ")]
+    assert lines[-1] == "[DONE]" and lines.count("[DONE]") == 1
+    return [json.loads(line) for line in lines[:-1]]
+
+
+def test_completions_are_what_the_library_generates(
+    client: openai.OpenAI, writer: api.Model
+) -> None:
+    made = client.completions.create(model="writer", prompt="rain ", n=3, seed=5, max_tokens=20)
+    texts = writer.generate(3, prompt="rain ", seed=5, max_tokens=20, missing=True)["text"]
+    assert ["rain " + choice.text for choice in made.choices] == texts.tolist()
+    assert made.usage is not None and 0 < made.usage.completion_tokens <= 60
+    assert {choice.finish_reason for choice in made.choices} <= {"stop", "length"}
+
+
+@pytest.mark.parametrize("stop", [None, ["sun"], "n a"])
+def test_streamed_equals_whole(client: openai.OpenAI, stop: Any) -> None:
+    asked: dict[str, Any] = {"model": "writer", "prompt": "春", "n": 2, "seed": 2, "max_tokens": 40}
+    asked |= {} if stop is None else {"stop": stop}
+    whole = client.completions.create(**asked)
+    texts, reasons = ["", ""], [None, None]
+    usage = None
+    for piece in client.completions.create(
+        **asked, stream=True, stream_options={"include_usage": True}
+    ):
+        usage = piece.usage or usage
+        for choice in piece.choices:
+            texts[choice.index] += choice.text
+            reasons[choice.index] = choice.finish_reason or reasons[choice.index]
+    assert texts == [choice.text for choice in whole.choices]
+    assert reasons == [choice.finish_reason for choice in whole.choices]
+    assert usage == whole.usage
+    for text in texts if stop else []:
+        assert not any(s in text for s in ([stop] if isinstance(stop, str) else stop))
+
+
+def test_asked_together_is_asked_alone(server: str, writer: api.Model) -> None:
+    """Four at a time, with settings of their own."""
+    options = [{"seed": s, "max_tokens": 10 + 7 * s, "top_k": 1 + s, "temperature": 1.0 + s / 10}
+               for s in range(4)]  # fmt: skip
+    got: dict[int, str] = {}
+
+    def ask(i: int) -> None:
+        body = {"model": "writer", "prompt": "sun", **options[i]}
+        got[i] = asked(server, "/v1/completions", body).json()["choices"][0]["text"]
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for i, option in enumerate(options):
+        assert "sun" + got[i] == writer.generate(1, prompt="sun", **option)["text"][0]
+
+
+def test_log_probabilities_of_what_is_written_and_of_the_prompt(
+    client: openai.OpenAI, writer: api.Model
+) -> None:
+    """What lm-evaluation-harness asks for: `echo`, and the likelihood of every token of a text."""
+    text = "rain and sun"
+    told = client.completions.create(
+        model="writer", prompt=text, echo=True, logprobs=1, max_tokens=0
+    ).choices[0]
+    assert told.text == text and told.logprobs is not None
+    assert "".join(told.logprobs.tokens or []) == text
+    whole = writer.score(pd.DataFrame({"text": [text]}))["text"][0]
+    assert sum(told.logprobs.token_logprobs or []) == pytest.approx(whole, abs=1e-3)
+    ids = writer.run.vocabulary["text"].codec.encode(text).tolist()
+    by_ids = client.completions.create(
+        model="writer", prompt=ids, echo=True, logprobs=1, max_tokens=0
+    ).choices[0]
+    assert by_ids == told
+    made = client.completions.create(model="writer", prompt=text, logprobs=2, max_tokens=6, seed=1)
+    tokens = writer.tokens(1, prompt=text, max_tokens=6, seed=1, top=2)[0]
+    found = made.choices[0].logprobs
+    assert found is not None
+    assert found.token_logprobs == pytest.approx([t.log_prob for t in tokens], abs=1e-4)
+
+
+def test_chats_of_a_checkpoint_with_a_template(
+    pair: Any, tmp_path: Path
+) -> None:  # fmt: skip
+    _, ours, _ = pair("llama")
+    folder = ours.run.folder.path / "origin"
+    folder.mkdir(exist_ok=True)
+    (folder / "chat_template.jinja").write_text(
+        "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}", encoding="utf-8"
+    )
+    with serving(f"chat={ours.run.folder.path}") as (where, _):
+        client = openai.OpenAI(base_url=f"{where}/v1", api_key="unused", max_retries=0)
+        messages: Any = [{"role": "user", "content": [{"type": "text", "text": "the cat"}]}]
+        asked: dict[str, Any] = {"model": "chat", "messages": messages, "seed": 1, "max_tokens": 8}
+        whole = client.chat.completions.create(**asked, logprobs=True, top_logprobs=2)
+        pieces = [
+            piece.choices[0].delta.content or ""
+            for piece in client.chat.completions.create(**asked, stream=True)
+        ]
+        answer = whole.choices[0]
+        assert "".join(pieces) == answer.message.content
+        assert answer.logprobs is not None and answer.logprobs.content is not None
+        assert len(answer.logprobs.content[0].top_logprobs) == 2
+        plain = ours.generate(1, prompt=[{"role": "user", "content": "the cat"}], seed=1,
+                              max_tokens=8)  # fmt: skip
+        assert answer.message.content == plain["text"][0]
+
+
+def test_records_are_what_the_library_generates(server: str, model: api.Model) -> None:
+    body = {"model": "drinks", "given": {"kind": "tea", "count": 7}, "n": 6, "seed": 3}
+    got = asked(server, "/v1/records", body).json()
+    made = model.generate(6, given={"kind": "tea", "count": 7}, seed=3)
+    made = made.astype(object).where(made.notna(), None)
+    assert got["data"] == made.to_dict("records")
+    streamed = events(server, "/v1/records", body)
+    assert [e["record"] for e in streamed if e["object"] == "record"] == got["data"]
+    texts: dict[int, str] = {}
+    for event in streamed:
+        if event.get("field") == "note":
+            texts[event["row"]] = texts.get(event["row"], "") + event.get("text", "")
+    for row, record in enumerate(got["data"]):
+        assert (record["note"] or "") == texts.get(row, "")
+
+
+def test_records_that_are_compared_come_as_a_whole(server: str, model: api.Model) -> None:
+    body = {"model": "drinks", "given": {"kind": "tea"}, "want": ["note"], "n": 2,
+            "aims": ["length<=12"], "candidates": 4}  # fmt: skip
+    got = asked(server, "/v1/records", body).json()
+    made = model.generate(2, given={"kind": "tea"}, want="note", aims=["length<=12"], candidates=4)
+    assert [r["note"] for r in got["data"]] == made["note"].tolist()
+    assert got["usage"]["completion_tokens"] > 0
+
+
+def test_scores_and_vectors_are_the_library_s(
+    server: str, client: openai.OpenAI, model: api.Model
+) -> None:
+    rows = [{"kind": "tea", "note": "warm"}, {"kind": "咖啡", "note": "kalt a"}]
+    got = asked(server, "/v1/records/score", {"model": "drinks", "records": rows}).json()["data"]
+    want = model.score(pd.DataFrame(rows))
+    assert [g["row"] for g in got] == pytest.approx(want["row"].tolist(), abs=1e-6)
+    assert [g["fields"]["note"] for g in got] == pytest.approx(want["note"].tolist(), abs=1e-6)
+    texts = ["warm", "kalt 热"]
+    found = client.embeddings.create(model="drinks", input=texts)  # in base64
+    assert np.allclose([one.embedding for one in found.data], model.embed(texts), atol=1e-6)
+    plain = asked(server, "/v1/embeddings", {"model": "drinks", "input": rows}).json()
+    vectors = [one["embedding"] for one in plain["data"]]
+    assert np.allclose(vectors, model.embed(pd.DataFrame(rows)), atol=1e-6)
+
+
+def test_texts_are_tokens_and_back(server: str, writer: api.Model) -> None:
+    ids = asked(server, "/tokenize", {"model": "writer", "prompt": "rain 🍵"}).json()["tokens"]
+    assert ids == writer.run.vocabulary["text"].codec.encode("rain 🍵").tolist()
+    back = asked(server, "/detokenize", {"model": "writer", "tokens": ids}).json()
+    assert back == {"prompt": "rain 🍵"}
+
+
+@pytest.mark.parametrize(("path", "body", "param"), [
+    ("/v1/completions", {"prompt": "a", "user": "me"}, "user"),
+    ("/v1/completions", {"prompt": "a", "n": 0}, "n"),
+    ("/v1/completions", {"prompt": "a", "n": 10**18}, "n"),
+    ("/v1/completions", {"prompt": "a", "n": True}, "n"),
+    ("/v1/completions", {"prompt": "a", "max_tokens": "12"}, "max_tokens"),
+    ("/v1/completions", {"prompt": "a", "max_tokens": 0}, "max_tokens"),
+    ("/v1/completions", {"prompt": "a", "temperature": -0.1}, "temperature"),
+    ("/v1/completions", {"prompt": "a", "stream_options": {}}, "stream_options"),
+    ("/v1/completions", {"prompt": []}, "prompt"),
+    ("/v1/completions", {"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
+    ("/v1/completions", {"prompt": [1 << 30]}, None),
+    ("/v1/completions", {"prompt": "a", "suffix": "b"}, None),
+    ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, "model"),
+    ("/v1/records", {"given": {"nothing": 1}}, None),
+    ("/v1/records", {"want": ["note"], "steps": 3}, None),
+    ("/v1/records/score", {"records": [{}]}, None),
+    ("/v1/images/generations", {"prompt": "a"}, "model"),
+    ("/v1/audio/speech", {"input": "a"}, "model"),
+    ("/v1/embeddings", {"input": ["a", {"note": "b"}]}, "input"),
+])  # fmt: skip
+def test_what_has_no_effect_is_refused_by_name(
+    server: str, path: str, body: dict[str, Any], param: str | None
+) -> None:
+    which = "drinks" if "records" in path or "audio" in path or "images" in path else "writer"
+    got = asked(server, path, {"model": which} | body)
+    assert got.status_code == 400, got.text
+    error = got.json()["error"]
+    assert (param is None or error["param"].startswith(param)) and len(error["message"]) > 10
+
+
+@pytest.mark.parametrize(("body", "status"), [
+    (b"[" * 100_000, 400), (b'{"a":' * 50 + b"1" + b"}" * 50, 400), (b"{", 400), (b"", 400),
+    (b"\xff\xfe", 400), (b'{"model": NaN}', 400), (b'{"model": "a", "model": "b"}', 400),
+    (b'{"a": "' + b'\\"' * 1_000_000, 400), (b"[" + b"0," * 20_000 + b"0]", 400),
+    (b'{"model": "\x00"}', 400), (b" " * (9 << 20), 413),
+    (b'{"model": "writer", "prompt": "\\ud800"}', 400),
+])  # fmt: skip
+def test_hostile_bodies_are_refused(server: str, body: bytes, status: int) -> None:
+    started = time.monotonic()
+    got = httpx2.post(f"{server}/v1/completions", content=body, timeout=30,
+                      headers={"content-type": "application/json"})  # fmt: skip
+    assert got.status_code == status, got.text
+    assert set(got.json()["error"]) == {"message", "type", "param", "code"}
+    assert "Traceback" not in got.text and time.monotonic() - started < 10
+
+
+def test_a_string_is_never_a_path(server: str, tmp_path: Path) -> None:
+    """Pictures come as bytes; the schema of this model has none, so the values module is asked."""
+    from omnifill.errors import RequestError
+    from omnifill.schema import FieldSpec
+    from omnifill.serve.values import _read
+
+    spec = FieldSpec(name="photo", type="image", codec="image")
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    for value in (str(tmp_path / "a.png"), {"data": "%%%"}, {"url": "http://x"}, 3):
+        with pytest.raises(RequestError, match="photo"):
+            _read(spec, value, "given.photo")
+    data = base64.b64encode(b"abc").decode()
+    assert _read(spec, {"data": data}, "given.photo") == b"abc"
+
+
+def test_full_is_said_at_once_and_every_request_ends(server: str) -> None:
+    """Forty at once on four rows and six places: each is answered, or told to come again."""
+    found: list[tuple[int, float, str | None]] = []
+
+    def ask(i: int) -> None:
+        body = {"model": "writer", "prompt": "sun", "seed": i, "max_tokens": 60, "min_p": 0}
+        started = time.monotonic()
+        got = asked(server, "/v1/completions", body)
+        found.append((got.status_code, time.monotonic() - started, got.headers.get("retry-after")))
+
+    threads = [threading.Thread(target=ask, args=(i,)) for i in range(40)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert len(found) == 40 and {status for status, *_ in found} <= {200, 429}
+    refused = [one for one in found if one[0] == 429]
+    assert refused and all(retry == "1" for *_, retry in refused)
+    assert sum(status == 200 for status, *_ in found) >= 6
+
+
+def test_who_leaves_frees_what_he_had(server: str) -> None:
+    body = {"model": "writer", "prompt": "sun", "max_tokens": 4000, "stream": True, "min_p": 0,
+            "n": 2}  # fmt: skip
+    for _ in range(3):
+        with httpx2.stream("POST", f"{server}/v1/completions", json=body, timeout=60) as got:
+            next(got.iter_raw())
+    with pytest.raises(httpx2.TimeoutException):
+        httpx2.post(f"{server}/v1/completions", json=body | {"stream": False}, timeout=0.3)
+    for _ in range(200):
+        told = httpx2.get(f"{server}/metrics").text
+        figures = dict(line.rsplit(" ", 1) for line in told.splitlines() if line[0] != "#")
+        used = figures["omnifill_rows_used"], figures["omnifill_requests_open"]
+        if used == ("0.0", "0.0"):
+            return
+        time.sleep(0.1)
+    pytest.fail(f"still in use: {used}")
+
+
+def test_models_and_the_document(server: str, client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["drinks", "writer"]
+    schema = httpx2.get(f"{server}/v1/models/drinks/schema").json()
+    kinds = {field["name"]: field["type"] for field in schema["fields"]}
+    assert kinds == {"kind": "category", "size": "number", "count": "number", "day": "datetime",
+                     "note": "text"}  # fmt: skip
+    assert httpx2.get(f"{server}/v1/models/../etc").status_code == 404
+    missing = httpx2.get(f"{server}/v1/models/drink")
+    assert missing.status_code == 404 and "did you mean 'drinks'" in missing.text
+    document = httpx2.get(f"{server}/openapi.json").json()
+    assert "422" not in json.dumps(document["paths"])
+    assert httpx2.get(f"{server}/ready").json() == {"status": "ready"}
+
+
+def test_another_host_name_is_refused(server: str) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "", "[::1"):
+        got = httpx2.get(f"{server}/health", headers={"host": host})
+        assert got.status_code == 400, host
+    assert httpx2.get(f"{server}/health").headers["x-content-type-options"] == "nosniff"
+
+
+def test_every_route_asks_for_the_key(model: api.Model) -> None:
+    run = f"drinks={model.run.folder.path}"
+    with serving(run, OMNIFILL_API_KEY=KEY) as (where, _):
+        document = httpx2.get(f"{where}/openapi.json", headers={"Authorization": f"Bearer {KEY}"})
+        for path, methods in document.json()["paths"].items():
+            for method in methods:
+                for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": KEY}):
+                    url = f"{where}{path.replace('{name}', 'drinks')}"
+                    got = httpx2.request(method, url, headers=headers, json={})
+                    assert got.status_code == 401, (method, path, headers)
+        client = openai.OpenAI(base_url=f"{where}/v1", api_key=KEY)
+        assert len(client.models.list().data) == 1
+        with pytest.raises(openai.AuthenticationError):
+            openai.OpenAI(base_url=f"{where}/v1", api_key="no", max_retries=0).models.list()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_asked_to_go_it_ends_what_it_has_and_leaves_no_process(writer: api.Model) -> None:
+    run = f"writer={writer.run.folder.path}"
+    with serving(run) as (where, process):
+        body = {"model": "writer", "prompt": "sun", "max_tokens": 150, "min_p": 0, "seed": 1}
+        got: list[httpx2.Response] = []
+        thread = threading.Thread(target=lambda: got.append(asked(where, "/v1/completions", body)))
+        thread.start()
+        while "omnifill_requests_open 1.0" not in httpx2.get(f"{where}/metrics").text:
+            time.sleep(0.01)
+        engines = children(process.pid)
+        process.send_signal(signal.SIGTERM)
+        thread.join(60)
+        text = got[0].json()["choices"][0]["text"]
+        asked_for = {"prompt": "sun", "max_tokens": 150, "min_p": 0, "seed": 1}
+        assert "sun" + text == writer.generate(1, **asked_for)["text"][0]
+        process.wait(40)
+    assert engines and not any(Path(f"/proc/{pid}").exists() for pid in engines)
+
+
+def children(pid: int) -> list[str]:
+    """Processes that a process has started; [] where the system doesn't tell."""
+    try:
+        return Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:
+        return []
+
+
+@pytest.mark.parametrize(("words", "part"), [
+    (["{run}", "{run}"], "two models cannot both be called"),
+    (["nowhere"], "no such run folder"),
+    (["{run}", "--host", "0.0.0.0"], "a key is needed"),
+    (["{run}", "--keys", "nowhere.txt"], "cannot be read"),
+])  # fmt: skip
+def test_wrong_words_are_one_message(
+    words: list[str], part: str, model: api.Model, command: Any, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:  # fmt: skip
+    monkeypatch.chdir(tmp_path)
+    status, _, said = command("serve", *(w.format(run=model.run.folder.path) for w in words))
+    assert status == 2 and part in said and "Traceback" not in said
+
+
+def test_short_keys_are_refused(
+    model: api.Model, command: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMNIFILL_API_KEY", "short")
+    status, _, said = command("serve", model.run.folder.path)
+    assert status == 2 and "16 printable" in said
