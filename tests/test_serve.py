@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import os
 import signal
@@ -22,22 +23,30 @@ import numpy as np
 import openai
 import pandas as pd
 import pytest
+from sqlalchemy import select, update
 from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
 
 from omnifill import api
+from omnifill.serve.store import JOBS, PARTS, Store
 
 KEY = "a-key-of-many-letters"
 
 
 @contextmanager
-def serving(*runs: str, **environment: str) -> Iterator[tuple[str, subprocess.Popen[str]]]:
+def serving(
+    *runs: str, jobs: Path | str | None = None, killed: bool = False, **environment: str
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
     """`omnifill serve` in a process of its own, as a user starts it -> its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "omnifill", "serve", *runs, "--port", str(port),
                "--threads", "1", "--rows", "4", "--waiting", "6"]  # fmt: skip
-    with tempfile.TemporaryFile("w+", encoding="utf-8") as log:
+    with (
+        tempfile.TemporaryFile("w+", encoding="utf-8") as log,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        command += ["--jobs", str(jobs or Path(folder) / "jobs.sqlite")]
         process = subprocess.Popen(command, stderr=log, env=os.environ | environment)
         try:
             while "serving" not in said(log):
@@ -46,7 +55,7 @@ def serving(*runs: str, **environment: str) -> Iterator[tuple[str, subprocess.Po
             yield f"http://127.0.0.1:{port}", process
         finally:
             process.send_signal(signal.SIGTERM)
-            assert process.wait(40) == 0
+            assert process.wait(40) == (-signal.SIGKILL if killed else 0)
             assert "Traceback" not in said(log) and "engine:" not in said(log), said(log)
 
 
@@ -426,3 +435,108 @@ def test_short_keys_are_refused(
     monkeypatch.setenv("OMNIFILL_API_KEY", "short")
     status, _, said = command("serve", model.run.folder.path)
     assert status == 2 and "16 printable" in said
+
+
+def told(where: str, id_: str) -> dict[str, Any]:
+    """A job when it is over."""
+    while True:
+        about: dict[str, Any] = httpx2.get(f"{where}/v1/jobs/{id_}").json()
+        if about["state"] not in ("queued", "running"):
+            return about
+        time.sleep(0.05)
+
+
+def some_requests(num: int) -> dict[str, Any]:
+    bodies = [{"model": "drinks", "given": {"kind": "tea"}, "n": 3, "seed": s} for s in range(num)]
+    return {"requests": [{"path": "/v1/records", "body": body} for body in bodies]}
+
+
+def test_long_work_is_what_would_have_been_answered(server: str, model: api.Model) -> None:
+    made = asked(server, "/v1/jobs", some_requests(5))
+    assert made.status_code == 202
+    about = told(server, made.json()["id"])
+    assert (about["state"], about["finished"], about["total"]) == ("done", 5, 5)
+    got = httpx2.get(f"{server}/v1/jobs/{about['id']}/result")
+    assert hashlib.sha256(got.content).hexdigest() == about["sha256"]
+    assert got.headers["x-content-sha256"] == about["sha256"]
+    lines = [json.loads(line) for line in got.text.splitlines()]
+    for number, line in enumerate(lines):
+        whole = asked(server, "/v1/records", some_requests(5)["requests"][number]["body"]).json()
+        assert (line["index"], line["status"], line["body"]) == (number, 200, whole)
+
+
+def test_the_same_key_is_the_same_job(server: str) -> None:
+    """Ten at the same moment, too."""
+    got: list[httpx2.Response] = []
+
+    def hand_in() -> None:
+        key = {"Idempotency-Key": "monday"}
+        got.append(httpx2.post(f"{server}/v1/jobs", json=some_requests(2), headers=key))
+
+    threads = [threading.Thread(target=hand_in) for _ in range(10)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({one.json()["id"] for one in got}) == 1
+    assert sorted(one.status_code for one in got) == [200] * 9 + [202]
+    other = httpx2.post(f"{server}/v1/jobs", json=some_requests(3),
+                        headers={"Idempotency-Key": "monday"})  # fmt: skip
+    assert other.status_code == 409
+
+
+@pytest.mark.parametrize(("one", "param"), [
+    ({"path": "/etc", "body": {}}, "requests.1.path"),
+    ({"path": "/v1/records", "body": {"model": "drinks", "m": 1}}, "requests.1.m"),
+    ({"path": "/v1/records", "body": {"model": "drinks", "stream": True}}, "requests.1.stream"),
+    ({"path": "/v1/records", "body": {}}, "requests.1.model"),
+])  # fmt: skip
+def test_a_job_is_checked_before_it_is_taken(server: str, one: Any, param: str) -> None:
+    body = some_requests(1)
+    body["requests"].append(one)
+    got = asked(server, "/v1/jobs", body)
+    assert got.status_code == 400 and got.json()["error"]["param"] == param
+
+
+def test_what_fails_within_a_job_is_told_there(server: str) -> None:
+    body = some_requests(2)
+    body["requests"][1]["body"]["given"] = {"nothing": 1}
+    about = told(server, asked(server, "/v1/jobs", body).json()["id"])
+    lines = httpx2.get(f"{server}/v1/jobs/{about['id']}/result").text.splitlines()
+    assert [json.loads(line)["status"] for line in lines] == [200, 400]
+    missing = httpx2.get(f"{server}/v1/jobs/../../x")
+    assert missing.status_code == 404
+    assert httpx2.get(f"{server}/v1/jobs/{'0' * 32}").status_code == 404
+
+
+def test_a_job_can_be_called_off(server: str) -> None:
+    id_ = asked(server, "/v1/jobs", some_requests(200)).json()["id"]
+    got = httpx2.post(f"{server}/v1/jobs/{id_}/cancel").json()
+    assert got["state"] == "cancelled" == told(server, id_)["state"]
+    assert httpx2.get(f"{server}/v1/jobs/{id_}/result").status_code == 409
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_a_killed_server_goes_on_where_it_was(model: api.Model, tmp_path: Path) -> None:
+    """Nothing acknowledged is lost, and no part is made twice."""
+    run, url = f"drinks={model.run.folder.path}", tmp_path / "jobs.sqlite"
+    with serving(run, jobs=url) as (where, _):
+        id_ = asked(where, "/v1/jobs", some_requests(30)).json()["id"]
+        told(where, id_)
+        want = httpx2.get(f"{where}/v1/jobs/{id_}/result").content
+    url.unlink()
+    with serving(run, jobs=url, killed=True) as (where, process):
+        id_ = asked(where, "/v1/jobs", some_requests(30)).json()["id"]
+        while httpx2.get(f"{where}/v1/jobs/{id_}").json()["finished"] < 5:
+            time.sleep(0.01)
+        process.kill()
+    store = Store(f"sqlite:///{url}")
+    with store.engine.begin() as db:
+        before = len(db.execute(select(PARTS.c.number)).all())
+        db.execute(update(JOBS).values(lease=0.0))  # as if its time had gone by
+    store.close()
+    assert 5 <= before < 30
+    with serving(run, jobs=url) as (where, _):
+        about = told(where, id_)
+        assert (about["state"], about["finished"]) == ("done", 30)
+        assert httpx2.get(f"{where}/v1/jobs/{id_}/result").content == want

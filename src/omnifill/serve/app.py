@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import json
 import logging
-import struct
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
@@ -17,12 +15,12 @@ from fastapi.responses import JSONResponse, PlainTextResponse, Response, Streami
 from starlette.exceptions import HTTPException
 
 from omnifill import __version__
-from omnifill.errors import unknown_name
-from omnifill.serve import records as media
+from omnifill.serve.answers import Answers, refusal_of
 from omnifill.serve.document import describe
 from omnifill.serve.guard import Guard, Keys
+from omnifill.serve.jobs import JobRoutes
 from omnifill.serve.limits import Limits
-from omnifill.serve.link import Answer, Link
+from omnifill.serve.link import Link
 from omnifill.serve.metrics import Metrics, Watch
 from omnifill.serve.protocol import (
     Chat,
@@ -31,12 +29,12 @@ from omnifill.serve.protocol import (
     Embedding,
     Pictures,
     Records,
+    Said,
     Scored,
     Speech,
     Tokenize,
 )
 from omnifill.serve.refusals import Refusal
-from omnifill.serve.text import Chats, Completions, Texts
 
 T = TypeVar("T")
 log = logging.getLogger("omnifill.serve")
@@ -45,54 +43,60 @@ DONE = b"data: [DONE]\n\n"
 
 def build_app(
     link: Link, *, keys: Keys | None = None, hosts: tuple[str, ...] = ("localhost",),
-    limits: Limits | None = None, started: float | None = None,
+    jobs: str = "sqlite://", go_on: bool = False,
 ) -> Watch:  # fmt: skip
-    """The whole server around an engine."""
-    limits = limits or link.limits
+    """The whole server around an engine. `jobs`: the database of long work; `go_on`: with what is
+    in it, at once."""
+    answers = Answers(link)
+    work = JobRoutes(jobs, answers, link.limits.jobs, max(1, link.limits.rows // 2))
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         if not link.models:
             await link.start()
         try:
+            if go_on:
+                await work.opened()
             yield
         finally:
+            await work.stop()
             await link.stop()
 
-    app = FastAPI(
-        title="Omnifill", version=__version__, lifespan=lifespan, docs_url=None, redoc_url=None,
-    )  # fmt: skip
+    # What is asked is nobody's log's: where somebody traces, exceptions are left out.
+    app = FastAPI(title="Omnifill", version=__version__, lifespan=lifespan, docs_url=None,
+                  redoc_url=None, telemetry={"logs": False})  # fmt: skip
     metrics = Metrics(link)
-    Routes(app, link, limits, metrics).add()
+    Routes(link, answers, metrics).add(app)
+    work.add(app)
     _answer_errors(app)
     describe(app, lambda: list(link.models))
-    return Watch(Guard(app, keys or Keys(), hosts, limits), metrics)
+    return Watch(Guard(app, keys or Keys(), hosts, link.limits), metrics)
 
 
 class Routes:
     """The server's routes."""
 
-    def __init__(self, app: FastAPI, link: Link, limits: Limits, metrics: Metrics) -> None:
-        self.app, self.link, self.limits, self.metrics = app, link, limits, metrics
+    def __init__(self, link: Link, answers: Answers, metrics: Metrics) -> None:
+        self.link, self.limits = link, link.limits
+        self.answers, self.metrics = answers, metrics
 
-    def add(self) -> None:
+    def add(self, app: FastAPI) -> None:
         """Say which path is whose."""
-        get, post = self.app.get, self.app.post
-        get("/health")(self.health)
-        get("/ready")(self.ready)
-        get("/metrics")(self.told_metrics)
-        get("/v1/models")(self.models)
-        get("/v1/models/{name}")(self.model)
-        get("/v1/models/{name}/schema")(self.schema)
-        post("/v1/completions")(self.completions)
-        post("/v1/chat/completions")(self.chats)
-        post("/v1/embeddings")(self.embeddings)
-        post("/v1/images/generations")(self.images)
-        post("/v1/audio/speech")(self.speech)
-        post("/v1/records")(self.records)
-        post("/v1/records/score")(self.score)
-        post("/tokenize")(self.tokenize)
-        post("/detokenize")(self.detokenize)
+        app.get("/health")(self.health)
+        app.get("/ready")(self.ready)
+        app.get("/metrics")(self.told_metrics)
+        app.get("/v1/models")(self.models)
+        app.get("/v1/models/{name}")(self.model)
+        app.get("/v1/models/{name}/schema")(self.schema)
+        app.post("/v1/completions")(self.completions)
+        app.post("/v1/chat/completions")(self.chats)
+        app.post("/v1/records")(self.records)
+        app.post("/v1/records/score")(self.score)
+        app.post("/v1/embeddings")(self.embeddings)
+        app.post("/v1/images/generations")(self.images)
+        app.post("/v1/audio/speech")(self.speech)
+        app.post("/tokenize")(self.tokenize)
+        app.post("/detokenize")(self.detokenize)
 
     # --- about the server -----------------------------------------------------------------
 
@@ -116,114 +120,58 @@ class Routes:
 
     async def model(self, name: str) -> dict[str, Any]:
         """One of them."""
-        return _as_model(self._about(name, 404))
+        return _as_model(self.answers.about(name))
 
     async def schema(self, name: str) -> dict[str, Any]:
         """Its fields, and what can be asked of it."""
-        return {k: v for k, v in self._about(name, 404).items() if k != "name"} | {"id": name}
+        return {k: v for k, v in self.answers.about(name).items() if k != "name"} | {"id": name}
 
-    # --- texts ----------------------------------------------------------------------------
+    # --- what is asked of the engine ------------------------------------------------------
 
     async def completions(self, said: Completion, request: Request) -> Response:
         """Texts that go on from a prompt."""
-        return await self._texts(Completions(said, self._about(said.model)), request)
+        return await self._told(said, request)
 
     async def chats(self, said: Chat, request: Request) -> Response:
         """Answers in a conversation."""
-        about = self._about(said.model)
-        if not about["chats"]:
-            raise Refusal(400, f"model {said.model!r} has no chat template: it is none of an "
-                          "imported checkpoint; ask /v1/completions", param="model")  # fmt: skip
-        return await self._texts(Chats(said, about), request)
-
-    async def _texts(self, texts: Texts, request: Request) -> Response:
-        questions = texts.questions()
-        if not texts.said.stream:
-            async with self.link.asked(*questions, work=texts.work) as answer:
-                return JSONResponse(await self._within(request, texts.whole(answer)))
-        return await self._streamed(request, questions, texts.work, texts.streamed)
-
-    # --- records and media ----------------------------------------------------------------
+        return await self._told(said, request)
 
     async def records(self, said: Records, request: Request) -> Response:
         """Records: some fields given, others generated."""
-        about = self._about(said.model)
-        question, work = media.records_question(said), said.n * said.max_tokens
-        if not said.stream:
-            async with self.link.asked(question, work=work) as answer:
-                made = media.whole_records(said, about, answer)
-                return JSONResponse(await self._within(request, made))
+        return await self._told(said, request)
 
-        def events(answer: Answer, first: dict[str, Any]) -> AsyncIterator[Any]:
-            return media.streamed_records(said, about, answer, first)
-
-        return await self._streamed(request, [question], work, events)
-
-    async def score(self, said: Scored, request: Request) -> dict[str, Any]:
+    async def score(self, said: Scored, request: Request) -> Response:
         """How likely records are, whole and field by field, in nats."""
-        self._about(said.model)
-        found = await self._once(request, {"do": "score", "model": said.model,
-                                           "records": said.records})  # fmt: skip
-        return {"object": "list", "model": said.model, "data": found["scores"]}
+        return await self._whole(said, request)
 
-    async def images(self, said: Pictures, request: Request) -> dict[str, Any]:
+    async def embeddings(self, said: Embedding, request: Request) -> Response:
+        """A vector for each text or record."""
+        return await self._whole(said, request)
+
+    async def images(self, said: Pictures, request: Request) -> Response:
         """Pictures from a text."""
-        question = media.pictures_question(said, self._about(said.model))
-        async with self.link.asked(question, work=said.n) as answer:
-            return await self._within(request, media.pictures(answer))
+        return await self._whole(said, request)
 
     async def speech(self, said: Speech, request: Request) -> Response:
         """A sound from a text."""
-        question = media.speech_question(said, self._about(said.model))
-        async with self.link.asked(question) as answer:
-            sound = await self._within(request, media.speech(answer))
+        sound = await self._within(request, self.answers.speech(said))
         return Response(sound, media_type=f"audio/{said.response_format}")
 
-    # --- texts as numbers -----------------------------------------------------------------
-
-    async def embeddings(self, said: Embedding, request: Request) -> dict[str, Any]:
-        """A vector for each text or record."""
-        self._about(said.model)
-        inputs = [said.input] if isinstance(said.input, str) else list(said.input)
-        kinds = {isinstance(one, str) for one in inputs}
-        if len(kinds) > 1:
-            raise Refusal(400, "input: texts or records, not both at once", param="input")
-        found = await self._once(request, {"do": "embed", "model": said.model, "inputs": inputs})
-        shown = [_shown(vector, said.encoding_format) for vector in found["vectors"]]
-        return {
-            "object": "list", "model": said.model,
-            "data": [{"object": "embedding", "index": i, "embedding": one}
-                     for i, one in enumerate(shown)],
-            "usage": {"prompt_tokens": found["tokens"], "total_tokens": found["tokens"]},
-        }  # fmt: skip
-
-    async def tokenize(self, said: Tokenize, request: Request) -> dict[str, Any]:
+    async def tokenize(self, said: Tokenize, request: Request) -> Response:
         """A text's token ids."""
-        about = self._about(said.model)
-        found = await self._once(request, {"do": "tokenize", "model": said.model,
-                                           "text": said.prompt})  # fmt: skip
-        return {"tokens": found["ids"], "count": len(found["ids"]),
-                "max_model_len": about["context"]}  # fmt: skip
+        return await self._whole(said, request)
 
-    async def detokenize(self, said: Detokenize, request: Request) -> dict[str, Any]:
+    async def detokenize(self, said: Detokenize, request: Request) -> Response:
         """The text of token ids."""
-        self._about(said.model)
-        found = await self._once(request, {"do": "detokenize", "model": said.model,
-                                           "ids": said.tokens})  # fmt: skip
-        return {"prompt": found["text"]}
+        return await self._whole(said, request)
 
     # --- what they share ------------------------------------------------------------------
 
-    def _about(self, name: str, status: int = 404) -> dict[str, Any]:
-        if name not in self.link.models:
-            raise Refusal(status, unknown_name("model", name, self.link.models), param="model",
-                          code="model_not_found")  # fmt: skip
-        return self.link.models[name]
+    async def _told(self, said: Completion | Chat | Records, request: Request) -> Response:
+        return await (self._streamed if said.stream else self._whole)(said, request)
 
-    async def _once(self, request: Request, question: dict[str, Any]) -> dict[str, Any]:
-        """A question with one answer."""
-        async with self.link.asked(question) as answer:
-            return await self._within(request, answer.next())
+    async def _whole(self, said: Said, request: Request) -> Response:
+        return JSONResponse(await self._within(request, self.answers.whole(said)))
 
     async def _within(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """Wait no longer than allowed, nor for a client that has left."""
@@ -243,10 +191,10 @@ class Routes:
             await asyncio.gather(doing, leaving, return_exceptions=True)
 
     async def _streamed(
-        self, request: Request, questions: list[dict[str, Any]], work: int,
-        events: Callable[[Answer, dict[str, Any]], AsyncIterator[Any]],
+        self, said: Completion | Chat | Records, request: Request
     ) -> Response:  # fmt: skip
         """Server-sent events; what is wrong from the beginning is told by the status."""
+        questions, work = self.answers.questions(said)
         stack = AsyncExitStack()
         try:
             answer = await stack.enter_async_context(self.link.asked(*questions, work=work))
@@ -254,7 +202,7 @@ class Routes:
         except BaseException:
             await stack.aclose()
             raise
-        lines = self._lines(stack, events(answer, first), request)
+        lines = self._lines(stack, self.answers.pieces(said, answer, first), request)
         return StreamingResponse(lines, media_type="text/event-stream",
                                  headers={"Cache-Control": "no-store"})  # fmt: skip
 
@@ -306,13 +254,6 @@ def _as_model(about: dict[str, Any]) -> dict[str, Any]:
             "max_model_len": about["context"]}  # fmt: skip
 
 
-def _shown(vector: list[float], form: str) -> list[float] | str:
-    """base64: little-endian float32, as the API has it."""
-    if form == "float":
-        return vector
-    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")
-
-
 def _answer_errors(app: FastAPI) -> None:
     """Every error has one shape, and none tells of what is inside."""
 
@@ -322,7 +263,7 @@ def _answer_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
-        refusal = as_refusal(error)
+        refusal = refusal_of(error.errors()[0])
         return JSONResponse(refusal.body, refusal.status)
 
     @app.exception_handler(HTTPException)
@@ -335,13 +276,3 @@ def _answer_errors(app: FastAPI) -> None:
         log.error("%s %s: %s", request.method, request.url.path, type(error).__name__)
         refusal = Refusal(500, "a fault of the server; its log says more", code="fault")
         return JSONResponse(refusal.body, refusal.status)
-
-
-def as_refusal(error: RequestValidationError) -> Refusal:
-    """The first thing that is wrong with a request, by the name of its field."""
-    first = error.errors()[0]
-    place = [str(part) for part in first["loc"] if part != "body"]
-    name = ".".join(part for part in place if "[" not in part and "-" not in part) or "body"
-    if first["type"] == "extra_forbidden":
-        return Refusal(400, f"{name}: unknown, and would have no effect", param=name)
-    return Refusal(400, f"{name}: {first['msg'][:300]}", param=name)

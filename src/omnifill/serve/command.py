@@ -32,6 +32,9 @@ def serve(
         help="Requests under way at most; one more is told to come again.", min=1)] = 64,
     rate: Annotated[int, typer.Option(
         help="Requests a minute that one key may make; 0: any number.", min=0)] = 0,
+    jobs: Annotated[str, typer.Option(
+        help="Where long work is kept: a file of SQLite, made when it is needed, or the address of "
+        "a PostgreSQL database: postgresql+psycopg://….")] = "omnifill-jobs.sqlite",
     threads: Annotated[int | None, typer.Option(
         help="Threads of the engine; default: one for each core.", min=1)] = None,
 ) -> None:  # fmt: skip
@@ -42,4 +45,5 @@ def serve(
 
     limits = dataclasses.replace(Limits(), rows=rows, waiting=waiting, rate=rate)
     start(named_runs(runs), host=host, port=port, keys=read_keys(keys), names=allow_host or (),
-          limits=limits, threads=threads, say=lambda text: typer.echo(text, err=True))  # fmt: skip
+          limits=limits, threads=threads, jobs=jobs,
+          say=lambda text: typer.echo(text, err=True))  # fmt: skip

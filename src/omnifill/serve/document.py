@@ -11,6 +11,7 @@ REFUSED = {
     400: "Something about the request is wrong; `message` says what, `param` where.",
     401: "No key, or none that the server knows.",
     404: "No such model.",
+    409: "A key that came with another body, or a job that is not done.",
     408: "It took too long, or the client has left.",
     413: "The body is too large.",
     429: "The server is full; `Retry-After` says when to ask again.",
@@ -41,6 +42,9 @@ def _listed(**properties: Any) -> dict[str, Any]:
     return _object(data={"type": "array", "items": _object(**properties)})
 
 
+JOB = _object("created", "changed", "total", "finished", "sha256", "error", id=TEXT, object=TEXT,
+              state={"type": "string", "enum": ["queued", "running", "done", "failed",
+                                                "cancelled"]})  # fmt: skip
 WRITTEN = _object("id", "created", "model", choices={"type": "array"}, usage=COUNTED, object=TEXT)
 ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/models": {"application/json": _listed(id=TEXT, object=TEXT)},
@@ -58,6 +62,10 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/records/score": {"application/json": _listed(fields={"type": "object"})},
     "/tokenize": {"application/json": _object(tokens={"type": "array"})},
     "/detokenize": {"application/json": _object(prompt=TEXT)},
+    "/v1/jobs": {"application/json": {"type": "object"}},
+    "/v1/jobs/{id}": {"application/json": JOB},
+    "/v1/jobs/{id}/cancel": {"application/json": JOB},
+    "/v1/jobs/{id}/result": {"application/jsonl": TEXT},
     "/metrics": {"text/plain": TEXT},
     "/health": {"application/json": _object(status=TEXT)},
     "/ready": {"application/json": _object(status=TEXT)},
@@ -103,4 +111,6 @@ def _true(document: dict[str, Any], models: list[str]) -> dict[str, Any]:
             operation["responses"] = {
                 "200": {"description": "The answer.", "content": content}, **refused,
             }  # fmt: skip
+            if path == "/v1/jobs" and operation["operationId"].startswith("create"):
+                operation["responses"]["202"] = operation["responses"]["200"]
     return document

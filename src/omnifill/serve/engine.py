@@ -58,6 +58,8 @@ class Desk:
                 self.send({"id": number, "do": "end", **AT_ONCE[do](served, message)})
         except UserError as error:
             self.send({"id": number, "do": "error", "message": str(error)})
+        except BrokenPipeError:
+            raise
         except Exception as error:  # a fault of ours must not take others' requests with it
             self._fault(number, error)
 
@@ -83,6 +85,8 @@ class Desk:
             except UserError as error:
                 self.send({"id": number, "do": "error", "message": str(error)})
                 self.forget(number)
+            except BrokenPipeError:
+                raise
             except Exception as error:
                 self._fault(number, error)
         for served in self.models.values():
@@ -103,6 +107,8 @@ class Desk:
                     del self.tasks[number]
         except UserError as error:
             self._all_fail(served, {"do": "error", "message": str(error)})
+        except BrokenPipeError:  # the server is gone
+            raise
         except Exception as error:
             print(f"engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             self._all_fail(served, {"do": "fault"})

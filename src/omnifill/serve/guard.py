@@ -50,9 +50,9 @@ class Keys:
     def known(self, said: str) -> str | None:
         """Who that is; None: nobody. It takes as long whatever is said."""
         digest, found = hashlib.sha256(said.encode("utf-8", "surrogateescape")).digest(), None
-        for number, own in enumerate(self.hashes):
+        for own in self.hashes:
             if hmac.compare_digest(digest, own):
-                found = f"key {number + 1}"
+                found = own.hex()[:32]
         return found
 
 
@@ -81,7 +81,8 @@ class Guard:
             if len(scope["headers"]) > self.limits.headers:
                 raise Refusal(431, f"more than {self.limits.headers} headers")
             if self.keys.hashes and scope["path"] not in self.open_paths:
-                self._check_rate(self._who(headers))
+                scope["omnifill.owner"] = who = self._who(headers)
+                self._check_rate(who)
             elif self.limits.rate:
                 self._check_rate("everybody")
             receive = await self._body(scope, headers, receive)

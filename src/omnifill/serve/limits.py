@@ -33,6 +33,8 @@ class Limits:
     """Messages of a chat."""
     tops: int = 20
     """Likely tokens that are told beside each chosen one."""
+    jobs: int = 1000
+    """Jobs that are not over."""
     seconds: float = 600.0
     """Time that a request may take, waiting included."""
     headers: int = 64

@@ -258,6 +258,18 @@ class Speech(Said):
     seed: Seed = 0
 
 
+class JobRequest(Said):
+    path: Annotated[str, Field(max_length=100)]
+    """Where it would be sent if somebody waited: /v1/records, …"""
+    body: Record
+
+
+class Jobs(Said):
+    """POST /v1/jobs."""
+
+    requests: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
+
+
 def listed(stop: str | list[str] | None) -> list[str]:
     """One stop string by itself is a list of one."""
     return [stop] if isinstance(stop, str) else list(stop or ())

@@ -6,7 +6,8 @@ from typing import Any
 
 KINDS = {
     401: "authentication_error", 403: "permission_error", 404: "not_found_error",
-    408: "timeout_error", 429: "rate_limit_error", 500: "server_error", 503: "server_error",
+    408: "timeout_error", 409: "conflict_error", 429: "rate_limit_error", 500: "server_error",
+    503: "server_error",
 }  # fmt: skip
 
 

@@ -6,13 +6,14 @@ import asyncio
 import ipaddress
 import logging
 import os
+import socket
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from omnifill.artifact import RunFolder
-from omnifill.errors import RequestError, RunError
+from omnifill.errors import RequestError
 from omnifill.files import reason
 from omnifill.serve.guard import LOCAL
 from omnifill.serve.limits import Limits
@@ -71,7 +72,7 @@ def check_place(host: str, keys: Sequence[str]) -> None:
 def serve(
     models: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 8000,
     keys: Sequence[str] = (), names: Sequence[str] = (), limits: Limits | None = None,
-    threads: int | None = None, say: Any = print,
+    threads: int | None = None, jobs: str = "omnifill-jobs.sqlite", say: Any = print,
 ) -> None:  # fmt: skip
     """Serve runs by name until asked to stop; requests under way are finished first. `names`: hosts
     that it answers to beside its own address."""
@@ -90,7 +91,10 @@ def serve(
                 "threads": threads or os.cpu_count() or 1}  # fmt: skip
     link = Link(settings, limits)
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
-    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), limits=limits)
+    url = jobs if "://" in jobs else f"sqlite:///{Path(jobs).resolve()}"
+    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url,
+                    go_on=url == jobs or Path(jobs).exists())  # fmt: skip
+    where = f"http://{_shown(host)}:{port}"
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
 
     class Server(uvicorn.Server):
@@ -100,24 +104,32 @@ def serve(
             self.force_exit = self.should_exit
             self.should_exit = True
 
+        async def startup(self, sockets: Any = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                say(f"serving {', '.join(link.models)} at {where}; Ctrl-C ends it")
+
     server = Server(uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=GRACE, timeout_keep_alive=15, h11_max_incomplete_event_size=16384,
     ))  # fmt: skip
-    asyncio.run(_serve(server, link, f"http://{_shown(host)}:{port}", say))
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        listening = socket.create_server((host, port), family=family, backlog=2048)
+    except OSError as error:
+        raise RequestError(f"{where}: cannot be listened at ({reason(error)}); name another "
+                           f"--port or --host") from None  # fmt: skip
+    with listening:
+        asyncio.run(_serve(server, link, listening))
 
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _serve(server: Any, link: Any, where: str, say: Any) -> None:
-    await link.start()  # what cannot be loaded is said before a port is taken
+async def _serve(server: Any, link: Any, listening: socket.socket) -> None:
+    await link.start()
     try:
-        say(f"serving {', '.join(link.models)} at {where}; Ctrl-C ends it")
-        await server.serve()
-        if not server.started:
-            raise RunError(f"{where}: cannot be listened at; is the port taken? name another: "
-                           f"--port")  # fmt: skip
+        await server.serve(sockets=[listening])
     finally:
         await link.stop()
