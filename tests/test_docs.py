@@ -84,8 +84,9 @@ def test_the_python_block_is_valid_and_its_names_exist() -> None:
             assert hasattr(owner, node.attr), node.attr
 
 
-def test_the_page_of_the_recipe_is_up_to_date() -> None:
-    command = [sys.executable, str(ROOT / "tools" / "recipe_doc.py"), "--check"]
+@pytest.mark.parametrize("tool", ["recipe_doc.py", "serving_doc.py"])
+def test_pages_made_from_the_code_are_up_to_date(tool: str) -> None:
+    command = [sys.executable, str(ROOT / "tools" / tool), "--check"]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
 

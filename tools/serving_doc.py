@@ -1,0 +1,146 @@
+"""Write docs/serving.md from the server's own tables: `python tools/serving_doc.py [--check]`."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+from omnifill.serve import protocol
+from omnifill.serve.document import REFUSED
+from omnifill.serve.limits import Limits
+from omnifill.serve.protocol import Said
+
+TARGET = Path(__file__).parent.parent / "docs" / "serving.md"
+REQUESTS = (
+    protocol.Completion, protocol.Chat, protocol.Records, protocol.Scored, protocol.Embedding,
+    protocol.Pictures, protocol.Speech, protocol.Tokenize, protocol.Detokenize, protocol.Jobs,
+)  # fmt: skip
+PARTS = (
+    protocol.Message, protocol.TextPart, protocol.StreamOptions, protocol.PlainFormat,
+    protocol.ObjectFormat, protocol.SchemaFormat, protocol.JsonSchema, protocol.JobRequest,
+)  # fmt: skip
+HEAD = """# Serving
+
+`omnifill serve RUN…` answers HTTP: the routes that clients of the OpenAI API know, and our own
+for records of any fields. Every field of a request has its effect or is refused by name, with
+status 400 and `{"error": {"message", "type", "param", "code"}}`. The same request gives the same
+answer: where no seed is said it is 0.
+
+```
+omnifill serve run --port 8000
+```
+
+```
+curl http://127.0.0.1:8000/v1/records -H 'Content-Type: application/json' \\
+  -d '{"model": "run", "given": {"species": "Gentoo"}, "n": 3}'
+```
+
+```python
+from openai import OpenAI
+
+client = OpenAI(base_url="http://127.0.0.1:8000/v1", api_key="unused")
+print(client.completions.create(model="run", prompt="It was", max_tokens=40).choices[0].text)
+```
+
+Without a key it answers this machine alone. Others reach it with `--host`, a key (`--keys FILE`,
+or `OMNIFILL_API_KEY`) that every request brings as `Authorization: Bearer …`, and `--allow-host
+NAME` for each name that it is called by. Nothing is fetched for a client, no path of a request
+is ever read, and what is asked is in no log.
+
+Requests of one model are written side by side (continuous batching), `--rows` of them at once;
+who comes later waits, `--waiting` requests in all, and one more is refused at once with status
+429 and `Retry-After`. What comes does not hang on who else is there. Who leaves frees what he
+had within one step. SIGTERM ends it: requests under way are finished, and jobs go on when the
+server is back.
+
+Long work is handed in at `/v1/jobs`, a list of requests that nobody waits for. What was
+acknowledged is in a database (`--jobs`: a file of SQLite, or PostgreSQL with the extra
+`postgres`) and survives a server that is killed; parts that are there are not made again. The
+same `Idempotency-Key` brings the job that is there. The result is a line of JSON for each
+request, and `X-Content-SHA256` is its hash.
+
+`GET /health`, `/ready` and `/metrics` (Prometheus) tell how it is; `GET /v1/models`, and
+`/v1/models/{name}/schema` the fields of one; `GET /openapi.json` all of this for programs.
+
+This page is made from the code by `tools/serving_doc.py`.
+"""
+
+
+def page() -> str:
+    """The whole page."""
+    parts = [HEAD]
+    for request in (*REQUESTS, *PARTS):
+        parts += table(request)
+    parts += ["## Limits", "", "| what | most | |", "|---|---|---|"]
+    about = attribute_docs(Limits)
+    parts += [f"| {f.name} | {f.default:,} | {about[f.name]} |"
+              for f in dataclasses.fields(Limits)]  # fmt: skip
+    parts += ["", "## Status", "", "| status | when |", "|---|---|"]
+    statuses = {200: "The answer.", 202: "A job was taken."} | REFUSED
+    parts += [f"| {status} | {when} |" for status, when in statuses.items()] + [""]
+    return "\n".join(parts)
+
+
+def table(request: type[Said]) -> list[str]:
+    """A heading and a row for each field."""
+    title = (request.__doc__ or "").strip().rstrip(".")
+    out = [f"## {title}", "", "| field | values | default | what it does |", "|---|---|---|---|"]
+    schema = request.model_json_schema()
+    for name, field in request.model_fields.items():
+        said = schema["properties"][field.alias or name]
+        default = "required" if field.is_required() else shown(field.default)
+        about = " ".join((field.description or "").split()).replace("|", "\\|")
+        out.append(f"| `{field.alias or name}` | {values(said, schema)} | {default} | {about} |")
+    return [*out, ""]
+
+
+def shown(default: Any) -> str:
+    return "open" if default is None else f"`{str(default).lower()}`"
+
+
+def values(said: dict[str, Any], schema: dict[str, Any]) -> str:
+    """What a field may be, in words."""
+    if "$ref" in said:
+        inner = schema["$defs"][said["$ref"].rpartition("/")[2]]
+        return str(inner.get("description", "an object")).strip().rstrip(".").lower()
+    for key in ("anyOf", "oneOf"):
+        if key in said:
+            kinds = [values(part, schema) for part in said[key] if part.get("type") != "null"]
+            return ", or ".join(dict.fromkeys(kinds))
+    if "const" in said:
+        return f"`{str(said['const']).lower() if said['const'] is True else said['const']}`"
+    if "enum" in said:
+        return ", ".join(f"`{one}`" for one in said["enum"])
+    kind = {"integer": "whole number", "array": "list", "string": "text", "boolean": "true, false",
+            "object": "object"}.get(said.get("type", ""), said.get("type", "any"))  # fmt: skip
+    low = said.get("minimum", said.get("exclusiveMinimum"))
+    high = said.get("maximum", said.get("exclusiveMaximum"))
+    if low is not None and high is not None:
+        kind += f" from {low:,} to {high:,}"
+    if kind == "list":
+        kind += f" of {values(said.get('items', {}), schema)}"
+        kind += f" (at most {said['maxItems']:,})" if "maxItems" in said else ""
+    return kind
+
+
+def attribute_docs(kind: type) -> dict[str, str]:
+    """The docstrings under a dataclass's fields."""
+    source = inspect.getsource(kind)
+    found = re.findall(r'    (\w+): \w+ = [^\n]*\n    """(.*?)"""', source, re.DOTALL)
+    return {name: " ".join(about.split()) for name, about in found}
+
+
+def main() -> None:
+    if "--check" in sys.argv[1:]:
+        if TARGET.read_text(encoding="utf-8") != page():
+            sys.exit("docs/serving.md is out of date: run python tools/serving_doc.py")
+        return
+    TARGET.write_text(page(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
