@@ -55,6 +55,12 @@ class Autoregressive:
         self.former = Former(vocabulary)
         self.ordered = [f.cells > 0 for f in vocabulary.fields]
         self.row_block = vocabulary.row_block
+        fields = vocabulary.fields
+        self.start_row, self.state_row, self.rest_row = (
+            np.array([getattr(f, name) for f in fields])
+            for name in ("start_row", "state_row", "rest_row")
+        )
+        self.varying = np.array([f.slots is None for f in fields])
 
     @torch.no_grad()
     def __call__(self, plan: Plan, stopper: Stopper | None = None) -> Iterator[Step]:
@@ -216,11 +222,11 @@ class Autoregressive:
 
     def rows(self, state: State) -> Ints:
         """(n,): the vocabulary's row that applies to each row's next slot."""
-        fields, field = self.vocabulary.fields, state.field
-        start = np.array([f.start_row for f in fields])[field]
-        at_state = np.array([f.state_row for f in fields])[field] + state.state
-        rest = np.array([f.rest_row for f in fields])[field]
-        return np.where(state.missing, rest, np.where(state.slot == 0, start, at_state))
+        field = state.field
+        inside = np.where(
+            state.slot == 0, self.start_row[field], self.state_row[field] + state.state
+        )
+        return np.where(state.missing, self.rest_row[field], inside)
 
     def _choose(
         self, plan: Plan, state: State, hidden: Sequence[Tensor], stopper: Stopper | None
@@ -265,19 +271,21 @@ class Autoregressive:
         given."""
         if plain is not None:
             scores = guided(scores, plain, plan.sampling.guidance)
-        scores = self._bar(plan, state, at, scores)
-        stuck = ~torch.isfinite(scores).any(dim=1)
-        scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
+        if self._bar(plan, state, at, scores):
+            stuck = ~torch.isfinite(scores).any(dim=1)
+            scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here
         if plan.leaning is not None:
             scores = plan.leaning.lean(state.row[at], state.field[at], scores)
         return scores
 
-    def _bar(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> Tensor:
-        """Bar <missing> where it is forbidden, and codes after which no end would be in reach."""
-        fields = state.field[at]
+    def _bar(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> bool:
+        """Bar <missing> where it is forbidden, and codes after which no end would be in reach; in
+        place. Whether a code was barred."""
+        fields, any_barred = state.field[at], False
         if plan.forbid_missing is not None:
             barred = plan.forbid_missing[fields] & ~state.missing[at]
-            scores[torch.from_numpy(barred), MISSING_COLUMN] = float("-inf")
+            if barred.any():
+                scores[torch.from_numpy(barred), MISSING_COLUMN] = float("-inf")
         for index in np.unique(fields):
             field = self.vocabulary.fields[index]
             if field.slots is not None:
@@ -290,11 +298,12 @@ class Autoregressive:
                 continue
             room = plan.max_tokens - (state.slot[here] - self._prompted(plan, state, here))
             tight = np.flatnonzero(room <= 4)
+            any_barred |= len(tight) > 0
             for i in tight:
                 after = field.grammar.min_left[field.grammar.step[state.state[here[i]]]]
                 far = torch.from_numpy(after > room[i] - 1)
                 scores[mine[i], CODE_COLUMN:][far] = float("-inf")
-        return scores
+        return any_barred
 
     def _prompted(self, plan: Plan, state: State, at: Ints) -> Ints:
         """(n,): slots of the current value that the user gave."""
@@ -373,7 +382,7 @@ class Autoregressive:
 
     def _out_of_room(self, plan: Plan, state: State, fields: Ints, done: Bools) -> Bools:
         """(n,): texts that have all their tokens and have not ended by themselves."""
-        varying = np.array([f.slots is None for f in self.vocabulary.fields])[fields]
+        varying = self.varying[fields]
         if not varying.any():
             return np.zeros(len(fields), bool)
         used = state.slot - self._prompted(plan, state, np.arange(len(fields)))
