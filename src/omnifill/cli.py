@@ -67,7 +67,7 @@ from omnifill.options import (
     TopPOpt,
     WantOpt,
 )
-from omnifill.serve.command import EXAMPLE, serve
+from omnifill.serve.command import BATCH, EXAMPLE, batch, serve
 
 STARTED = time.monotonic()
 """The budget counts from here."""
@@ -382,6 +382,7 @@ def export(
 
 
 app.command(epilog=EXAMPLE)(serve)
+app.command(epilog=BATCH)(batch)
 
 
 @app.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,35 @@ EXAMPLE = (
     "Example: omnifill serve run --port 8000 · then, as any client of the OpenAI API does: POST "
     "http://127.0.0.1:8000/v1/completions"
 )
+
+
+BATCH = (
+    "Example: omnifill batch run requests.jsonl --out answers.jsonl, a request a line: "
+    '{"given": {"kind": "tea"}, "n": 3}'
+)
+
+
+def batch(
+    run: Annotated[Path, typer.Argument(help="A run folder.", metavar="RUN")],
+    file: Annotated[Path, typer.Argument(
+        help="JSON Lines: bodies of /v1/records, or {\"path\": …, \"body\": …} each.",
+        metavar="FILE")],
+    out: Annotated[Path, typer.Option("--out", help="A line of JSON for each request.")],
+    rows: Annotated[int, typer.Option(
+        help="Texts or records that are written at once.", min=1, max=256)] = 8,
+    threads: Annotated[int | None, typer.Option(
+        help="Threads of the engine; default: one for each core.", min=1)] = None,
+) -> None:  # fmt: skip
+    """Answer a file of requests, such as a server takes; what is stopped goes on where it was."""
+    from omnifill.serve.limits import Limits
+    from omnifill.serve.run import needs_extra
+
+    with needs_extra():
+        from omnifill.serve.batch import run_batch
+
+    limits = dataclasses.replace(Limits(), rows=rows)
+    num = run_batch(run, file, out, limits, threads or os.cpu_count() or 1)
+    typer.echo(f"{out}: {num} answers", err=True)
 
 
 def serve(

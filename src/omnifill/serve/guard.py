@@ -23,7 +23,6 @@ from omnifill.serve.limits import Limits
 from omnifill.serve.refusals import Refusal
 
 COOKIE = "omnifill_session"
-LOCAL = ("localhost", "127.0.0.1", "::1")
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 """Of JSON, a last one that does not end with them; each byte is looked at once."""
 PARTS = re.compile(rb"[\[\]{},]")

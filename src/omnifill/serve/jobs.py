@@ -42,12 +42,13 @@ class Worker:
     def start(self) -> None:
         self._task = asyncio.create_task(self._work())
 
-    async def stop(self) -> None:
-        """Give back what it holds."""
+    async def stop(self, close: bool = True) -> None:
+        """Give back what it holds, and close the database unless somebody else needs it."""
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
-        await asyncio.to_thread(self.store.close)
+        if close:
+            await asyncio.to_thread(self.store.close)
 
     async def _work(self) -> None:
         while True:

@@ -43,5 +43,7 @@ class Limits:
     """Requests that one key may make a minute; 0: any number."""
 
 
+LOCAL = ("localhost", "127.0.0.1", "::1")
+"""What this machine calls itself."""
 RETRY = 1
 """Seconds after which one who was refused may ask again."""

@@ -8,15 +8,15 @@ import logging
 import os
 import socket
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from omnifill.artifact import RunFolder
 from omnifill.errors import RequestError
 from omnifill.files import reason
-from omnifill.serve.guard import LOCAL
-from omnifill.serve.limits import Limits
+from omnifill.serve.limits import LOCAL, Limits
 
 KEY = "OMNIFILL_API_KEY"
 """Environment variable with one key."""
@@ -69,6 +69,16 @@ def check_place(host: str, keys: Sequence[str]) -> None:
                            f"FILE, or {KEY} in the environment")  # fmt: skip
 
 
+@contextmanager
+def needs_extra() -> Iterator[None]:
+    """RequestError where what is imported inside is not installed."""
+    try:
+        yield
+    except ImportError as error:
+        raise RequestError(f"this needs the extra `serve`: pip install 'omnifill[serve]' "
+                           f"({error.name} is missing)") from None  # fmt: skip
+
+
 def serve(
     models: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 8000,
     keys: Sequence[str] = (), names: Sequence[str] = (), limits: Limits | None = None,
@@ -76,15 +86,12 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve runs by name until asked to stop; requests under way are finished first. `names`: hosts
     that it answers to beside its own address."""
-    try:
+    with needs_extra():
         import uvicorn
 
         from omnifill.serve.app import build_app
         from omnifill.serve.guard import Keys
         from omnifill.serve.link import Link
-    except ImportError as error:
-        raise RequestError(f"serving needs the extra `serve`: pip install 'omnifill[serve]' "
-                           f"({error.name} is missing)") from None  # fmt: skip
     check_place(host, keys)
     limits = limits or Limits()
     settings = {"models": dict(models), "rows": limits.rows,
