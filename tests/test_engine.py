@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from omnifill import api
 from omnifill.generate import requests, wishes
 from omnifill.generate.decoding import Stopper
 from omnifill.generate.engine import Engine, Job, rows_of
+from omnifill.generate.trace import Trace
 from omnifill.generate.wishes import Request, Wish, sampling_of
 
 WISHES: list[dict[str, Any]] = [
@@ -126,3 +128,43 @@ def test_what_is_lent_has_its_turns_and_a_result(model: api.Model) -> None:
     while engine.jobs:
         seen += [found for _, found in engine.step()]
     assert seen == [0, 1, 2, None] and job.result == "done"
+
+
+def told_beside(
+    model: api.Model, request: Request, others: Sequence[Request], exact: bool
+) -> list[float]:
+    """Log-probabilities of all that a request chooses, beside others that come before it, while it
+    is under way, and leave."""
+    engine = Engine(model.run, 32, exact)
+    for other in others[::2]:
+        engine.add(requests.plan_of(model.run, other, 0, 1))
+        engine.step()
+    plan = requests.plan_of(model.run, request, 0, 1)
+    trace = Trace(model.run, 1, plan.leaning)
+    job = engine.add(replace(plan, leaning=trace))
+    late = list(others[1::2])
+    while job in engine.jobs:
+        engine.step()
+        if late:
+            engine.add(requests.plan_of(model.run, late.pop(), 0, 1))
+    return [token.log_prob for token in trace.rows[0]]
+
+
+@pytest.mark.parametrize("backbone", ["transformer", "rnn", "cnn"])
+def test_exact_is_the_same_to_the_last_bit_beside_any_others(backbone: str, tmp_path: Path) -> None:
+    """With a control: without it some bits are others (so the comparison can fail)."""
+    book = tmp_path / "book.txt"
+    rng = np.random.default_rng(0)
+    book.write_text(" ".join(rng.choice(["rain", "sun", "wind", "热"], 3000)), encoding="utf-8")
+    small = {"backbone": backbone, "dim": 64, "layers": 2, "context": 64}
+    model = api.train(book, tmp_path / "run", steps=10, recipe={"model": small})
+    one = asked(model, {"prompt": "rain sun", "max_tokens": 90, "seed": 1})
+    crowd = [asked(model, {"prompt": "wind " * (1 + i % 9), "max_tokens": 5 + 3 * i, "seed": i})
+             for i in range(30)]  # fmt: skip
+    alone = told_beside(model, one, [], exact=True)
+    assert len(alone) > 60
+    for some in (crowd[:1], crowd[:6], crowd[3:11], crowd):
+        assert told_beside(model, one, some, exact=True) == alone
+    plain = told_beside(model, one, [], exact=False)
+    assert plain == pytest.approx(alone, abs=1e-4)
+    assert any(told_beside(model, one, some, exact=False) != plain for some in (crowd[:6], crowd))

@@ -23,7 +23,7 @@ from omnifill.generate.filters import Sampling
 from omnifill.generate.plan import Plan, Step, Stopper
 from omnifill.generate.requests import build_sampler
 from omnifill.generate.state import State, chances
-from omnifill.model.slots import Slots
+from omnifill.model.slots import Slots, padded
 from omnifill.types import Ints
 
 READ = 256
@@ -83,12 +83,13 @@ class Part:
 class Engine:
     """Writes what many ask for at once. Not for several threads."""
 
-    def __init__(self, run: LoadedRun, rows: int = 8) -> None:
-        """At most `rows` rows at once: those of plans, and with guidance twice as many."""
+    def __init__(self, run: LoadedRun, rows: int = 8, exact: bool = False) -> None:
+        """At most `rows` rows at once: those of plans, and with guidance twice as many. `exact`: a
+        plan of one row has the same bits alone and beside any others (see `model.slots`)."""
         self.run, self.sampler = run, build_sampler(run)
         shares = isinstance(self.sampler, Autoregressive) and run.network.encoder is None
-        self.slots = Slots(run.network, rows) if shares else None
-        self.rows = rows
+        self.slots = Slots(run.network, rows, exact) if shares else None
+        self.rows, self.exact = rows, exact
         self.jobs: list[Job] = []
 
     @property
@@ -122,38 +123,38 @@ class Engine:
                 self.slots.leave([i for i, o in enumerate(self.slots.owners) if o[0] is job])
 
     @torch.no_grad()
-    def step(self) -> Iterator[tuple[Job, Any]]:
+    def step(self) -> list[tuple[Job, Any]]:
         """One step of every job -> jobs and their `Step`s; (job, None) where one is complete.
 
         A job that only reads brings nothing.
         """
+        out: list[tuple[Job, Any]] = []
         for job in [j for j in self.jobs if not isinstance(j, Shared) or j.state is None]:
-            yield from self._turn(job)
+            out += self._turn(job)
         sharing = [j for j in self.jobs if isinstance(j, Shared) and j.state is not None]
         if not sharing:
-            return
+            return out
         steps = self._chosen(sharing)
         self._read(sharing)
         for job, step in zip(sharing, steps, strict=True):
-            yield job, step
+            out.append((job, step))
             if not job.rows:
                 self.jobs.remove(job)
-                yield job, None
+                out.append((job, None))
+        return out
 
-    def _turn(self, job: Job) -> Iterator[tuple[Job, Any]]:
+    def _turn(self, job: Job) -> list[tuple[Job, Any]]:
         """A turn of a job by itself."""
         try:
             found = next(job.turns)
         except StopIteration as done:
             if isinstance(job, Shared):
                 self._join(job, *done.value)
-            else:
-                job.result = done.value
-                self.jobs.remove(job)
-                yield job, None
-            return
-        if found is not None:
-            yield job, found
+                return []
+            job.result = done.value
+            self.jobs.remove(job)
+            return [(job, None)]
+        return [] if found is None else [(job, found)]
 
     def _join(self, job: Shared, state: State, readings: Sequence[Any]) -> None:
         """A plan has read what is given: from now on it shares."""
@@ -187,10 +188,11 @@ class Engine:
         blocks = sampler.row_block[allow]
         for block in np.unique(blocks):
             at = np.flatnonzero(blocks == block)
-            scores = sampler.columns.scores(
-                sampler.network, hidden[torch.from_numpy(at)], int(block),
-                torch.from_numpy(allow[at]),
-            )  # fmt: skip
+            some, rows = hidden[torch.from_numpy(at)], torch.from_numpy(allow[at])
+            if self.exact:
+                some = padded(some, self.rows)
+                rows = torch.cat([rows, rows[:1].expand(self.rows - len(rows))])
+            scores = sampler.columns.scores(sampler.network, some, int(block), rows)
             first = 0
             for job in jobs:
                 size = len(job.now.row)

@@ -7,7 +7,7 @@ sinks and a window: Xiao et al. 2023, arXiv 2309.17453).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -120,17 +120,20 @@ class LayerCache:
 class KVCache:
     """The caches of all layers and the number of slots that each row has filled."""
 
-    def __init__(self, layers: list[LayerCache], sinks: Tensor, turn: Rotation | None) -> None:
+    def __init__(
+        self, layers: list[LayerCache], sinks: Tensor, turn: Rotation | None, fixed: bool = False
+    ) -> None:
         """sinks (B,): first slots of each row that are never dropped. `turn`: None where positions
-        do not turn keys, so that no slot can move to another one."""
-        self.layers, self.sinks, self.turn = layers, sinks, turn
+        do not turn keys, so that no slot can move to another one. `fixed`: all that there is room
+        for is looked through, whatever rows hold: the same products in every step."""
+        self.layers, self.sinks, self.turn, self.fixed = layers, sinks, turn, fixed
         rows, _, self.capacity, _ = layers[0].keys.shape
         self.lengths = torch.zeros(rows, dtype=torch.long, device=layers[0].keys.device)
 
     def select(self, rows: Tensor) -> KVCache:
         """A cache of the given rows only, (R,) indices."""
         layers = [layer.select(rows) for layer in self.layers]
-        cache = KVCache(layers, self.sinks[rows], self.turn)
+        cache = KVCache(layers, self.sinks[rows], self.turn, self.fixed)
         cache.lengths = self.lengths[rows]
         return cache
 
@@ -138,6 +141,11 @@ class KVCache:
     def room(self) -> int:
         """Slots that all rows have left before any is dropped."""
         return int(self.capacity - self.lengths.max())
+
+    def place(self, num: int) -> Place:
+        """Where `num` new slots of each row stand."""
+        place = Place.behind(self.lengths, num)
+        return replace(place, keys=self.capacity, even=None) if self.fixed else place
 
     def put(self, row: int, other: KVCache, at: int) -> None:
         """A row becomes another cache's row `at`."""
@@ -148,7 +156,8 @@ class KVCache:
 
     def head(self, num: int) -> KVCache:
         """A cache of the first `num` rows, which shares what they hold; see `accept`."""
-        out = KVCache([layer.head(num) for layer in self.layers], self.sinks[:num], self.turn)
+        layers = [layer.head(num) for layer in self.layers]
+        out = KVCache(layers, self.sinks[:num], self.turn, self.fixed)
         out.lengths = self.lengths[:num].clone()
         return out
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from omnifill.model.cache import KVCache, StandingCache
@@ -20,9 +21,15 @@ FIRST = 64
 class Slots:
     """Room for the texts of many at once."""
 
-    def __init__(self, network: Network, rows: int) -> None:
-        self.network, self.rows = network, rows
-        self.cache = network.new_cache(rows, FIRST)
+    def __init__(self, network: Network, rows: int, exact: bool = False) -> None:
+        """`exact`: every pass has the same shape, with rows that nobody uses in it, so that what
+        comes of a row does not hang on the others to the last bit: products of other shapes add up
+        in other orders."""
+        self.network, self.rows, self.exact = network, rows, exact
+        most = max(network.config.context, 2 * FIRST)
+        self.cache = network.new_cache(rows, most if exact else FIRST)
+        if exact and isinstance(self.cache.inner, KVCache):
+            self.cache.inner.fixed = True
         self.owners: list[Any] = []
         """Whose each row in use is."""
 
@@ -53,8 +60,18 @@ class Slots:
 
     def read(self, ids: Tensor, field: Tensor, coord: Tensor | None) -> Tensor:
         """The next slot of each row in use: ids and field (n, 1), coord (n, 1, 3) -> (n, D)."""
-        head = self.cache.head(len(self.owners))
+        used = len(self.owners)
+        if self.exact:
+            ids, field = padded(ids, self.rows), padded(field, self.rows)
+            coord = None if coord is None else padded(coord, self.rows)
+            self.cache.reset(torch.arange(used, self.rows))
+        head = self.cache.head(self.rows if self.exact else used)
         head.make_room(1)
         hidden: Tensor = self.network(ids, field, coord, Mask("causal"), head)
         self.cache.accept(head)
-        return hidden[:, 0]
+        return hidden[:used, 0]
+
+
+def padded(x: Tensor, rows: int) -> Tensor:
+    """(n, …) -> (rows, …), zeros behind."""
+    return torch.cat([x, x.new_zeros((rows - len(x), *x.shape[1:]))])

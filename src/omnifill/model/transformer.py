@@ -186,7 +186,7 @@ class Transformer(nn.Module):
         assert (mask.kind == "full") == self.config.full, "it was built for the other kind of mask"
         num, inside, place = x.shape[1], mask.inside(x.shape[1]), None
         if cache is not None:
-            place = Place.behind(cache.lengths, num)
+            place = cache.place(num)
             pos = place.slot
         looks = self._looks(mask, place, num, pos)
         if not self.config.opens:

@@ -38,7 +38,7 @@ def run_batch(run: Path, file: Path, out: Path, limits: Limits, threads: int) ->
     except Conflict:
         raise RequestError(f"{kept}: holds answers to other requests, which were not finished; go "
                            f"on with those, or remove it") from None  # fmt: skip
-    settings = {"models": {run.resolve().name: str(run)}, "rows": limits.rows,
+    settings = {"models": {run.resolve().name: str(run)}, "rows": limits.rows, "exact": False,
                 "threads": threads}  # fmt: skip
     try:
         asyncio.run(_work(Link(settings, limits), store, number, limits.rows, len(body)))

@@ -67,6 +67,9 @@ def serve(
         "a PostgreSQL database: postgresql+psycopg://….")] = "omnifill-jobs.sqlite",
     threads: Annotated[int | None, typer.Option(
         help="Threads of the engine; default: one for each core.", min=1)] = None,
+    exact: Annotated[bool, typer.Option(
+        "--exact", help="Every answer has the same bits whoever else is there: slower for few "
+        "requests.")] = False,
 ) -> None:  # fmt: skip
     """Serve models over HTTP: an API that OpenAI's clients speak, and records of any fields."""
     from omnifill.serve.limits import Limits
@@ -75,5 +78,5 @@ def serve(
 
     limits = dataclasses.replace(Limits(), rows=rows, waiting=waiting, rate=rate)
     start(named_runs(runs), host=host, port=port, keys=read_keys(keys), names=allow_host or (),
-          limits=limits, threads=threads, jobs=jobs,
+          limits=limits, threads=threads, exact=exact, jobs=jobs,
           say=lambda text: typer.echo(text, err=True))  # fmt: skip

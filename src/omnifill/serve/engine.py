@@ -135,13 +135,14 @@ class Desk:
 
 
 def run(settings: dict[str, Any], source: BinaryIO, out: BinaryIO) -> None:
-    """Load the models and serve until the input ends. `settings`: names, paths, rows, threads."""
+    """Load the models and serve until the input ends. `settings`: names, paths, rows, threads,
+    exact."""
     torch.set_num_threads(settings["threads"])
     models: dict[str, Served] = {}
     desk = Desk(models, out)
     try:
         for name, path in settings["models"].items():
-            models[name] = Served(name, load(path), settings["rows"])
+            models[name] = Served(name, load(path), settings["rows"], settings["exact"])
     except UserError as error:
         desk.send({"id": 0, "do": "failed", "message": str(error)})
         return

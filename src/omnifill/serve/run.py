@@ -82,7 +82,8 @@ def needs_extra() -> Iterator[None]:
 def serve(
     models: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 8000,
     keys: Sequence[str] = (), names: Sequence[str] = (), limits: Limits | None = None,
-    threads: int | None = None, jobs: str = "omnifill-jobs.sqlite", say: Any = print,
+    threads: int | None = None, exact: bool = False, jobs: str = "omnifill-jobs.sqlite",
+    say: Any = print,
 ) -> None:  # fmt: skip
     """Serve runs by name until asked to stop; requests under way are finished first. `names`: hosts
     that it answers to beside its own address."""
@@ -94,7 +95,7 @@ def serve(
         from omnifill.serve.link import Link
     check_place(host, keys)
     limits = limits or Limits()
-    settings = {"models": dict(models), "rows": limits.rows,
+    settings = {"models": dict(models), "rows": limits.rows, "exact": exact,
                 "threads": threads or os.cpu_count() or 1}  # fmt: skip
     link = Link(settings, limits)
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())

@@ -35,9 +35,9 @@ Send = Callable[[dict[str, Any]], None]
 class Served:
     """A model and what writes with it."""
 
-    def __init__(self, name: str, model: Model, rows: int) -> None:
+    def __init__(self, name: str, model: Model, rows: int, exact: bool) -> None:
         self.name, self.model, self.run = name, model, model.run
-        self.engine = Engine(model.run, rows)
+        self.engine = Engine(model.run, rows, exact)
         self.sha256 = model.run.sha256
 
     def about(self) -> dict[str, Any]:
@@ -120,6 +120,7 @@ class Generation:
             num = min(free // rows_of(self._plan(0, 1)), request.num - self.next)
             if num < 1:
                 return False
+            num = 1 if engine.exact else num
             with self._heard():
                 plan = self._plan(self.next, num)
             trace = None
