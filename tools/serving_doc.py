@@ -54,8 +54,8 @@ is ever read, and what is asked is in no log.
 Requests of one model are written side by side (continuous batching), `--rows` of them at once;
 who comes later waits, `--waiting` requests in all, and one more is refused at once with status
 429 and `Retry-After`. What comes does not hang on who else is there; with `--exact` to the last
-bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are finished, and jobs go on when the
-server is back.
+bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
+finished, and jobs go on when the server is back.
 
 Long work is handed in at `/v1/jobs`, a list of requests that nobody waits for. What was
 acknowledged is in a database (`--jobs`: a file of SQLite, or PostgreSQL with the extra

@@ -44,6 +44,7 @@ from omnifill.generate.constraint import parse_rule
 from omnifill.generate.trace import Token, traced
 from omnifill.generate.wishes import Wish, sampling_of
 from omnifill.lengths import parse_duration
+from omnifill.model.compiled import compile_steps
 from omnifill.objectives.table import on_canvas
 from omnifill.prepare import (
     encode_parts,
@@ -338,6 +339,12 @@ class Model:
         """
         train, valid = self._learned_from()
         return generate_baseline(self.run, name, n, train, valid, given=given or {}, seed=seed)
+
+    def compiled(self) -> Model:
+        """The same model with its steps compiled, which takes up to a minute once: recurrent and
+        convolutional networks then write long texts faster. RequestError for others."""
+        compile_steps(self.run.network)
+        return self
 
     def adapted(self, adapter: str | Path) -> Model:
         """The same model with a LoRA adapter (a folder as PEFT writes it) beside its weights, which

@@ -23,7 +23,7 @@ from omnifill.form.vocabulary import (
 )
 from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
-from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained, for_field
+from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained
 from omnifill.generate.state import State, chances
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
@@ -325,7 +325,7 @@ class Autoregressive:
         """Scores (n, C) of rows in one block, with the repetition controls; and how their next slot
         is drawn."""
         scores = penalised(scores, [state.seen[i] for i in at], plan.sampling, state.begun[at])
-        return scores, for_field(plan.sampling, self.vocabulary.fields[state.field[at[0]]])
+        return scores, state.sampling[state.field[at[0]]]
 
     def _pick_best(self, quantile: float, state: State, at: Ints, scores: Tensor) -> Ints:
         """The quantile of ordered fields, the mode of the others."""

@@ -9,7 +9,7 @@ from torch import Tensor
 from omnifill.chance import uniforms
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate.filters import remembers
-from omnifill.generate.plan import Plan
+from omnifill.generate.plan import Plan, for_field
 from omnifill.types import Ints
 
 
@@ -32,6 +32,8 @@ class State:
         self.remembers = remembers(plan.sampling)
         self.seen: list[list[int]] = [[] for _ in range(num)]
         self.begun = np.zeros(num, np.int64)  # how many of them were given
+        self.sampling = [for_field(plan.sampling, field) for field in vocabulary.fields]
+        """How the slots of each field are drawn."""
         self.field = self._field()
         """(n,): the field each row is in; -1 when it has finished."""
 

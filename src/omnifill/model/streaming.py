@@ -165,6 +165,8 @@ class Stack(nn.Module):
         self.kept = [each.kept for each in mixers]
         self.full = config.full
         self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.quick: Callable[[Tensor, list[Tensor]], tuple[Tensor, list[Tensor]]] | None = None
+        """`one_slot` compiled, where that was asked for (see `model.compiled`)."""
         reset_parameters(self)
 
     def forward(
@@ -173,6 +175,14 @@ class Stack(nn.Module):
     ) -> Tensor:  # fmt: skip
         """x (B, T, D) -> (B, T, D); with a cache, x continues what each row holds there."""
         assert (mask.kind == "full") == self.full, "it was built for the other kind of mask"
+        if self.quick is not None and cache is not None and memory is None and x.shape[1] == 1:
+            like = torch.contiguous_format  # each other layout would be compiled for anew
+            kept = [layer.kept.clone(memory_format=like) for layer in cache.layers]
+            quick, trails = self.quick(x, kept)
+            for layer, trail in zip(cache.layers, trails, strict=True):
+                layer.trail, layer.kept = trail, trail[:, 1:]
+            cache.lengths = cache.lengths + 1
+            return quick
         turn = _turn(mask, x) if self.full else None
         for i, block in enumerate(self.blocks):
             x = block(x, None if cache is None else cache.layers[i], turn, memory)
@@ -180,6 +190,14 @@ class Stack(nn.Module):
             cache.lengths = cache.lengths + x.shape[1]
         out: Tensor = self.norm(x)
         return out
+
+    def one_slot(self, x: Tensor, kept: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
+        """x (B, 1, D) and what each layer has kept -> (B, 1, D), and what was kept with what is
+        new: the same as `forward`, of tensors alone."""
+        layers = [LayerMemory(one) for one in kept]
+        for block, layer in zip(self.blocks, layers, strict=True):
+            x = block(x, layer, None, None)
+        return self.norm(x), [layer.trail for layer in layers]
 
     def new_cache(self, rows: int, length: int, sinks: Tensor) -> StreamingCache:
         """An empty memory for so many rows; there is no length to keep room for."""
