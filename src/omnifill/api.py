@@ -54,7 +54,7 @@ from omnifill.prepare import (
     staged_columns,
     take_codecs,
 )
-from omnifill.recipe import Recipe, dump_recipe, from_dict, load_recipe, to_dict
+from omnifill.recipe import Recipe, from_dict, load_recipe, to_dict
 from omnifill.session import Session
 from omnifill.train.metrics import LiveLine
 from omnifill.types import Codec
@@ -443,11 +443,6 @@ def _listed(names: Sequence[str] | str | None) -> list[str]:
     """One name by itself is a list of one."""
     check_kind("names", names, (str, Sequence, type(None)), "a name or a list of names")
     return [names] if isinstance(names, str) else list(names or ())
-
-
-def dump(recipe: Recipe) -> str:
-    """A recipe as YAML."""
-    return dump_recipe(recipe)
 
 
 # Importing the package `omnifill.train` has put it where the public function of that name belongs.
