@@ -31,11 +31,13 @@ def main() -> None:
     for backbone in [args.only] if args.only else BACKBONES:
         run = harness.fresh(args.work / f"endless-{backbone}")
         harness.omnifill("train", text, "--out", run, "--steps", steps,
-                         "--set", f"model.backbone={backbone}")  # fmt: skip
+                         "--set", f"model.backbone={backbone}", "--set", "model.dim=64",
+                         "--set", "model.layers=2")  # fmt: skip
         figures[backbone] = streamed(run, tokens, args.seed)
     protocol = (
-        f"`omnifill train --steps {steps}`, then one stream of {tokens:,} tokens in one thread; "
-        "the largest resident memory after a tenth of them and at the end"
+        f"`omnifill train --steps {steps}`, of two layers of width 64, then one stream of "
+        f"{tokens:,} tokens in one thread, its steps compiled; the largest resident memory after "
+        "a tenth of them and at the end"
     )
     harness.keep(f"endless-{args.only or 'all'}", protocol, figures, quick=args.quick)
 

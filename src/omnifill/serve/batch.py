@@ -21,6 +21,7 @@ from omnifill.serve.limits import Limits
 from omnifill.serve.link import Link
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.store import Conflict, Store
+from omnifill.serve.wire import EngineSettings
 
 LOOK = 0.2
 """Seconds between looks at how far it is."""
@@ -38,8 +39,7 @@ def run_batch(run: Path, file: Path, out: Path, limits: Limits, threads: int) ->
     except Conflict:
         raise RequestError(f"{kept}: holds answers to other requests, which were not finished; go "
                            f"on with those, or remove it") from None  # fmt: skip
-    settings = {"models": {run.resolve().name: str(run)}, "rows": limits.rows, "exact": False,
-                "threads": threads}  # fmt: skip
+    settings = EngineSettings({run.resolve().name: str(run)}, rows=limits.rows, threads=threads)
     try:
         asyncio.run(_work(Link(settings, limits), store, number, limits.rows, len(body)))
         write_atomic(out, store.result(number))

@@ -48,6 +48,11 @@ def serve(
     runs: Annotated[list[str], typer.Argument(
         help="Run folders that `train` or `import` wrote, each as PATH or NAME=PATH.",
         metavar="RUN")],
+    adapter: Annotated[list[str] | None, typer.Option(
+        help="NAME=PATH, or NAME=MODEL:PATH: a LoRA adapter as a model of its own beside the "
+        "weights of the first RUN, or of another. Repeat for more.")] = None,
+    memory: Annotated[float | None, typer.Option(
+        help="Gigabytes that the weights of all models may take.")] = None,
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8000,
     host: Annotated[str, typer.Option(
         help="The address to listen at; one that others reach needs a key.")] = "127.0.0.1",
@@ -73,10 +78,14 @@ def serve(
 ) -> None:  # fmt: skip
     """Serve models over HTTP: an API that OpenAI's clients speak, and records of any fields."""
     from omnifill.serve.limits import Limits
-    from omnifill.serve.run import named_runs, read_keys
+    from omnifill.serve.run import check_memory, named_adapters, named_runs, read_keys
     from omnifill.serve.run import serve as start
+    from omnifill.serve.wire import EngineSettings
 
     limits = dataclasses.replace(Limits(), rows=rows, waiting=waiting, rate=rate)
-    start(named_runs(runs), host=host, port=port, keys=read_keys(keys), names=allow_host or (),
-          limits=limits, threads=threads, exact=exact, jobs=jobs,
-          say=lambda text: typer.echo(text, err=True))  # fmt: skip
+    models = named_runs(runs)
+    check_memory(models, memory)
+    settings = EngineSettings(models, named_adapters(adapter or (), models), rows, exact,
+                              threads or os.cpu_count() or 1)  # fmt: skip
+    start(settings, host=host, port=port, keys=read_keys(keys), names=allow_host or (),
+          limits=limits, jobs=jobs, say=lambda text: typer.echo(text, err=True))  # fmt: skip

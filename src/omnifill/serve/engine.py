@@ -18,7 +18,7 @@ import torch
 from omnifill.api import load
 from omnifill.errors import UserError
 from omnifill.serve.tasks import AT_ONCE, Generation, Served, Task, served_called
-from omnifill.serve.wire import messages, packed
+from omnifill.serve.wire import EngineSettings, messages, packed
 
 TOLD = 0.25
 """Seconds between figures while it works."""
@@ -134,15 +134,17 @@ class Desk:
         }  # fmt: skip
 
 
-def run(settings: dict[str, Any], source: BinaryIO, out: BinaryIO) -> None:
-    """Load the models and serve until the input ends. `settings`: names, paths, rows, threads,
-    exact."""
-    torch.set_num_threads(settings["threads"])
+def run(settings: EngineSettings, source: BinaryIO, out: BinaryIO) -> None:
+    """Load the models and serve until the input ends."""
+    torch.set_num_threads(settings.threads)
     models: dict[str, Served] = {}
     desk = Desk(models, out)
     try:
-        for name, path in settings["models"].items():
-            models[name] = Served(name, load(path), settings["rows"], settings["exact"])
+        for name, path in settings.models.items():
+            models[name] = Served(name, load(path), settings.rows, settings.exact)
+        for name, (base, path) in settings.adapters.items():
+            beside = models[base].model.adapted(path)
+            models[name] = Served(name, beside, settings.rows, settings.exact)
     except UserError as error:
         desk.send({"id": 0, "do": "failed", "message": str(error)})
         return
@@ -180,7 +182,7 @@ def main() -> None:
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints is no message
     try:
-        run(json.loads(sys.argv[1]), sys.stdin.buffer, out)
+        run(EngineSettings(**json.loads(sys.argv[1])), sys.stdin.buffer, out)
     except (BrokenPipeError, KeyboardInterrupt):
         pass  # the server is gone, or goes
 

@@ -8,13 +8,13 @@ import sys
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from omnifill.errors import RunError
 from omnifill.serve.limits import RETRY, Limits
 from omnifill.serve.refusals import Refusal
-from omnifill.serve.wire import HEAD, packed, size_of, unpacked
+from omnifill.serve.wire import HEAD, EngineSettings, packed, size_of, unpacked
 
 GRACE = 5.0
 """Seconds that the engine has to leave by itself."""
@@ -53,7 +53,7 @@ class Answer:
 class Link:
     """One engine, and what it is asked."""
 
-    def __init__(self, settings: dict[str, Any], limits: Limits) -> None:
+    def __init__(self, settings: EngineSettings, limits: Limits) -> None:
         self.settings, self.limits = settings, limits
         self.models: dict[str, dict[str, Any]] = {}
         self.open: dict[int, Answer] = {}
@@ -76,7 +76,7 @@ class Link:
     async def start(self) -> None:
         """Load the models. RunError for one that cannot be."""
         process = await asyncio.create_subprocess_exec(
-            sys.executable, "-P", "-m", "omnifill.serve.engine", json.dumps(self.settings),
+            sys.executable, "-P", "-m", "omnifill.serve.engine", json.dumps(asdict(self.settings)),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         self._process = process

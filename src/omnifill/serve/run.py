@@ -17,6 +17,7 @@ from omnifill.artifact import RunFolder
 from omnifill.errors import RequestError
 from omnifill.files import reason
 from omnifill.serve.limits import LOCAL, Limits
+from omnifill.serve.wire import EngineSettings
 
 KEY = "OMNIFILL_API_KEY"
 """Environment variable with one key."""
@@ -37,6 +38,33 @@ def named_runs(runs: Sequence[str]) -> dict[str, str]:
         RunFolder(Path(path)).read_state()
         out[name] = str(Path(path).resolve())
     return out
+
+
+def named_adapters(adapters: Sequence[str], models: Mapping[str, str]) -> dict[str, list[str]]:
+    """Name -> the model it is beside, and its path: NAME=PATH, beside the first model, or
+    NAME=MODEL:PATH."""
+    out: dict[str, list[str]] = {}
+    for adapter in adapters:
+        name, equals, path = adapter.partition("=")
+        base, colon, rest = path.partition(":")
+        if not colon or base not in models:
+            base, rest = next(iter(models)), path
+        if not equals or not name or name in models or name in out:
+            raise RequestError(
+                f"--adapter {adapter}: write it as NAME=PATH, with a name of its own"
+            )
+        if not Path(rest).is_dir():
+            raise RequestError(f"--adapter {adapter}: there is no folder {rest}")
+        out[name] = [base, str(Path(rest).resolve())]
+    return out
+
+
+def check_memory(models: Mapping[str, str], most: float | None) -> None:
+    """RequestError where the weights alone are more than so many gigabytes."""
+    size = sum((Path(path) / "model.safetensors").stat().st_size for path in models.values()) / 1e9
+    if most is not None and size > most:
+        raise RequestError(f"--memory {most:g}: the weights alone take {size:.1f} GB; leave some "
+                           f"out, or round them: omnifill convert RUN --weights int8")  # fmt: skip
 
 
 def read_keys(file: Path | None) -> list[str]:
@@ -80,13 +108,12 @@ def needs_extra() -> Iterator[None]:
 
 
 def serve(
-    models: Mapping[str, str], *, host: str = "127.0.0.1", port: int = 8000,
+    settings: EngineSettings, *, host: str = "127.0.0.1", port: int = 8000,
     keys: Sequence[str] = (), names: Sequence[str] = (), limits: Limits | None = None,
-    threads: int | None = None, exact: bool = False, jobs: str = "omnifill-jobs.sqlite",
-    say: Any = print,
+    jobs: str = "omnifill-jobs.sqlite", say: Any = print,
 ) -> None:  # fmt: skip
-    """Serve runs by name until asked to stop; requests under way are finished first. `names`: hosts
-    that it answers to beside its own address."""
+    """Serve models until asked to stop; requests under way are finished first. `names`: hosts that
+    it answers to beside its own address."""
     with needs_extra():
         import uvicorn
 
@@ -95,8 +122,6 @@ def serve(
         from omnifill.serve.link import Link
     check_place(host, keys)
     limits = limits or Limits()
-    settings = {"models": dict(models), "rows": limits.rows, "exact": exact,
-                "threads": threads or os.cpu_count() or 1}  # fmt: skip
     link = Link(settings, limits)
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
     url = jobs if "://" in jobs else f"sqlite:///{Path(jobs).resolve()}"

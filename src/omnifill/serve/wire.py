@@ -9,7 +9,22 @@ import base64
 import json
 import struct
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any, BinaryIO
+
+
+@dataclass(frozen=True)
+class EngineSettings:
+    """What an engine's process is started with."""
+
+    models: dict[str, str]
+    """Name -> run folder."""
+    adapters: dict[str, list[str]] = field(default_factory=dict)
+    """Name -> the name of a model, and the folder of an adapter beside its weights."""
+    rows: int = 8
+    exact: bool = False
+    threads: int = 1
+
 
 HEAD = struct.Struct("<I")
 MOST = 1 << 28
