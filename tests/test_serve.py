@@ -22,9 +22,11 @@ import httpx2
 import numpy as np
 import openai
 import pandas as pd
+import peft
 import pytest
+import torch
 from sqlalchemy import select, update
-from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
+from tests.test_exchange import OPENED, pair, saved, theirs, tokenizer  # noqa: F401
 
 from omnifill import api
 from omnifill.serve.store import JOBS, PARTS, Store
@@ -540,3 +542,39 @@ def test_a_killed_server_goes_on_where_it_was(model: api.Model, tmp_path: Path) 
         about = told(where, id_)
         assert (about["state"], about["finished"]) == ("done", 30)
         assert httpx2.get(f"{where}/v1/jobs/{id_}/result").content == want
+
+
+@pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing:FutureWarning")  # peft's own
+def test_adapters_are_models_beside_one_base(tokenizer: Any, tmp_path: Path) -> None:
+    model = theirs("llama", tokenizer.get_vocab_size())
+    source = saved(tmp_path / "hf", model, tokenizer, "llama" in OPENED)
+    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"],
+                               task_type="CAUSAL_LM")  # fmt: skip
+    adapted = peft.get_peft_model(model, settings)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.2 * torch.randn_like(weight)
+    adapted.save_pretrained(tmp_path / "adapter")
+    base = api.import_checkpoint(source, tmp_path / "run")
+    options: dict[str, Any] = {"prompt": "the cat", "max_tokens": 12, "seed": 2}
+    want = [one.generate(1, **options)["text"][0]
+            for one in (base, base.adapted(tmp_path / "adapter"))]  # fmt: skip
+    assert want[0] != want[1]
+    words = (f"base={tmp_path / 'run'}", "--adapter", f"tuned=base:{tmp_path / 'adapter'}")
+    with serving(*words) as (where, _):
+        got = [
+            asked(where, "/v1/completions", {"model": name, **options}).json()["choices"][0]["text"]
+            for name in ("base", "tuned")
+        ]
+    assert ["the cat" + text for text in got] == want
+
+
+@pytest.mark.parametrize(("words", "part"), [
+    (["--adapter", "x=nowhere"], "there is no folder"), (["--adapter", "drinks"], "NAME=PATH"),
+    (["--memory", "0.000001"], "the weights alone take"),
+])  # fmt: skip
+def test_what_cannot_be_served_is_said(
+    words: list[str], part: str, model: api.Model, command: Any
+) -> None:
+    status, _, said = command("serve", model.run.folder.path, *words)
+    assert status == 2 and part in said
