@@ -71,7 +71,7 @@ def through(
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("rows", [4, 32])
+@pytest.mark.parametrize("rows", [4, pytest.param(32, marks=pytest.mark.slow)])
 def test_batched_with_others_is_alone(trained: api.Model, rows: int) -> None:
     """Requests of other settings, lengths and fields, which begin and end at different times."""
     wanted = [asked(trained, wish) for wish in WISHES]
@@ -150,7 +150,9 @@ def told_beside(
     return [token.log_prob for token in trace.rows[0]]
 
 
-@pytest.mark.parametrize("backbone", ["transformer", "rnn", "cnn"])
+@pytest.mark.parametrize(
+    "backbone", ["transformer", "rnn", pytest.param("cnn", marks=pytest.mark.slow)]
+)
 def test_exact_is_the_same_to_the_last_bit_beside_any_others(backbone: str, tmp_path: Path) -> None:
     """With a control: without it some bits are others (so the comparison can fail)."""
     book = tmp_path / "book.txt"

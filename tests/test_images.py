@@ -142,6 +142,7 @@ def test_a_codec_that_learns_is_a_stage_that_resumes_exactly(folder: Path, tmp_p
         assert (tmp_path / "again" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_codec_cut_before_its_first_checkpoint_resumes_exactly(
     folder: Path, tmp_path: Path
 ) -> None:
