@@ -32,7 +32,7 @@ KINDS = {
     "cnn": {"backbone": "cnn", "kernel": 3},
 }
 every = pytest.mark.parametrize("kind", KINDS)
-whole = pytest.mark.parametrize("kind", [
+whole_way = pytest.mark.parametrize("kind", [
     pytest.param(kind, marks=pytest.mark.slow) if kind in ("gru", "lstm") else kind
     for kind in KINDS
 ])  # fmt: skip
@@ -173,7 +173,7 @@ def recipe(kind: str) -> dict[str, object]:
     return {"model": {"size": "nano", **settings}, "train": {"save_every": 5}}
 
 
-@whole
+@whole_way
 def test_a_table_goes_the_whole_way_and_resumes_to_the_same_bytes(
     kind: str, tmp_path: Path
 ) -> None:
@@ -210,7 +210,7 @@ def test_a_text_streams_past_its_context_as_it_comes_whole(kind: str, tmp_path: 
     assert model.generate(1, prompt=prompt, seed=2, max_tokens=10)["text"][0] == told[0]
 
 
-@whole
+@whole_way
 def test_every_backbone_learns_in_bf16(kind: str, tmp_path: Path) -> None:
     settings = recipe(kind) | {"train": {"precision": "bf16"}}
     losses = [
