@@ -37,6 +37,9 @@ def serve(
         "a PostgreSQL database: postgresql+psycopg://….")] = "omnifill-jobs.sqlite",
     threads: Annotated[int | None, typer.Option(
         help="Threads of the engine; default: one for each core.", min=1)] = None,
+    page: Annotated[bool, typer.Option(
+        "--page/--no-page",
+        help="Show a page at / where the extra `ui` is installed; or the API alone.")] = True,
 ) -> None:  # fmt: skip
     """Serve models over HTTP: an API that OpenAI's clients speak, and records of any fields."""
     from omnifill.serve.limits import Limits
@@ -45,5 +48,5 @@ def serve(
 
     limits = dataclasses.replace(Limits(), rows=rows, waiting=waiting, rate=rate)
     start(named_runs(runs), host=host, port=port, keys=read_keys(keys), names=allow_host or (),
-          limits=limits, threads=threads, jobs=jobs,
+          limits=limits, threads=threads, jobs=jobs, page=page,
           say=lambda text: typer.echo(text, err=True))  # fmt: skip
