@@ -98,7 +98,7 @@ def serve(
     if page and has_page():
         from omnifill.serve.page.mount import Mounted
 
-        shown = Mounted(f"http://{_shown(_within(host))}:{port}")
+        shown = Mounted(f"http://{_shown(_within(host))}:{port}", locked=bool(keys))
     app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url, page=shown,
                     page_wanted=page, go_on=url == jobs or Path(jobs).exists())  # fmt: skip
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")

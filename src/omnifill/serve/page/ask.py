@@ -11,7 +11,6 @@ from typing import Any
 GIVEN, WANTED, OUT = "given", "wanted", "out"
 NUMBERS = ("n", "seed", "temperature", "top_p", "top_k", "min_p", "max_tokens", "candidates",
            "guidance", "steps")  # fmt: skip
-WHOLE = {"n", "seed", "top_k", "max_tokens", "candidates", "steps"}
 LINES = ("stop", "aims")
 FLAGS = {"aims": "--aim"}
 """Options of the command that are called otherwise than the API's fields."""
@@ -43,7 +42,7 @@ class Asked:
         for name in NUMBERS:
             value = self.settings.get(name)
             if value is not None:
-                out[name] = int(value) if name in WHOLE else float(value)
+                out[name] = value
         for name in LINES:
             lines = [line for line in (self.settings.get(name) or "").splitlines() if line]
             out |= {name: lines} if lines else {}

@@ -19,28 +19,30 @@ from omnifill.serve.page.work import Work
 PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden"}
 
 
-def mount(app: FastAPI, language: Language, path: str, where: str, running: Running) -> None:
+def mount(
+    app: FastAPI, language: Language, path: str, where: str, locked: bool, running: Running
+) -> None:
     """Put the page in one language at a path of `app`."""
-    blocks = build(words(language), language, where, running)
+    blocks = build(words(language), _head(words(language), language, locked), where, running)
     gr.mount_gradio_app(
         app, blocks, path, footer_links=[], run_history=False, show_error=False, ssr_mode=False,
         pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(), css=CSS, head=HEAD,
     )  # fmt: skip
 
 
-def build(say: Say, language: Language, where: str, running: Running) -> Any:
-    """The page in one language. `where`: the address of the API."""
+def build(say: Say, head: str, where: str, running: Running) -> Any:
+    """The page in one language. `head`: HTML at its top; `where`: the address of the API."""
     with gr.Blocks(title="Omnifill", analytics_enabled=False, fill_width=False) as blocks:
-        gr.HTML(_head(say, language), elem_classes="head", padding=False)
+        gr.HTML(head, elem_classes="head", padding=False)
         model = gr.Dropdown([], label=say("model"), interactive=True, elem_id="model")
         about: Any = gr.State({})
         work = Work(say, where, running, model, about)
         with gr.Tabs():
-            with gr.Tab(say("tab_fields"), id="fields"):
+            with gr.Tab(say("tab_fields"), id="fields") as fields:
                 work.draw()
             chat = chat_tab(say, where, running, model)
-            report_tab(say, model, about)
-            metrics_tab(say, where)
+            report = report_tab(say, about)
+            metrics_tab(say, where, [fields, chat, report])
 
         async def begun(request: gr.Request) -> Any:
             try:
@@ -58,7 +60,7 @@ def build(say: Say, language: Language, where: str, running: Running) -> Any:
         blocks.load(begun, None, model, **PRIVATE).then(
             chosen, model, [about, chat], **PRIVATE
         )  # fmt: skip
-        model.input(chosen, model, [about, chat], **PRIVATE)
+        model.select(chosen, model, [about, chat], **PRIVATE)
         blocks.unload(_leaving(running))
     blocks.queue(default_concurrency_limit=None, api_open=False)
     return blocks
@@ -71,16 +73,17 @@ def _leaving(running: Running) -> Any:
     return leave
 
 
-def _head(say: Say, language: Language) -> str:
+def _head(say: Say, language: Language, locked: bool) -> str:
     """Ours alone: links to the other language and colours. Nothing a model or visitor said."""
     other = ("/?lang=en", "en", "English") if language == "zh" else (f"{CHINESE}/", "zh-CN", "中文")
     own = {key: html.escape(say(key)) for key in ("about", "language", "colours", "light", "dark",
                                                   "leave")}  # fmt: skip
+    leave = f"<a href='/logout'>{own['leave']}</a>" if locked else ""
     return (
         f"<header><div><h1>Omnifill</h1><p>{own['about']}</p></div><nav>"
         f"<span>{own['language']}: <a href='{other[0]}' lang='{other[1]}' hreflang='{other[1]}'>"
         f"{other[2]}</a></span>"
         f"<span>{own['colours']}: <a href='?lang={language}&amp;__theme=light'>{own['light']}</a> "
         f"<a href='?lang={language}&amp;__theme=dark'>{own['dark']}</a></span>"
-        f"<a href='/logout'>{own['leave']}</a></nav></header>"
+        f"{leave}</nav></header>"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,7 @@ import gradio as gr
 from PIL import Image
 
 from omnifill.serve.page.ask import GIVEN, OUT, WANTED
-from omnifill.serve.page.words import Say
+from omnifill.serve.page.words import WORDS, Say
 
 SMALL = 64
 """Pictures up to so many pixels a side are drawn by hand."""
@@ -39,7 +40,8 @@ def draw(say: Say, about: Mapping[str, Any], mode: str, value: Any = None) -> Dr
     name = about["name"]
     with gr.Group(elem_classes="field"):
         choices = [(say(one), one) for one in (GIVEN, WANTED, OUT)]
-        switch = gr.Radio(choices, value=mode, label=say("use", name=name), elem_classes="mode")
+        switch = gr.Radio(choices, value=mode, label=name, info=_info(say, about),
+                          interactive=True, elem_classes="mode")  # fmt: skip
         make, read = PARTS.get(about["type"], (None, _as_it_is))
         if make is None:
             gr.Textbox(say("unknown", type=about["type"]), show_label=False, interactive=False)
@@ -50,27 +52,41 @@ def draw(say: Say, about: Mapping[str, Any], mode: str, value: Any = None) -> Dr
     return Drawn(name, switch, part, read)
 
 
+def _info(say: Say, about: Mapping[str, Any]) -> str:
+    """What a field is, in few words."""
+    kind = about["type"]
+    if kind == "category":
+        return say("category_info", count=len(about["values"]))
+    if kind == "number" and "low" in about and "high" in about:
+        return say("number_range", low=about["low"], high=about["high"])
+    return say(f"{kind}_info") if f"{kind}_info" in WORDS else kind
+
+
 def _text(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
-    return gr.Textbox(value, label=about["name"], info=say("text_info"), lines=3, max_lines=12,
+    return gr.Textbox(value, label=say("value_of", name=about["name"]), lines=3, max_lines=12,
                       visible=shown, interactive=True)  # fmt: skip
 
 
 def _category(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
     values = [str(one) for one in about["values"]]
-    return gr.Dropdown(values, value=value, label=about["name"], visible=shown, interactive=True,
-                       info=say("category_info", count=len(values)))  # fmt: skip
+    return gr.Dropdown(values, value=value, label=say("value_of", name=about["name"]),
+                       visible=shown, interactive=True)  # fmt: skip
 
 
 def _number(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
-    limits = {key: about[key] for key in ("low", "high") if key in about}
-    info = say("number_info", **limits) if len(limits) == 2 else say("plain_number_info")
-    return gr.Number(value, label=about["name"], info=info, visible=shown, interactive=True,
-                     step=10.0 ** -about.get("decimals", 0))  # fmt: skip
+    return number_box(written(value), say("value_of", name=about["name"]), visible=shown)
+
+
+def number_box(value: str | None, label: str, **more: Any) -> Any:
+    """Where a number is typed. Gradio's own part makes 0 of what is left empty, and empty has a
+    meaning here."""
+    return gr.Textbox(value, label=label, lines=1, max_lines=1, min_width=130, interactive=True,
+                      **more)  # fmt: skip
 
 
 def _datetime(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
     has_time = "H" in about.get("format", "") or "T" in about.get("format", "")
-    return gr.DateTime(value, label=about["name"], info=say("datetime_info"), type="string",
+    return gr.DateTime(value, label=say("value_of", name=about["name"]), type="string",
                        include_time=has_time, visible=shown, interactive=True)  # fmt: skip
 
 
@@ -104,8 +120,31 @@ def _as_it_is(held: Any) -> Any:
     return held
 
 
-def _read_number(held: Any) -> Any:
-    return int(held) if isinstance(held, float) and held.is_integer() else held
+class NoNumber(Exception):
+    """Something was typed where a number belongs."""
+
+
+def read_number(held: Any) -> int | float | None:
+    """What was typed; empty: nothing."""
+    text = str(held or "").strip()
+    if not text:
+        return None
+    try:
+        return int(text)
+    except ValueError:
+        pass
+    try:
+        number = float(text)
+    except ValueError:
+        raise NoNumber(text[:80]) from None
+    if not math.isfinite(number):
+        raise NoNumber(text[:80])
+    return number
+
+
+def written(value: Any) -> Any:
+    """A number as it is typed; what is none stays as it is."""
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _read_date(held: Any) -> Any:
@@ -132,6 +171,6 @@ def read_drawing(held: Any, about: Mapping[str, Any]) -> Any:
 
 
 PARTS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
-    "text": (_text, _as_it_is), "category": (_category, _as_it_is), "number": (_number, _read_number),
+    "text": (_text, _as_it_is), "category": (_category, _as_it_is), "number": (_number, read_number),
     "datetime": (_datetime, _read_date), "image": (_image, _read_file), "audio": (_audio, _read_file),
 }  # fmt: skip

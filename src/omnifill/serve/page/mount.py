@@ -45,9 +45,10 @@ FOREIGN = re.compile(
 class Mounted:
     """The page in English at `/` and in Chinese at `/zh/`. Built at last: it takes seconds."""
 
-    def __init__(self, where: str) -> None:
-        """`where`: the server's own address, at which the page asks the API."""
-        self.where, self.running_now = where, Running()
+    def __init__(self, where: str, locked: bool) -> None:
+        """`where`: the server's own address, at which the page asks the API; `locked`: visitors
+        have logged in, and can log out."""
+        self.where, self.locked, self.running_now = where, locked, Running()
         self.inner: ASGIApp | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.open: set[asyncio.Task[None]] = set()
@@ -60,8 +61,9 @@ class Mounted:
         from omnifill.serve.page.build import mount
 
         self.inner = inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        mount(inner, "zh", CHINESE, self.where, self.running_now)
-        mount(inner, "en", "/", self.where, self.running_now)
+        # The longer path first: a mount at / takes all that comes to it.
+        mount(inner, "zh", CHINESE, self.where, self.locked, self.running_now)
+        mount(inner, "en", "/", self.where, self.locked, self.running_now)
         self.lifespan = inner.router.lifespan_context
 
     @asynccontextmanager

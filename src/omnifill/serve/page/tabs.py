@@ -72,7 +72,7 @@ def chat_tab(say: Say, where: str, running: Running, model: Any) -> Any:
     inputs, outputs = [model, system, message, shown], [message, shown, state]
     send.click(told, inputs, outputs, **PRIVATE)
     message.submit(told, inputs, outputs, **PRIVATE)
-    stop.click(stopping(running, " chat"), None, None, queue=False, **PRIVATE)
+    stop.click(stopping(running, " chat"), None, None, **PRIVATE)
     clear.click(lambda: [], None, shown, **PRIVATE)
     return tab
 
@@ -94,18 +94,20 @@ def stopping(running: Running, what: str = "") -> Any:
 # --- what a model is ----------------------------------------------------------------------
 
 
-def report_tab(say: Say, model: Any, about: Any) -> None:
+def report_tab(say: Say, about: Any) -> Any:
     """What the API tells of a model, and how to learn how good it is."""
-    with gr.Tab(say("tab_report"), id="report"):
+    with gr.Tab(say("tab_report"), id="report") as tab:
         facts = gr.Dataframe(label=say("about_model"), interactive=False, wrap=True)
         fields = gr.Dataframe(label=say("about_fields"), interactive=False, wrap=True)
         command = gr.Textbox(label=say("write_report"), interactive=False, buttons=["copy"])
 
     def told(known: dict[str, Any]) -> tuple[Any, Any, str]:
         name = known.get("id", "RUN")
-        return told_facts(say, known), told_fields(say, known), f"omnifill evaluate {name} --report"
+        how = f"omnifill evaluate {name} --report report.html"
+        return told_facts(say, known), told_fields(say, known), how
 
     about.change(told, about, [facts, fields, command], **PRIVATE)
+    return tab
 
 
 def told_facts(say: Say, about: Mapping[str, Any]) -> pd.DataFrame:
@@ -136,8 +138,8 @@ def _shown(say: Say, value: Any) -> str:
 # --- figures ------------------------------------------------------------------------------
 
 
-def metrics_tab(say: Say, where: str) -> None:
-    """The server's figures, looked at as long as the tab is shown."""
+def metrics_tab(say: Say, where: str, others: list[Any]) -> None:
+    """The server's figures, looked at as long as none of the `others` is shown."""
     with gr.Tab(say("tab_metrics"), id="metrics") as tab:
         table = gr.Dataframe(label=say("figures"), interactive=False)
         before: Any = gr.State((0.0, 0.0))
@@ -155,6 +157,8 @@ def metrics_tab(say: Say, where: str) -> None:
         return *(await look(last, request)), gr.Timer(active=True)
 
     tab.select(shown, before, [table, before, timer], **PRIVATE)
+    for other in others:
+        other.select(lambda: gr.Timer(active=False), None, timer, **PRIVATE)
     timer.tick(look, before, [table, before], **PRIVATE)
 
 

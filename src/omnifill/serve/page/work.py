@@ -13,6 +13,7 @@ import pandas as pd
 
 from omnifill.serve.page.ask import (
     GIVEN,
+    LINES,
     NUMBERS,
     Asked,
     as_command,
@@ -21,7 +22,7 @@ from omnifill.serve.page.ask import (
     default_modes,
 )
 from omnifill.serve.page.client import Api, Refused
-from omnifill.serve.page.fields import Drawn, draw
+from omnifill.serve.page.fields import Drawn, NoNumber, draw, number_box, read_number, written
 from omnifill.serve.page.looks import COLOURS
 from omnifill.serve.page.results import Results, write_csv
 from omnifill.serve.page.session import Running, until
@@ -51,42 +52,29 @@ class Work:
         self.sounds: Any = gr.State([])
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                place = gr.Column()
-                self.begun = gr.Textbox(label=say("prompt"), info=say("prompt_info"), lines=1,
-                                        max_lines=8, elem_id="prompt")  # fmt: skip
-                self.ended = gr.Textbox(label=say("suffix"), lines=1, max_lines=8)
+                gr.render([self.about, self.shown], show_progress="hidden",
+                          triggers=[self.about.change, self.shown.change])(self._fields)  # fmt: skip
                 with gr.Accordion(say("more"), open=False):
                     self._draw_settings()
-                with gr.Row():
-                    self.go = gr.Button(say("generate"), variant="primary", elem_id="generate")
-                    self.halt = gr.Button(say("stop_now"), elem_id="stop")
             with gr.Column(min_width=320):
                 self._draw_results()
-        with place:
-            gr.render([self.about, self.shown], triggers=[self.about.change, self.shown.change],
-                      show_progress="hidden")(self._fields)  # fmt: skip
-        self.halt.click(stopping(self.running), None, None, queue=False, **PRIVATE)
-        self.about.change(self._fitting, self.about,
-                          [self.begun, self.ended, self.settings["steps"]], **PRIVATE)  # fmt: skip
+        self.about.change(lambda about: gr.update(visible=bool(about.get("masked"))), self.about,
+                          self.settings["steps"], **PRIVATE)  # fmt: skip
         self.load.click(self._again, [self.past, self.history, self.about],
-                        [self.model, self.about, self.shown, *self.settings.values(), self.begun,
-                         self.ended, self.out["text"], self.out["table"]], **PRIVATE)  # fmt: skip
+                        [self.model, self.about, self.shown, *self.settings.values(),
+                         self.out["text"], self.out["table"]], **PRIVATE)  # fmt: skip
 
     def _draw_settings(self) -> None:
         say = self.say
-        starts = {"n": 1, "seed": 0, "max_tokens": 512}
+        starts = {"n": "1", "seed": "0", "max_tokens": "512"}
         with gr.Row():
             for name in NUMBERS:
-                whole = 0 if name not in ("temperature", "top_p", "min_p", "guidance") else None
-                self.settings[name] = gr.Number(
-                    starts.get(name), label=say(name), precision=whole, min_width=130,
-                    step=1 if whole == 0 else 0.05, elem_id=name,
-                    info=say("seed_info") if name == "seed" else None,
-                )  # fmt: skip
-        self.settings["stop"] = gr.Textbox(label=say("stop"), info=say("stop_info"), lines=2)
-        self.settings["aims"] = gr.Textbox(label=say("aims"), info=say("aims_info"), lines=2)
-        self.settings["logprobs"] = gr.Checkbox(label=say("logprobs"), elem_id="logprobs")
-        self.settings["scores"] = gr.Checkbox(label=say("scores"), elem_id="scores")
+                self.settings[name] = number_box(starts.get(name), say(name), elem_id=name)
+        for name in LINES:
+            self.settings[name] = gr.Textbox(label=say(name), info=say(f"{name}_info"), lines=2,
+                                             interactive=True, elem_id=name)  # fmt: skip
+        for name in ("logprobs", "scores"):
+            self.settings[name] = gr.Checkbox(label=say(name), interactive=True, elem_id=name)
 
     def _draw_results(self) -> None:
         say, out = self.say, self.out
@@ -96,11 +84,12 @@ class Work:
                                  buttons=["copy"], elem_id="text")  # fmt: skip
         out["likely"] = gr.HighlightedText(
             label=say("likely"), visible=False, show_legend=True, show_inline_category=False,
+            interactive=False, combine_adjacent=False,
             color_map={say(kind): colour for kind, colour in COLOURS.items()}, elem_id="likely",
         )  # fmt: skip
         out["pictures"] = gr.Gallery(label=say("pictures"), visible=False, columns=4, height="auto",
                                      object_fit="contain", buttons=["download"],
-                                     elem_id="pictures")  # fmt: skip
+                                     interactive=False, elem_id="pictures")  # fmt: skip
         gr.render(self.sounds, show_progress="hidden")(self._sounds)
         out["table"] = gr.Dataframe(label=say("table"), interactive=False, wrap=True,
                                     visible=False, elem_id="table")  # fmt: skip
@@ -127,20 +116,40 @@ class Work:
         held = entry["held"] if entry else {}
         fields = [draw(self.say, one, modes[one["name"]], held.get(one["name"]))
                   for one in about["fields"]]  # fmt: skip
-        gr.HTML(f"<p>{self.say('blank')}</p>", padding=False)
         for field in fields:
             if field.input is not None:
-                field.mode.change(_showing, field.mode, field.input, queue=False, **PRIVATE)
+                field.mode.input(_showing, field.mode, field.input, **PRIVATE)
+        gr.HTML(f"<p>{self.say('blank')}</p>", padding=False)
+        begun, ended = self._draw_ends(about, entry)
+        with gr.Row():
+            go = gr.Button(self.say("generate"), variant="primary", elem_id="generate")
+            halt = gr.Button(self.say("stop_now"), elem_id="halt")
         parts = [part for field in fields for part in (field.mode, field.input) if part is not None]
-        inputs = {*parts, *self.settings.values(), self.begun, self.ended, self.history}
+        inputs = {*parts, *self.settings.values(), begun, ended, self.history}
         outputs = [*self.out.values(), self.sounds, self.history, self.past]
 
-        async def go(data: dict[Any, Any], request: gr.Request) -> AsyncIterator[Any]:
-            asked, held = self._read(about, fields, data)
+        async def asked(data: dict[Any, Any], request: gr.Request) -> AsyncIterator[Any]:
+            try:
+                asked, held = self._read(about, fields, data)
+            except NoNumber as error:
+                yield {self.out["state"]: self.say("no_number", value=str(error))}
+                return
+            asked.prompt, asked.suffix = data[begun] or "", data[ended] or ""
             async for update in self._generate(about, asked, held, data[self.history], request):
                 yield update
 
-        gr.on([self.go.click, self.begun.submit], go, inputs, outputs, **PRIVATE)
+        gr.on([go.click, begun.submit], asked, inputs, outputs, **PRIVATE)
+        halt.click(stopping(self.running), None, None, **PRIVATE)
+
+    def _draw_ends(self, about: dict[str, Any], entry: dict[str, Any] | None) -> tuple[Any, Any]:
+        """How the text begins, and ends where the model can look ahead."""
+        texts, asked = bool(about["texts"]), entry["asked"] if entry else None
+        begun = gr.Textbox(asked.prompt if asked else "", label=self.say("prompt"), max_lines=8,
+                           info=self.say("prompt_info"), visible=texts, interactive=True,
+                           elem_id="prompt")  # fmt: skip
+        ended = gr.Textbox(asked.suffix if asked else "", label=self.say("suffix"), max_lines=8,
+                           visible=texts and about["masked"], interactive=True)  # fmt: skip
+        return begun, ended
 
     def _read(
         self, about: Mapping[str, Any], fields: list[Drawn], data: Mapping[Any, Any]
@@ -155,16 +164,9 @@ class Work:
                 held[field.name] = value["composite"] if drawing else value
         values = {field.name: field.read(data[field.input]) for field in fields
                   if field.input is not None and modes[field.name] == GIVEN}  # fmt: skip
-        settings = {name: data[part] for name, part in self.settings.items()}
-        asked = Asked(about["id"], modes, values, settings, data[self.begun] or "",
-                      data[self.ended] or "")  # fmt: skip
-        return asked, held
-
-    def _fitting(self, about: dict[str, Any]) -> tuple[Any, Any, Any]:
-        """Only what has an effect on this model is shown."""
-        masked, texts = bool(about.get("masked")), bool(about.get("texts"))
-        return (gr.Textbox(visible=texts), gr.Textbox(visible=texts and masked),
-                gr.Number(visible=masked))  # fmt: skip
+        settings = {name: read_number(data[part]) if name in NUMBERS else data[part]
+                    for name, part in self.settings.items()}  # fmt: skip
+        return Asked(about["id"], modes, values, settings), held
 
     def _sounds(self, files: list[str]) -> None:
         for number, file in enumerate(files[:SOUNDS], 1):
@@ -263,13 +265,13 @@ class Work:
     ) -> list[Any]:  # fmt: skip
         """Show a request as it was asked, and what came of it."""
         if number is None or number >= len(history):
-            return [gr.skip()] * (7 + len(self.settings))
+            return [gr.skip()] * (5 + len(self.settings))
         entry = history[number]
         asked: Asked = entry["asked"]
         if about.get("id") != asked.model:
             about = await Api(self.where, request.cookies).schema(asked.model)
-        settings = [asked.settings.get(name) for name in self.settings]
-        return [asked.model, about, entry, *settings, asked.prompt, asked.suffix,
+        settings = [written(asked.settings[name]) for name in self.settings]
+        return [asked.model, about, entry, *settings,
                 gr.Textbox(entry["text"], visible=True),
                 gr.Dataframe(entry["table"], visible=len(entry["table"]) > 0)]  # fmt: skip
 
