@@ -16,7 +16,8 @@ PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <style>
 :root {{ color-scheme: light dark }}
-body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 12vh auto; padding: 0 1rem }}
+body {{ font: 1rem/1.5 system-ui, sans-serif; max-width: 34rem; margin: 12vh auto;
+  padding: 0 1rem }}
 input, button {{ font: inherit; padding: .5rem .75rem; max-width: 100%; box-sizing: border-box }}
 code {{ padding: .15rem .35rem; border: 1px solid; border-radius: .25rem }}
 </style></head><body><main>

@@ -108,6 +108,6 @@ def as_curl(body: Mapping[str, Any], where: str, has_key: bool) -> str:
     """The API's request; bytes of a picture or sound are left for whoever sends it."""
     given = {n: {"data": "…base64…"} if _is_media(v) else v for n, v in body["given"].items()}
     text = json.dumps({**body, "given": given}, ensure_ascii=False)
-    key = " \\\n  -H \"Authorization: Bearer $OMNIFILL_API_KEY\"" if has_key else ""
+    key = ' \\\n  -H "Authorization: Bearer $OMNIFILL_API_KEY"' if has_key else ""
     return (f"curl {where}/v1/records{key} \\\n  -H 'Content-Type: application/json' \\\n"
             f"  -d {shlex.quote(text)}")  # fmt: skip

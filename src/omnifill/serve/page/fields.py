@@ -113,7 +113,8 @@ def _audio(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
 
 
 def _is_small(about: Mapping[str, Any]) -> bool:
-    return max(about.get("width", SMALL + 1), about.get("height", SMALL + 1)) <= SMALL
+    sides = [int(about.get(side, SMALL + 1)) for side in ("width", "height")]
+    return max(sides) <= SMALL
 
 
 def _as_it_is(held: Any) -> Any:
@@ -171,6 +172,7 @@ def read_drawing(held: Any, about: Mapping[str, Any]) -> Any:
 
 
 PARTS: dict[str, tuple[Callable[..., Any], Callable[[Any], Any]]] = {
-    "text": (_text, _as_it_is), "category": (_category, _as_it_is), "number": (_number, read_number),
-    "datetime": (_datetime, _read_date), "image": (_image, _read_file), "audio": (_audio, _read_file),
+    "text": (_text, _as_it_is), "category": (_category, _as_it_is),
+    "number": (_number, read_number), "datetime": (_datetime, _read_date),
+    "image": (_image, _read_file), "audio": (_audio, _read_file),
 }  # fmt: skip

@@ -8,7 +8,18 @@ import gradio as gr
 
 LETTERS = ["system-ui", "-apple-system", "Segoe UI", "Noto Sans", "Noto Sans CJK SC", "sans-serif"]
 MONO = ["ui-monospace", "Menlo", "Consolas", "monospace"]
-HEAD = '<meta name="color-scheme" content="light dark">'
+HEAD = """<meta name="color-scheme" content="light dark">
+<script>
+new MutationObserver(() => {
+  for (const button of document.querySelectorAll('button.calendar:not([aria-label])')) {
+    const name = button.closest('.block').querySelector('[data-testid=block-info]').textContent
+    button.setAttribute('aria-label', '%s: ' + name.trim())
+    for (const input of button.closest('.block').querySelectorAll('input'))
+      input.setAttribute('aria-label', name.trim())
+  }
+}).observe(document, {subtree: true, childList: true})
+</script>"""
+"""Gradio gives a date and the button of its calendar no name that is read aloud."""
 COLOURS = {"sure": "#1b7f4b", "rather": "#2563a8", "hardly": "#a15c00", "rare": "#b3261e"}
 """Of how likely a token was."""
 CSS = """
@@ -21,7 +32,10 @@ CSS = """
 .head a { color: var(--link-text-color); text-decoration: underline }
 .mode .wrap { flex-wrap: wrap }
 :focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px }
-.state textarea, .state input { border: 0 !important }
+#time, #duration, button.playback { color: var(--body-text-color) !important }
+.legend-item, #likely .textspan, #likely .text { color: var(--body-text-color) !important }
+#pictures img { image-rendering: pixelated }
+#pictures .grid-wrap { height: auto; max-height: 32rem }
 @media (max-width: 640px) { .gradio-container { padding: .5rem !important } }
 """
 
@@ -32,9 +46,11 @@ def theme() -> Any:
         primary_hue="emerald", secondary_hue="emerald", neutral_hue="slate", font=LETTERS,
         font_mono=MONO,
     ).set(
+        color_accent="#0b6b45",
         button_primary_background_fill="#0b6b45", button_primary_background_fill_hover="#095a3a",
         button_primary_background_fill_dark="#0b6b45", button_primary_text_color="white",
         button_primary_background_fill_hover_dark="#0d7d51",
+        checkbox_background_color_selected="#0b6b45", checkbox_border_color_selected="#0b6b45",
         block_info_text_color="#475569", block_info_text_color_dark="#cbd5e1",
         block_title_text_color="#1e293b", block_title_text_color_dark="#f1f5f9",
         block_label_text_color="#1e293b", block_label_text_color_dark="#f1f5f9",

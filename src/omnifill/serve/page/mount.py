@@ -96,7 +96,7 @@ class Mounted:
         language: Language = "zh" if scope["path"].startswith(f"{CHINESE}/") else "en"
         assert self.inner is not None, "the page is built before it is asked"
         sender = _Sender(send, language)
-        task = asyncio.ensure_future(self.inner(scope, receive, sender))  # type: ignore[arg-type]
+        task = asyncio.ensure_future(self.inner(scope, receive, sender))
         self.open.add(task)
         try:
             await asyncio.wait({task})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -80,7 +80,7 @@ class Results:
                 out.append((text, kind))
         return out
 
-    def ranked(self, scores: list[Mapping[str, Any]], row: str, score: str) -> pd.DataFrame:
+    def ranked(self, scores: Sequence[Mapping[str, Any]], row: str, score: str) -> pd.DataFrame:
         """Records by how likely they are. `row`, `score`: names of the columns."""
         order = sorted(range(len(scores)), key=lambda i: -scores[i]["row"])
         return pd.DataFrame([

@@ -39,6 +39,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "datetime_info": ("date", "日期"),
     "image_info": ("picture", "图片"),
     "audio_info": ("sound", "声音"),
+    "calendar": ("calendar", "日历"),
     "draw": ("{name}: draw, or upload a picture", "{name}：绘制或上传图片"),
     "picture": ("{name}: upload a picture", "{name}：上传图片"),
     "sound": ("{name}: upload or record a sound", "{name}：上传或录制声音"),

@@ -52,8 +52,8 @@ class Work:
         self.sounds: Any = gr.State([])
         with gr.Row(equal_height=False):
             with gr.Column(min_width=320):
-                gr.render([self.about, self.shown], show_progress="hidden",
-                          triggers=[self.about.change, self.shown.change])(self._fields)  # fmt: skip
+                changed = [self.about.change, self.shown.change]
+                gr.render([self.about, self.shown], changed, show_progress="hidden")(self._fields)
                 with gr.Accordion(say("more"), open=False):
                     self._draw_settings()
             with gr.Column(min_width=320):
@@ -87,7 +87,7 @@ class Work:
             interactive=False, combine_adjacent=False,
             color_map={say(kind): colour for kind, colour in COLOURS.items()}, elem_id="likely",
         )  # fmt: skip
-        out["pictures"] = gr.Gallery(label=say("pictures"), visible=False, columns=4, height="auto",
+        out["pictures"] = gr.Gallery(label=say("pictures"), visible=False, columns=4,
                                      object_fit="contain", buttons=["download"],
                                      interactive=False, elem_id="pictures")  # fmt: skip
         gr.render(self.sounds, show_progress="hidden")(self._sounds)
@@ -287,8 +287,9 @@ def _listed(history: list[dict[str, Any]]) -> Any:
     for number, entry in enumerate(history):
         asked: Asked = entry["asked"]
         given = ", ".join(f"{name}={_short(value)}" for name, value in asked.given().items())
+        begun = f" · {asked.prompt[:20]}" if asked.prompt else ""
         lines.append((f"{number + 1} · {asked.model} · {given or '–'} → "
-                      f"{', '.join(asked.wants())} · {asked.prompt[:20]}", number))  # fmt: skip
+                      f"{', '.join(asked.wants())}{begun}", number))  # fmt: skip
     return gr.Dropdown(lines[::-1], value=len(history) - 1)
 
 
