@@ -35,7 +35,7 @@ pytest.importorskip("gradio", reason="needs the extra `ui`")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                 None)  # fmt: skip
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-WAIT = 30_000
+WAIT = 20_000
 EVIL = "<img src=x onerror=document.title='owned'>"
 
 
@@ -252,7 +252,7 @@ def test_given_markup_stays_text_in_every_part(page: Any) -> None:
     page.get_by_role("button", name="The same elsewhere").click()
     page.get_by_role("button", name="History").click()
     generate(page)
-    page.locator("#table").get_by_text("onerror").first.wait_for()
+    page.locator("#table").get_by_text("onerror").first.wait_for(state="attached")
     page.wait_for_timeout(300)
     assert page.title() != "owned" and page.locator("img[src=x]").count() == 0
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import time
 from collections.abc import AsyncIterator, Mapping
 from typing import Any
@@ -33,7 +34,7 @@ def chat_tab(say: Say, where: str, running: Running, model: Any) -> Any:
     """A conversation, for models with a template of one."""
     with gr.Tab(say("tab_chat"), id="chat", visible=False) as tab:
         system = gr.Textbox(label=say("system"), lines=1)
-        # Plain text: what a model says is never read as Markdown or HTML.
+        talk: Any = gr.State([])
         shown = gr.Chatbot(label=say("chat"), render_markdown=False, sanitize_html=True,
                            latex_delimiters=[], height=420, buttons=["copy"],
                            feedback_options=None)  # fmt: skip
@@ -45,43 +46,47 @@ def chat_tab(say: Say, where: str, running: Running, model: Any) -> Any:
         state = gr.Textbox(say("ready"), label=say("state"), interactive=False)
 
     async def told(
-        name: str, first: str, said: str, talk: list[Any], request: gr.Request
+        name: str, first: str, said: str, talk: list[dict[str, str]], request: gr.Request
     ) -> AsyncIterator[Any]:
         who = f"{request.session_hash} chat"
-        talk = [{"role": one["role"], "content": _plain(one["content"])} for one in talk or []]
-        talk.append({"role": "user", "content": said})
+        talk = [*talk, {"role": "user", "content": said}]
         start = [{"role": "system", "content": first}] if first else []
         stopping = running.begin(who)
         body = {"model": name, "messages": start + talk}
         events = Api(where, request.cookies).events("/v1/chat/completions", body)
         text, at = "", 0.0
-        yield "", talk, say("waiting")
+        yield "", talk, as_shown(talk), say("waiting")
         try:
             async for event in until(events, stopping):
                 text += "".join(c["delta"].get("content") or "" for c in event["choices"])
                 if time.monotonic() - at > OFTEN:
                     at = time.monotonic()
-                    yield "", [*talk, {"role": "assistant", "content": text}], say("waiting")
+                    yield "", talk, as_shown([*talk, answer(text)]), say("waiting")
             end = say("stopped") if stopping.is_set() else say("ready")
         except Refused as refused:
             end = why(say, refused)
         finally:
             running.end(who, stopping)
-        yield "", [*talk, {"role": "assistant", "content": text}] if text else talk, end
+        talk = [*talk, answer(text)] if text else talk
+        yield "", talk, as_shown(talk), end
 
-    inputs, outputs = [model, system, message, shown], [message, shown, state]
+    inputs, outputs = [model, system, message, talk], [message, talk, shown, state]
     send.click(told, inputs, outputs, **PRIVATE)
     message.submit(told, inputs, outputs, **PRIVATE)
     stop.click(stopping(running, " chat"), None, None, **PRIVATE)
-    clear.click(lambda: [], None, shown, **PRIVATE)
+    clear.click(lambda: ([], []), None, [talk, shown], **PRIVATE)
     return tab
 
 
-def _plain(content: Any) -> str:
-    """A message as text: Gradio hands it back in parts."""
-    if isinstance(content, str):
-        return content
-    return "".join(part if isinstance(part, str) else part.get("text", "") for part in content)
+def answer(text: str) -> dict[str, str]:
+    """What the model says, as a message."""
+    return {"role": "assistant", "content": text}
+
+
+def as_shown(talk: list[dict[str, str]]) -> list[dict[str, str]]:
+    """A conversation for Gradio's part, which puts messages into the page as HTML: what was said is
+    escaped here, so that it is text whatever it holds."""
+    return [{**one, "content": html.escape(one["content"])} for one in talk]
 
 
 def stopping(running: Running, what: str = "") -> Any:
