@@ -36,7 +36,12 @@ CSS = """
 .legend-item, #likely .textspan, #likely .text { color: var(--body-text-color) !important }
 #pictures img { image-rendering: pixelated }
 #pictures .grid-wrap { height: auto; max-height: 32rem }
-@media (max-width: 640px) { .gradio-container { padding: .5rem !important } }
+.dark button[role=tab].selected { color: var(--link-text-color) !important }
+@media (max-width: 640px) {
+  .gradio-container .fillable { padding: .75rem !important }
+  .gradio-container, .gradio-container .column, .gradio-container .block {
+    min-width: 0 !important; max-width: 100vw !important }
+}
 """
 
 
