@@ -36,14 +36,16 @@ KEY = "a-key-of-many-letters"
 
 @contextmanager
 def serving(
-    *runs: str, jobs: Path | str | None = None, killed: bool = False, **environment: str
-) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:
+    *runs: str, jobs: Path | str | None = None, killed: bool = False, page: bool = False,
+    **environment: str,
+) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:  # fmt: skip
     """`omnifill serve` in a process of its own, as a user starts it -> its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "omnifill", "serve", *runs, "--port", str(port),
-               "--threads", "1", "--rows", "4", "--waiting", "6"]  # fmt: skip
+               "--threads", "1", "--rows", "4", "--waiting", "6",
+               "--page" if page else "--no-page"]  # fmt: skip
     with (
         tempfile.TemporaryFile("w+", encoding="utf-8") as log,
         tempfile.TemporaryDirectory() as folder,
@@ -341,6 +343,11 @@ def test_who_leaves_frees_what_he_had(server: str) -> None:
             next(got.iter_raw())
     with pytest.raises(httpx2.TimeoutException):
         httpx2.post(f"{server}/v1/completions", json=body | {"stream": False}, timeout=0.3)
+    until_free(server)
+
+
+def until_free(server: str) -> None:
+    """Wait until no row is used and no request is under way."""
     for _ in range(200):
         told = httpx2.get(f"{server}/metrics").text
         figures = dict(line.rsplit(" ", 1) for line in told.splitlines() if line[0] != "#")

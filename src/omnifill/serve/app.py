@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
@@ -17,11 +17,14 @@ from starlette.exceptions import HTTPException
 from omnifill import __version__
 from omnifill.serve.answers import Answers, refusal_of
 from omnifill.serve.document import describe
+from omnifill.serve.front import Front, Page, is_of_page
 from omnifill.serve.guard import Guard, Keys
 from omnifill.serve.jobs import JobRoutes
 from omnifill.serve.limits import Limits
 from omnifill.serve.link import Link
+from omnifill.serve.login import Login
 from omnifill.serve.metrics import Metrics, Watch
+from omnifill.serve.plain import add_absent
 from omnifill.serve.protocol import (
     Chat,
     Completion,
@@ -43,10 +46,11 @@ DONE = b"data: [DONE]\n\n"
 
 def build_app(
     link: Link, *, keys: Keys | None = None, hosts: tuple[str, ...] = ("localhost",),
-    jobs: str = "sqlite://", go_on: bool = False,
+    jobs: str = "sqlite://", go_on: bool = False, page: Page | None = None,
+    page_wanted: bool = True,
 ) -> Watch:  # fmt: skip
     """The whole server around an engine. `jobs`: the database of long work; `go_on`: with what is
-    in it, at once."""
+    in it, at once; `page_wanted`: where there is no `page`, `/` says how to get one."""
     answers = Answers(link)
     work = JobRoutes(jobs, answers, link.limits.jobs, max(1, link.limits.rows // 2))
 
@@ -57,7 +61,8 @@ def build_app(
         try:
             if go_on:
                 await work.opened()
-            yield
+            async with page.running() if page else nullcontext():
+                yield
         finally:
             await work.stop()
             await link.stop()
@@ -68,9 +73,15 @@ def build_app(
     metrics = Metrics(link)
     Routes(link, answers, metrics).add(app)
     work.add(app)
+    keys = keys or Keys()
+    Login(keys).add(app)
+    if page is None:
+        add_absent(app, page_wanted)
     _answer_errors(app)
     describe(app, lambda: list(link.models))
-    return Watch(Guard(app, keys or Keys(), hosts, link.limits), metrics)
+    guard = Guard(app if page is None else Front(app, page), keys, hosts, link.limits,
+                  open_paths=("/login",), uncounted=is_of_page)  # fmt: skip
+    return Watch(guard, metrics)
 
 
 class Routes:

@@ -75,6 +75,9 @@ def serve(
     exact: Annotated[bool, typer.Option(
         "--exact", help="Every answer has the same bits whoever else is there: slower for few "
         "requests.")] = False,
+    page: Annotated[bool, typer.Option(
+        "--page/--no-page",
+        help="Show a page at / where the extra `ui` is installed; or the API alone.")] = True,
 ) -> None:  # fmt: skip
     """Serve models over HTTP: an API that OpenAI's clients speak, and records of any fields."""
     from omnifill.serve.limits import Limits
@@ -88,4 +91,5 @@ def serve(
     settings = EngineSettings(models, named_adapters(adapter or (), models), rows, exact,
                               threads or os.cpu_count() or 1)  # fmt: skip
     start(settings, host=host, port=port, keys=read_keys(keys), names=allow_host or (),
-          limits=limits, jobs=jobs, say=lambda text: typer.echo(text, err=True))  # fmt: skip
+          limits=limits, jobs=jobs, page=page,
+          say=lambda text: typer.echo(text, err=True))  # fmt: skip

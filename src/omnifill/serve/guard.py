@@ -11,12 +11,12 @@ import json
 import re
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import cookie_parser
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnifill.serve.limits import Limits
@@ -60,11 +60,13 @@ class Guard:
 
     def __init__(
         self, app: ASGIApp, keys: Keys, hosts: Sequence[str], limits: Limits,
-        open_paths: Sequence[str] = (),
+        open_paths: Sequence[str] = (), uncounted: Callable[[str], bool] = lambda path: False,
     ) -> None:  # fmt: skip
-        """`hosts`: names that the server answers to."""
+        """`hosts`: names that the server answers to; `open_paths`: those that ask for no key;
+        `uncounted`: those that no rate is kept for, as the files of a page, whose questions are
+        counted where they reach the API."""
         self.app, self.keys, self.hosts, self.limits = app, keys, set(hosts), limits
-        self.open_paths = set(open_paths)
+        self.open_paths, self.uncounted = set(open_paths), uncounted
         self.asked: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,14 +83,13 @@ class Guard:
                 raise Refusal(431, f"more than {self.limits.headers} headers")
             if self.keys.hashes and scope["path"] not in self.open_paths:
                 scope["omnifill.owner"] = who = self._who(headers)
-                self._check_rate(who)
+                self._check_rate(who, scope["path"])
             elif self.limits.rate:
-                self._check_rate("everybody")
+                self._check_rate("everybody", scope["path"])
             receive = await self._body(scope, headers, receive)
         except Refusal as refusal:
             if scope["type"] == "http":
-                response = JSONResponse(refusal.body, refusal.status, refusal.headers | HEADERS)
-                await response(scope, receive, send)
+                await _answer(refusal, scope)(scope, receive, send)
             return
         await self.app(scope, receive, _with_headers(send))
 
@@ -109,8 +110,8 @@ class Guard:
             raise Refusal(401, "say your key: Authorization: Bearer …", code="invalid_api_key")
         return who
 
-    def _check_rate(self, who: str) -> None:
-        if not self.limits.rate:
+    def _check_rate(self, who: str, path: str) -> None:
+        if not self.limits.rate or self.uncounted(path):
             return
         now, times = time.monotonic(), self.asked.setdefault(who, deque())
         while times and now - times[0] > 60:
@@ -151,6 +152,14 @@ class Guard:
             return {"type": "http.request", "body": body, "more_body": False}
 
         return again
+
+
+def _answer(refusal: Refusal, scope: Scope) -> Response:
+    """A program is told; a person without a key is brought to where one is asked for."""
+    wants = Headers(scope=scope).get("accept", "")
+    if refusal.status == 401 and scope["method"] == "GET" and "text/html" in wants:
+        return RedirectResponse("/login", 303, HEADERS)
+    return JSONResponse(refusal.body, refusal.status, refusal.headers | HEADERS)
 
 
 def check_json(body: bytes, limits: Limits) -> None:

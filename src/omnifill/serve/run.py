@@ -110,14 +110,15 @@ def needs_extra() -> Iterator[None]:
 def serve(
     settings: EngineSettings, *, host: str = "127.0.0.1", port: int = 8000,
     keys: Sequence[str] = (), names: Sequence[str] = (), limits: Limits | None = None,
-    jobs: str = "omnifill-jobs.sqlite", say: Any = print,
+    jobs: str = "omnifill-jobs.sqlite", page: bool = True, say: Any = print,
 ) -> None:  # fmt: skip
     """Serve models until asked to stop; requests under way are finished first. `names`: hosts that
-    it answers to beside its own address."""
+    it answers to beside its own address; `page`: show one where its extra is installed."""
     with needs_extra():
         import uvicorn
 
         from omnifill.serve.app import build_app
+        from omnifill.serve.front import has_page
         from omnifill.serve.guard import Keys
         from omnifill.serve.link import Link
     check_place(host, keys)
@@ -125,9 +126,13 @@ def serve(
     link = Link(settings, limits)
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
     url = jobs if "://" in jobs else f"sqlite:///{Path(jobs).resolve()}"
-    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url,
-                    go_on=url == jobs or Path(jobs).exists())  # fmt: skip
-    where = f"http://{_shown(host)}:{port}"
+    where, shown = f"http://{_shown(host)}:{port}", None
+    if page and has_page():
+        from omnifill.serve.page.mount import Mounted
+
+        shown = Mounted(f"http://{_shown(_within(host))}:{port}", locked=bool(keys))
+    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url, page=shown,
+                    page_wanted=page, go_on=url == jobs or Path(jobs).exists())  # fmt: skip
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
 
     class Server(uvicorn.Server):
@@ -136,11 +141,14 @@ def serve(
         def handle_exit(self, sig: int, frame: Any) -> None:
             self.force_exit = self.should_exit
             self.should_exit = True
+            if shown is not None:
+                shown.leave()
 
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
-                say(f"serving {', '.join(link.models)} at {where}; Ctrl-C ends it")
+                what = "the API" if shown is None else "a page and the API"
+                say(f"serving {', '.join(link.models)} at {where} ({what}); Ctrl-C ends it")
 
     server = Server(uvicorn.Config(
         app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
@@ -153,15 +161,24 @@ def serve(
         raise RequestError(f"{where}: cannot be listened at ({reason(error)}); name another "
                            f"--port or --host") from None  # fmt: skip
     with listening:
-        asyncio.run(_serve(server, link, listening))
+        asyncio.run(_serve(server, link, listening, shown))
 
 
 def _shown(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-async def _serve(server: Any, link: Any, listening: socket.socket) -> None:
-    await link.start()
+def _within(host: str) -> str:
+    """Where this machine reaches what listens at `host`."""
+    return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+
+
+async def _serve(server: Any, link: Any, listening: socket.socket, page: Any) -> None:
+    """The page is built while the models are loaded; both take seconds."""
+    if page is None:
+        await link.start()
+    else:
+        await asyncio.gather(link.start(), asyncio.to_thread(page.build))
     try:
         await server.serve(sockets=[listening])
     finally:
