@@ -35,7 +35,7 @@ pytest.importorskip("gradio", reason="needs the extra `ui`")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                 None)  # fmt: skip
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-WAIT = 20_000
+WAIT = 60_000
 EVIL = "<img src=x onerror=document.title='owned'>"
 
 
@@ -211,6 +211,7 @@ def test_text_streams_shows_its_probabilities_and_stops(
 
 
 @needs_browser
+@pytest.mark.slow
 def test_a_picture_is_drawn_or_uploaded_and_pictures_are_shown(page: Any) -> None:
     open_model(page, "pictures", "image")
     setting(page, n="2")
@@ -294,6 +295,7 @@ def test_by_keyboard_alone(page: Any) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_both_languages_and_colours(browser: Any, server: str) -> None:
     context = browser.new_context(locale="zh-CN", color_scheme="dark",
                                   viewport={"width": 390, "height": 844})  # fmt: skip
