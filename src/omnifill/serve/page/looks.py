@@ -43,6 +43,7 @@ CSS = """
     min-width: 0 !important; max-width: 100vw !important }
 }
 """
+"""For the head of the document: what Gradio is given as CSS reaches only within its parts."""
 
 
 def theme() -> Any:
