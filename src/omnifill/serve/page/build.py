@@ -26,8 +26,8 @@ def mount(
     blocks = build(words(language), _head(words(language), language, locked), where, running)
     gr.mount_gradio_app(
         app, blocks, path, footer_links=[], run_history=False, show_error=False, ssr_mode=False,
-        pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(), css=CSS,
-        head=HEAD % words(language)("calendar"),
+        pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(),
+        head=f"<style>{CSS}</style>" + HEAD % words(language)("calendar"),
     )  # fmt: skip
 
 

@@ -27,7 +27,7 @@ CSS = """
 .head header { display: flex; flex-wrap: wrap; gap: .25rem 2rem; align-items: baseline;
   justify-content: space-between }
 .head h1 { font-size: 1.5rem; font-weight: 650; margin: 0 }
-.head p { margin: 0; color: var(--body-text-color) }
+.head p { margin: 0 !important; color: var(--body-text-color) }
 .head nav { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; font-size: .9rem }
 .head a { color: var(--link-text-color); text-decoration: underline }
 .mode .wrap { flex-wrap: wrap }
@@ -39,10 +39,12 @@ CSS = """
 .dark button[role=tab].selected { color: var(--link-text-color) !important }
 @media (max-width: 640px) {
   .gradio-container .fillable { padding: .75rem !important }
-  .gradio-container, .gradio-container .column, .gradio-container .block {
+  .gradio-container, .gradio-container .block {
     min-width: 0 !important; max-width: 100vw !important }
+  .gradio-container .row > .column { min-width: 100% !important; max-width: 100% !important }
 }
 """
+"""For the head of the document: what Gradio is given as CSS reaches only within its parts."""
 
 
 def theme() -> Any:
