@@ -63,6 +63,9 @@ acknowledged is in a database (`--jobs`: a file of SQLite, or PostgreSQL with th
 same `Idempotency-Key` brings the job that is there. The result is a line of JSON for each
 request, and `X-Content-SHA256` is its hash.
 
+With the extra `ui` there is a page at `/` (in Chinese at `/zh/`), which asks the same API;
+`--no-page` leaves it out. Where keys are said, browsers log in with one at `/login`.
+
 `GET /health`, `/ready` and `/metrics` (Prometheus) tell how it is; `GET /v1/models`, and
 `/v1/models/{name}/schema` the fields of one; `GET /openapi.json` all of this for programs.
 
