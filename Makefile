@@ -28,13 +28,17 @@ $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
 	@touch $@ $(VENV)/core.stamp
 
+$(VENV)/slow.stamp: $(VENV)/dev.stamp
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
+	@touch $@
+
 demo: $(VENV)/core.stamp
 	$(BIN)/omnifill demo
 
 test: $(VENV)/dev.stamp
 	$(BIN)/python -m pytest -n 2 -q
 
-test-slow: $(VENV)/dev.stamp
+test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -q -m 'slow or not slow'
 
 lint: $(VENV)/dev.stamp

@@ -412,6 +412,7 @@ def test_masked_models_make_pictures_in_one_step_or_many(folder: Path, tmp_path:
         assert all(p.size == (6, 6) for p in made["image"])
 
 
+@pytest.mark.slow
 def test_a_region_is_painted_in_and_the_rest_stays(
     folder: Path, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
 ) -> None:

@@ -104,7 +104,7 @@ def test_a_stream_that_is_stopped_says_so_by_its_status(tmp_path: Path) -> None:
     # Of one text, which goes on until it is stopped; a row's text may end by chance before.
     (tmp_path / "book.txt").write_text("one two three four five six\n" * 90, encoding="utf-8")
     recipe = {"model": {"size": "nano"}}
-    api.train(tmp_path / "book.txt", tmp_path / "run", steps=2, recipe=recipe)
+    api.train(tmp_path / "book.txt", tmp_path / "run", steps=30, recipe=recipe)
     command = [sys.executable, "-m", "omnifill", "generate", str(tmp_path / "run"), "--stream",
                "--max-tokens", "1000000", "--prompt", "one"]  # fmt: skip
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -35,6 +35,7 @@ pytest.importorskip("gradio", reason="needs the extra `ui`")
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))),
                 None)  # fmt: skip
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+pytestmark = pytest.mark.slow
 WAIT = 60_000
 EVIL = "<img src=x onerror=document.title='owned'>"
 
@@ -271,6 +272,7 @@ def test_what_is_wrong_is_said(page: Any) -> None:
 
 
 @needs_browser
+@pytest.mark.slow
 def test_by_keyboard_alone(page: Any) -> None:
     """Tab to a switch, choose, fill, generate: nothing needs a mouse."""
 

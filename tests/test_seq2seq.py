@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 import torch
 from tests.conftest import mixed_table
-from tests.model.test_backbones import KINDS, close, every, network, random_ids
+from tests.model.test_backbones import KINDS, close, every, network, random_ids, whole_way
 from tests.test_skeleton import StopAt, weights
 
 from omnifill import api
@@ -73,7 +73,7 @@ def recipe_of(kind: str, objective: str, **train: Any) -> dict[str, Any]:
 
 
 @matrix
-@every
+@whole_way
 def test_every_cell_trains_resumes_generates_fills_scores_and_evaluates(
     table_csv: Path, tmp_path: Path, kind: str, objective: str
 ) -> None:

@@ -526,6 +526,7 @@ def test_a_job_can_be_called_off(server: str) -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+@pytest.mark.slow
 def test_a_killed_server_goes_on_where_it_was(model: api.Model, tmp_path: Path) -> None:
     """Nothing acknowledged is lost, and no part is made twice."""
     run, url = f"drinks={model.run.folder.path}", tmp_path / "jobs.sqlite"

@@ -86,7 +86,7 @@ def drained(steps: Generator[Any, None, T]) -> T:
 
 def for_field(sampling: Sampling, field: FieldIds) -> Sampling:
     """How a field's slots are drawn; texts have a default of their own."""
-    if sampling.min_p is not None or field.slots is not None:
+    if sampling.min_p is not None or field.slots is not None or sampling.beams > 1:
         return sampling
     return replace(sampling, min_p=TEXT_MIN_P)
 

@@ -59,8 +59,6 @@ def frame_columns(run: LoadedRun, table: pd.DataFrame) -> dict[str, list[Any]]:
         cells = [None if _is_blank(v) else v for v in table[name].tolist()]
         where = partial(_frame_cell, str(name))
         out[name] = read_cells(spec, cells, where, run.recipe.data.clean, run.schema.stream)
-    if not out:
-        raise DataError(f"table: has none of the fields {', '.join(run.schema.names)}")
     tell_moved(run, out)
     return out
 
@@ -337,6 +335,8 @@ def score(run: LoadedRun, table: pd.DataFrame) -> pd.DataFrame:
     never saw is impossible to the model: -inf.
     """
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
+    if not columns:
+        raise DataError(f"table: has none of the fields {', '.join(run.schema.names)}")
     grid = -record_nats(run, columns)
     for name, values in columns.items():
         grid[[v is ABSENT for v in values], run.schema.index(name)] = -np.inf

@@ -83,9 +83,9 @@ class Worker:
             log.error("job %s: %s", held.id, type(error).__name__)
             await asyncio.to_thread(self.store.fail, held, "a fault of the server")
         finally:
-            for task in (living, *parts):
-                task.cancel()
-            await asyncio.gather(living, *parts, return_exceptions=True)
+            living.cancel()
+            all_parts.cancel()
+            await asyncio.gather(living, all_parts, return_exceptions=True)
 
     async def _part(self, held: Held, number: int, places: asyncio.Semaphore) -> bool:
         """Make one part and keep it; whether the job is still ours."""
