@@ -134,9 +134,8 @@ def serve(
     app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url, page=shown,
                     page_wanted=page, go_on=url == jobs or Path(jobs).exists())  # fmt: skip
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
-    logging.getLogger("httpx").setLevel(
-        logging.WARNING
-    )  # what the page asks is logged when it comes
+    # What the page asks is logged where it comes in.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
 
     class Server(uvicorn.Server):
         """Goes when it is asked to, as a command that has done its work."""
