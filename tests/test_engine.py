@@ -50,7 +50,7 @@ def through(
         if waiting and turn % 2 == 0:
             number, request = waiting[0]
             plan = requests.plan_of(model.run, request, 0, request.num)
-            if engine.used + rows_of(plan) <= engine.rows:
+            if engine.used + rows_of(request.sampling, request.num) <= engine.rows:
                 stopper = Stopper(model.run, plan, request.stop) if request.stop else None
                 jobs[engine.add(plan, stopper)] = number
                 steps[number] = []
@@ -170,3 +170,57 @@ def test_exact_is_the_same_to_the_last_bit_beside_any_others(backbone: str, tmp_
     plain = told_beside(model, one, [], exact=False)
     assert plain == pytest.approx(alone, abs=1e-4)
     assert any(told_beside(model, one, some, exact=False) != plain for some in (crowd[:6], crowd))
+
+
+class Breaks:
+    """Leans on nothing, until it cannot be followed."""
+
+    def __init__(self, where: str, after: int) -> None:
+        self.where, self.left = where, after
+
+    def _count(self, where: str) -> None:
+        if where == self.where:
+            self.left -= 1
+            if self.left == 0:
+                raise ValueError("cannot be followed")
+
+    def lean(self, rows: Any, fields: Any, scores: Any) -> Any:
+        self._count("lean")
+        return scores
+
+    def settle(self, rows: Any, fields: Any, columns: Any) -> Any:
+        self._count("settle")
+        return columns
+
+    def tell(self, rows: Any, fields: Any, ids: Any) -> None:
+        self._count("tell")
+
+    def ahead(self, row: int, field: int) -> list[int]:
+        return []
+
+
+@pytest.mark.parametrize("where", ["lean", "settle", "tell", "lent"])
+def test_what_one_cannot_do_ends_no_other(model: api.Model, where: str) -> None:
+    request = asked(model, {"num": 2, "seed": 3})
+    plan = requests.plan_of(model.run, request, 0, 2)
+    engine, found, steps = Engine(model.run, 8), [], []
+
+    def failing() -> Any:
+        yield None
+        raise ValueError("cannot be followed")
+
+    if where == "lent":
+        bad = engine.lend(failing(), 1)
+    else:
+        bad = engine.add(replace(plan, leaning=Breaks(where, 3)))
+    good = engine.add(plan)
+    while engine.jobs:
+        for job, one in engine.step():
+            if job is bad and isinstance(one, Exception):
+                found.append(str(one))
+            elif job is good and one is not None:
+                steps.append(one)
+    assert found == ["cannot be followed"] and engine.used == 0
+    assert requests.decoded(model.run, plan, request, steps, 2) == requests.canonical(
+        model.run, request
+    )

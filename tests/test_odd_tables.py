@@ -228,7 +228,7 @@ def odd(examples: int) -> Callable[[Any], Any]:
     )  # fmt: skip
 
 
-@odd(20)
+@odd(40)
 @given(odd_tables())
 @example(OddTable("odd.csv", b"a\r1\r2\r3\r4\r5\r", 5, ["a"], ""))
 def test_odd_tables_are_carried_through_or_refused(table: OddTable) -> None:

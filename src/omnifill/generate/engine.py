@@ -99,7 +99,7 @@ class Engine:
 
     def add(self, plan: Plan, stopper: Stopper | None = None) -> Job:
         """Begin a plan; its steps come from `step`."""
-        num = rows_of(plan)
+        num = rows_of(plan.sampling, len(plan.which))
         if self.slots is None or plan.quantile is not None:
             more = () if stopper is None else (stopper,)
             return self.lend(self.sampler(plan, *more), num)
@@ -124,7 +124,8 @@ class Engine:
 
     @torch.no_grad()
     def step(self) -> list[tuple[Job, Any]]:
-        """One step of every job -> jobs and their `Step`s; (job, None) where one is complete.
+        """One step of every job -> jobs and their `Step`s; (job, None) where one is complete, and
+        (job, error) where it cannot go on, which ends it and no other.
 
         A job that only reads brings nothing.
         """
@@ -134,9 +135,12 @@ class Engine:
         sharing = [j for j in self.jobs if isinstance(j, Shared) and j.state is not None]
         if not sharing:
             return out
-        steps = self._chosen(sharing)
-        self._read(sharing)
-        for job, step in zip(sharing, steps, strict=True):
+        steps, failed = self._chosen(sharing)
+        for job, error in failed.items():
+            self.drop(job)
+            out.append((job, error))
+        self._read([job for job in sharing if job not in failed])
+        for job, step in steps.items():
             out.append((job, step))
             if not job.rows:
                 self.jobs.remove(job)
@@ -154,6 +158,9 @@ class Engine:
             job.result = done.value
             self.jobs.remove(job)
             return [(job, None)]
+        except Exception as error:  # whoever asks for the impossible is told so, alone
+            self.drop(job)
+            return [(job, error)]
         return [] if found is None else [(job, found)]
 
     def _join(self, job: Shared, state: State, readings: Sequence[Any]) -> None:
@@ -163,10 +170,11 @@ class Engine:
         for branch, (_, cache) in enumerate(readings):
             self.slots.take(cache, [(job, branch, row) for row in state.row.tolist()])
 
-    def _chosen(self, jobs: Sequence[Shared]) -> list[Step]:
-        """Choose the next slot of all rows of all jobs."""
+    def _chosen(self, jobs: Sequence[Shared]) -> tuple[dict[Shared, Step], dict[Shared, Exception]]:
+        """Choose the next slot of all rows of all jobs; and what kept jobs from it."""
         alike: dict[Any, list[Part]] = {}
-        for part in self._parts(jobs):
+        failed: dict[Shared, Exception] = {}
+        for part in self._parts(jobs, failed):
             alike.setdefault(part.kind, []).append(part)
         column = {job: np.zeros(len(job.now.row), np.int64) for job in jobs}
         for group in alike.values():
@@ -177,10 +185,18 @@ class Engine:
             for part in group:
                 column[part.job][part.at] = chosen[first : first + len(part.at)]
                 first += len(part.at)
-        return [self.sampler.settle(j.plan, j.now, column[j], j.stopper) for j in jobs]
+        steps = {}
+        for job in jobs:
+            if job not in failed:
+                try:
+                    steps[job] = self.sampler.settle(job.plan, job.now, column[job], job.stopper)
+                except Exception as error:
+                    failed[job] = error
+        return steps, failed
 
-    def _parts(self, jobs: Sequence[Shared]) -> Iterator[Part]:
-        """The scores of all next slots, with what each plan says of them."""
+    def _parts(self, jobs: Sequence[Shared], failed: dict[Shared, Exception]) -> Iterator[Part]:
+        """The scores of all next slots, with what each plan says of them; jobs whose plan cannot be
+        followed any more go to `failed`."""
         sampler: Autoregressive = self.sampler
         hidden = torch.cat([h for job in jobs for h in job.hidden])
         own = [sampler.rows(job.now) for job in jobs]
@@ -201,7 +217,12 @@ class Engine:
                 first += size * len(job.hidden)
                 if len(mine):
                     branches = [scores[a:b] for a, b in pairwise(cuts)]
-                    yield self._part(job, mine, branches)
+                    try:
+                        part = self._part(job, mine, branches)
+                    except Exception as error:
+                        failed[job] = error
+                    else:
+                        yield part
 
     def _part(self, job: Shared, at: Ints, branches: Sequence[Tensor]) -> Part:
         plan, state = job.plan, job.now
@@ -240,6 +261,6 @@ class Engine:
             job.hidden = [next(pieces) for _ in job.hidden]
 
 
-def rows_of(plan: Plan) -> int:
-    """Rows that a plan takes."""
-    return len(plan.which) * (1 if plan.sampling.guidance == 1 else 2)
+def rows_of(sampling: Sampling, num: int) -> int:
+    """Rows of the engine that `num` records take."""
+    return num * (1 if sampling.guidance == 1 else 2)

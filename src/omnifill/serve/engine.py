@@ -102,23 +102,21 @@ class Desk:
                 if number is None or number not in self.tasks:
                     continue
                 task = self.tasks[number][1]
+                if isinstance(found, UserError):
+                    self.send({"id": number, "do": "error", "message": str(found)})
+                    self.forget(number)
+                    continue
+                if isinstance(found, Exception):
+                    self._fault(number, found)
+                    continue
                 self.written += task.read(job, found)
                 if task.over:
                     del self.tasks[number]
-        except UserError as error:
-            self._all_fail(served, {"do": "error", "message": str(error)})
         except BrokenPipeError:  # the server is gone
             raise
-        except Exception as error:
-            print(f"engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
-            self._all_fail(served, {"do": "fault"})
-
-    def _all_fail(self, served: Served, word: dict[str, Any]) -> None:
-        for number in [n for n, (s, _) in self.tasks.items() if s is served]:
-            self.send({"id": number, **word})
-            self.forget(number)
-        for job in list(served.engine.jobs):
-            served.engine.drop(job)
+        except Exception as error:  # in what all share
+            for number in [n for n, (s, _) in self.tasks.items() if s is served]:
+                self._fault(number, error)
 
     def _fault(self, number: int, error: Exception) -> None:
         print(f"engine: {type(error).__name__}: {error}", file=sys.stderr, flush=True)

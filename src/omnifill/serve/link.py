@@ -110,6 +110,10 @@ class Link:
         that it may take. Refusal where there is no room."""
         if not self.ready:
             raise Refusal(503, "the server is starting, or going", retry=RETRY, code="not_ready")
+        if len(messages) > self.limits.waiting or work > self.limits.work:
+            raise Refusal(400, f"the server takes {self.limits.waiting} prompts and "
+                          f"{self.limits.work:,} tokens at most, answers × max_tokens; ask for "
+                          f"less at once", code="too_much")  # fmt: skip
         if len(self.open) + len(messages) > self.limits.waiting or (
             self.work + work > self.limits.work
         ):

@@ -84,8 +84,10 @@ class Generation:
             if self.alone and self.top is not None:
                 raise RequestError("logprobs: are told of what is drawn token by token; leave out "
                                    "whatever compares candidates")  # fmt: skip
-            if not self.alone and rows_of(self._plan(0, 1)) > served.engine.rows:
+            if not self.alone and rows_of(self.request.sampling, 1) > served.engine.rows:
                 raise RequestError(f"guidance: this server writes {served.engine.rows} row at once")
+            begun = self.request.prompt is not None or self.request.given
+            self.prompt = int(self._plan(0, 1).shard.sizes[0]) if begun else 0
             if message.get("echo"):
                 known = [] if self.top is None else told_prompt(run, self.request, self.top)
                 self._echo(known)
@@ -93,8 +95,6 @@ class Generation:
                 self.request = replace(self.request, num=0)
         self.jobs: dict[Job, tuple[int, Follower | None]] = {}
         self.next = self.chosen = 0
-        self.prompt = int(self._plan(0, 1).shard.sizes[0]) if self.request.prompt is not None \
-            or self.request.given else 0  # fmt: skip
 
     def _plan(self, first: int, num: int) -> Any:
         return requests.plan_of(self.served.run, self.request, first, num)
@@ -117,7 +117,7 @@ class Generation:
             self.next = request.num
             return True
         while self.next < request.num:
-            num = min(free // rows_of(self._plan(0, 1)), request.num - self.next)
+            num = min(free // rows_of(request.sampling, 1), request.num - self.next)
             if num < 1:
                 return False
             num = 1 if engine.exact else num
