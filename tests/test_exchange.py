@@ -559,6 +559,19 @@ def test_texts_are_drawn_as_the_checkpoint_says(
 
 # --- adapters ------------------------------------------------------------------------------
 
+
+def with_adapter(model: Any, targets: list[str], folder: Path, turned: bool = False) -> Any:
+    """A model with a LoRA adapter of random weights, which is saved as PEFT does it."""
+    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, task_type="CAUSAL_LM",
+                               fan_in_fan_out=turned)  # fmt: skip
+    adapted = peft.get_peft_model(model, settings)
+    for name, weight in adapted.named_parameters():
+        if "lora_" in name:
+            weight.data = 0.2 * torch.randn_like(weight)
+    adapted.save_pretrained(folder)
+    return adapted
+
+
 ADAPTED = [("gpt2", ["c_attn", "c_proj"]), ("llama", ["q_proj", "v_proj", "down_proj"])]
 
 
@@ -568,13 +581,7 @@ def test_an_adapter_of_peft_is_merged(
 ) -> None:
     model = theirs(kind, tokenizer.get_vocab_size())
     source = saved(tmp_path / "hf", model, tokenizer, kind in OPENED)
-    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=targets, task_type="CAUSAL_LM",
-                               fan_in_fan_out=kind == "gpt2")  # fmt: skip
-    adapted = peft.get_peft_model(model, settings)
-    for name, weight in adapted.named_parameters():
-        if "lora_" in name:
-            weight.data = 0.2 * torch.randn_like(weight)
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted = with_adapter(model, targets, tmp_path / "adapter", kind == "gpt2")
     plain = api.import_checkpoint(source, tmp_path / "plain")
     ours = api.import_checkpoint(source, tmp_path / "run", adapter=tmp_path / "adapter")
     options: dict[str, Any] = {"prompt": "the cat", "max_tokens": 40, "temperature": 0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import io
 import json
 import os
 import signal
@@ -22,11 +23,14 @@ import httpx2
 import numpy as np
 import openai
 import pandas as pd
-import peft
 import pytest
-import torch
+import soundfile
+from PIL import Image
 from sqlalchemy import select, update
-from tests.test_exchange import OPENED, pair, saved, theirs, tokenizer  # noqa: F401
+from tests.test_exchange import OPENED, pair, saved, theirs, tokenizer, with_adapter  # noqa: F401
+from tests.test_images import PIXELS, bars
+from tests.test_sounds import RECIPE as TONES
+from tests.test_sounds import tones
 
 from omnifill import api
 from omnifill.serve.store import JOBS, PARTS, Store
@@ -558,13 +562,7 @@ def test_a_killed_server_goes_on_where_it_was(model: api.Model, tmp_path: Path) 
 def test_adapters_are_models_beside_one_base(tokenizer: Any, tmp_path: Path) -> None:
     model = theirs("llama", tokenizer.get_vocab_size())
     source = saved(tmp_path / "hf", model, tokenizer, "llama" in OPENED)
-    settings = peft.LoraConfig(r=3, lora_alpha=5, target_modules=["q_proj", "v_proj"],
-                               task_type="CAUSAL_LM")  # fmt: skip
-    adapted = peft.get_peft_model(model, settings)
-    for name, weight in adapted.named_parameters():
-        if "lora_" in name:
-            weight.data = 0.2 * torch.randn_like(weight)
-    adapted.save_pretrained(tmp_path / "adapter")
+    with_adapter(model, ["q_proj", "v_proj"], tmp_path / "adapter")
     base = api.import_checkpoint(source, tmp_path / "run")
     options: dict[str, Any] = {"prompt": "the cat", "max_tokens": 12, "seed": 2}
     want = [one.generate(1, **options)["text"][0]
@@ -588,3 +586,76 @@ def test_what_cannot_be_served_is_said(
 ) -> None:
     status, _, said = command("serve", model.run.folder.path, *words)
     assert status == 2 and part in said
+
+
+def test_what_one_cannot_have_ends_no_other_answer(server: str, writer: api.Model) -> None:
+    """Beams find fewer records than are asked for, which shows in the middle of the work."""
+    body = {"model": "writer", "prompt": "sun", "seed": 9, "max_tokens": 120, "min_p": 0}
+    got: list[httpx2.Response] = []
+    thread = threading.Thread(target=lambda: got.append(asked(server, "/v1/completions", body)))
+    thread.start()
+    search = {"model": "drinks", "want": ["kind"], "beams": 8, "n": 8, "no_missing": ["kind"]}
+    while thread.is_alive():
+        refused = asked(server, "/v1/records", search)
+        assert refused.status_code == 400 and "different records" in refused.text
+    thread.join()
+    del body["model"]
+    whole = writer.generate(1, **body)["text"][0]
+    assert "sun" + got[0].json()["choices"][0]["text"] == whole
+
+
+def test_what_never_fits_is_not_put_off(server: str) -> None:
+    """429 would have a client ask for ever."""
+    for more in ({"n": 256, "max_tokens": 16_384}, {"prompt": ["a"] * 7}):
+        got = asked(server, "/v1/completions", {"model": "writer", "prompt": "a", **more})
+        assert got.status_code == 400 and got.json()["error"]["code"] == "too_much"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_an_engine_that_dies_is_started_again(writer: api.Model) -> None:
+    run = f"writer={writer.run.folder.path}"
+    with serving(run) as (where, process):
+        if not (engines := children(process.pid)):
+            pytest.skip("this system does not tell which processes were started")
+        body = {"model": "writer", "prompt": "sun", "max_tokens": 3000, "min_p": 0, "stream": True}
+        with httpx2.stream("POST", f"{where}/v1/completions", json=body, timeout=60) as got:
+            lines = got.iter_lines()
+            next(lines)
+            os.kill(int(engines[0]), signal.SIGKILL)
+            rest = [line for line in lines if line]
+        if '"code": "fault"' not in rest[-2]:  # it was through before
+            assert '"finish_reason"' in rest[-2]
+        assert rest[-1] == "data: [DONE]"
+        while httpx2.get(f"{where}/ready").status_code != 200 or children(process.pid) == engines:
+            time.sleep(0.05)
+        again = asked(where, "/v1/completions", body | {"stream": False, "max_tokens": 5})
+        assert again.status_code == 200
+        assert "omnifill_engine_restarts 1.0" in httpx2.get(f"{where}/metrics").text
+
+
+def test_pictures_and_sounds_are_the_library_s(tmp_path: Path) -> None:
+    """By the API's own routes with its client, in records, and as what is given."""
+    painter = api.train(bars(60), tmp_path / "bars", steps=20, recipe=PIXELS)
+    speaker = api.train(tones(40), tmp_path / "tones", steps=5, recipe=TONES)
+    with serving(*(str(m.run.folder.path) for m in (painter, speaker))) as (where, _):
+        client = openai.OpenAI(base_url=f"{where}/v1", api_key="unused", max_retries=0)
+        more: dict[str, Any] = {"extra_body": {"seed": 4}}
+        made = client.images.generate(model="bars", prompt="upright", n=3, size="6x6", **more)  # type: ignore[call-overload]
+        want = painter.generate(3, given={"label": "upright"}, want="image", seed=4)["image"]
+        files = [base64.b64decode(one.b64_json) for one in made.data]
+        for data, picture in zip(files, want, strict=True):
+            opened = Image.open(io.BytesIO(data))
+            assert np.array_equal(np.array(opened), np.array(picture))
+            assert "Generated by AI" in opened.info["Description"]
+        wrong = asked(where, "/v1/images/generations",
+                      {"model": "bars", "prompt": "upright", "size": "7x7"})  # fmt: skip
+        assert wrong.status_code == 400 and wrong.json()["error"]["param"] == "size"
+        given = {"image": {"data": base64.b64encode(files[0]).decode()}}
+        got = asked(where, "/v1/records", {"model": "bars", "given": given, "seed": 1}).json()
+        label = painter.generate(1, given={"image": want[0]}, want="label", seed=1)["label"][0]
+        assert got["data"][0]["label"] == label
+        spoken = client.audio.speech.create(model="tones", input="high", voice=openai.omit,
+                                            response_format="wav", **more)  # type: ignore[arg-type]  # fmt: skip
+        samples, rate = soundfile.read(io.BytesIO(spoken.read()), dtype="float32")
+        sound = speaker.generate(1, given={"label": "high"}, want="audio", seed=4)["audio"][0]
+        assert rate == sound.rate and np.allclose(samples, sound.samples, atol=1e-4)

@@ -48,7 +48,8 @@ class Answers:
         """The whole answer."""
         if isinstance(said, Completion | Chat):
             texts = self.texts(said)
-            async with self.link.asked(*texts.questions(), work=texts.work) as answer:
+            form = texts.form
+            async with self.link.asked(*form.questions(), work=form.work) as answer:
                 return await texts.whole(answer)
         if isinstance(said, Records):
             about = self.about(said.model)
@@ -103,11 +104,11 @@ class Answers:
         """How a completion or a chat is asked and told."""
         about = self.about(said.model)
         if isinstance(said, Completion):
-            return Completions(said, about)
+            return Texts(Completions(said, about))
         if not about["chats"]:
             raise Refusal(400, f"model {said.model!r} has no chat template: it is none of an "
                           "imported checkpoint; ask /v1/completions", param="model")  # fmt: skip
-        return Chats(said, about)
+        return Texts(Chats(said, about))
 
     def pieces(
         self, said: Completion | Chat | Records, answer: Answer, first: dict[str, Any]
@@ -121,8 +122,8 @@ class Answers:
         """What the engine is asked, and how many tokens that may take."""
         if isinstance(said, Records):
             return [media.records_question(said)], said.n * said.max_tokens
-        texts = self.texts(said)
-        return texts.questions(), texts.work
+        form = self.texts(said).form
+        return form.questions(), form.work
 
     def about(self, name: str) -> dict[str, Any]:
         """What is known of a model. Refusal where there is none."""

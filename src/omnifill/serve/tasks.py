@@ -88,10 +88,11 @@ class Generation:
                 raise RequestError(f"guidance: this server writes {served.engine.rows} row at once")
             begun = self.request.prompt is not None or self.request.given
             self.prompt = int(self._plan(0, 1).shard.sizes[0]) if begun else 0
+            self.written = message.get("written", True)
             if message.get("echo"):
                 known = [] if self.top is None else told_prompt(run, self.request, self.top)
                 self._echo(known)
-            if message.get("written", True) is False:
+            if not self.written:
                 self.request = replace(self.request, num=0)
         self.jobs: dict[Job, tuple[int, Follower | None]] = {}
         self.next = self.chosen = 0
@@ -176,7 +177,8 @@ class Generation:
         self.send(message)
 
     def _echo(self, tokens: list[Token]) -> None:
-        self.send({"id": self.id, "do": "echo", "text": self.request.prompt or "",
+        over = "length" if not self.written else None
+        self.send({"id": self.id, "do": "echo", "text": self.request.prompt or "", "over": over,
                    "tokens": [as_told(token) for token in tokens]})  # fmt: skip
 
     def _whole(self, columns: Mapping[str, list[Any]]) -> None:

@@ -6,7 +6,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from omnifill.serve.link import Answer
 from omnifill.serve.protocol import Chat, Completion, ObjectFormat, SchemaFormat, Written, listed
@@ -54,62 +54,47 @@ class Frame:
                 **more}  # fmt: skip
 
 
+class Form(Protocol):
+    """What completions and chats do in their own ways."""
+
+    work: int
+    """Tokens that the answer may take."""
+
+    @property
+    def said(self) -> Written:
+        """The request."""
+        ...
+
+    def questions(self) -> list[dict[str, Any]]:
+        """What the engine is asked, prompt by prompt."""
+        ...
+
+    def frame(self, streamed: bool) -> Frame: ...
+    def choice(self, index: int, choice: Choice) -> dict[str, Any]: ...
+    def piece(self, index: int, new: Choice, first: bool) -> dict[str, Any]: ...
+
+
 class Texts:
     """How the pieces of an answer become what a client reads."""
 
-    def __init__(self, said: Written, about: dict[str, Any]) -> None:
-        self.said, self.about = said, about
-        if said.stream_options is not None and not said.stream:
+    def __init__(self, form: Form) -> None:
+        self.form, self.said, self.usage = form, form.said, Usage()
+        if self.said.stream_options is not None and not self.said.stream:
             raise Refusal(400, "stream_options: is for streams; leave it out, or stream",
                           param="stream_options")  # fmt: skip
-        self.usage = Usage()
-        self.warnings: list[str] = []
-
-    # What completions and chats do in their own ways.
-    def questions(self) -> list[dict[str, Any]]:
-        raise NotImplementedError
-
-    def choice(self, index: int, choice: Choice) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def piece(self, index: int, new: Choice, first: bool) -> dict[str, Any]:
-        raise NotImplementedError
-
-    def frame(self, streamed: bool) -> Frame:
-        raise NotImplementedError
-
-    @property
-    def work(self) -> int:
-        """Tokens that it may take."""
-        raise NotImplementedError
-
-    def question(self, prompt: Any, most: int, **more: Any) -> dict[str, Any]:
-        """What the engine is asked."""
-        said, texts = self.said, self.about["texts"]
-        if not texts:
-            raise Refusal(400, f"model {self.about['name']!r} has no text; ask /v1/records")
-        wish = {"prompt": prompt, "num": said.n, "seed": said.seed, "max_tokens": most,
-                "stop": listed(said.stop), "sampling": said.sampling()}  # fmt: skip
-        if len(self.about["fields"]) > 1:
-            wish["want"] = texts[:1]
-        if isinstance(said.response_format, ObjectFormat):
-            wish["schema"] = {"type": "object"}
-        elif isinstance(said.response_format, SchemaFormat):
-            wish["schema"] = said.response_format.json_schema.schema_ or {"type": "object"}
-        return {"do": "generate", "model": said.model, "wish": wish, **more}
 
     def read(self, message: dict[str, Any]) -> list[tuple[int, Choice]]:
         """What a message of the engine adds to which texts."""
-        part: int = message["part"]
+        first = message["part"] * self.said.n
         if message["do"] == "end":
             self.usage.prompt += message["prompt_tokens"]
             self.usage.completion += message["completion_tokens"]
-            self.warnings += message["warnings"]
             return []
-        if message["do"] == "piece":
-            new = Choice(message["text"], message.get("tokens", []), message["over"])
-            return [(part * self.said.n + message["row"], new)]
-        return []
+        if message["do"] == "echo":
+            new = Choice(message["text"], message["tokens"], message["over"])
+            return [(first + row, new) for row in range(self.said.n)]
+        new = Choice(message["text"], message.get("tokens", []), message["over"])
+        return [(first + message["row"], new)]
 
     async def whole(self, answer: Answer) -> dict[str, Any]:
         """The answer at once."""
@@ -120,52 +105,54 @@ class Texts:
                 choice.text += new.text
                 choice.tokens += new.tokens
                 choice.over = new.over or choice.over
-        shown = [self.choice(index, choices[index]) for index in sorted(choices)]
-        return self.frame(False).body(shown, usage=self.usage.body())
+        shown = [self.form.choice(index, choices[index]) for index in sorted(choices)]
+        return self.form.frame(False).body(shown, usage=self.usage.body())
 
     async def streamed(self, answer: Answer, first: dict[str, Any]) -> AsyncIterator[Any]:
         """The same piece by piece. `first`: a message that was read already."""
-        frame, begun = self.frame(True), set[int]()
-        more = {"usage": None} if self.tells_usage else {}
+        frame, begun = self.form.frame(True), set[int]()
+        options = self.said.stream_options
+        tells_usage = options is not None and options.include_usage
+        more = {"usage": None} if tells_usage else {}
         message = first
         while True:
             for index, new in self.read(message):
-                yield frame.body([self.piece(index, new, index not in begun)], **more)
+                yield frame.body([self.form.piece(index, new, index not in begun)], **more)
                 begun.add(index)
             if len(answer.over) == len(answer.numbers):
                 break
             message = await answer.next()
-        if self.tells_usage:
+        if tells_usage:
             yield frame.body([], usage=self.usage.body())
 
-    @property
-    def tells_usage(self) -> bool:
-        options = self.said.stream_options
-        return options is not None and options.include_usage
 
-    @property
-    def fingerprint(self) -> str:
-        """Of the weights."""
-        return f"omnifill-{self.about['sha256'][:16]}"
+def question(said: Written, about: dict[str, Any], prompt: Any, most: int, **more: Any) -> Any:
+    """What the engine is asked for one prompt."""
+    if not about["texts"]:
+        raise Refusal(400, f"model {about['name']!r} has no text; ask /v1/records")
+    wish = {"prompt": prompt, "num": said.n, "seed": said.seed, "max_tokens": most,
+            "stop": listed(said.stop), "sampling": said.sampling()}  # fmt: skip
+    if len(about["fields"]) > 1:
+        wish["want"] = about["texts"][:1]
+    if isinstance(said.response_format, ObjectFormat):
+        wish["schema"] = {"type": "object"}
+    elif isinstance(said.response_format, SchemaFormat):
+        wish["schema"] = said.response_format.json_schema.schema_ or {"type": "object"}
+    return {"do": "generate", "model": said.model, "wish": wish, **more}
 
 
-class Completions(Texts):
+class Completions:
     """POST /v1/completions."""
 
-    said: Completion
-
     def __init__(self, said: Completion, about: dict[str, Any]) -> None:
-        super().__init__(said, about)
+        self.said, self.about = said, about
         whole = said.prompt
         several = isinstance(whole, list) and not isinstance(whole[0], int)
         self.prompts: list[Any] = list(whole) if several else [whole]
+        self.work = len(self.prompts) * said.n * max(1, said.max_tokens)
         if said.max_tokens == 0 and not said.echo:
             raise Refusal(400, "max_tokens: 0 is for `echo`; nothing else would come of it",
                           param="max_tokens")  # fmt: skip
-
-    @property
-    def work(self) -> int:
-        return len(self.prompts) * self.said.n * max(1, self.said.max_tokens)
 
     def questions(self) -> list[dict[str, Any]]:
         more: dict[str, Any] = {}
@@ -173,21 +160,15 @@ class Completions(Texts):
             more = {"echo": True, "written": self.said.max_tokens > 0}
         if self.said.logprobs is not None:
             more["top"] = self.said.logprobs
-        asked = [self.question(p, max(1, self.said.max_tokens), **more) for p in self.prompts]
+        most = max(1, self.said.max_tokens)
+        asked = [question(self.said, self.about, p, most, **more) for p in self.prompts]
         if self.said.suffix is not None:
-            for question in asked:
-                question["wish"]["suffix"] = self.said.suffix
+            for one in asked:
+                one["wish"]["suffix"] = self.said.suffix
         return asked
 
-    def read(self, message: dict[str, Any]) -> list[tuple[int, Choice]]:
-        if message["do"] != "echo":
-            return super().read(message)
-        over = None if self.said.max_tokens else "length"
-        new = Choice(message["text"], message["tokens"], over)
-        return [(message["part"] * self.said.n + row, new) for row in range(self.said.n)]
-
     def frame(self, streamed: bool) -> Frame:
-        return Frame("text_completion", self.said.model, self.fingerprint, "cmpl")
+        return Frame("text_completion", self.said.model, fingerprint(self.about), "cmpl")
 
     def choice(self, index: int, choice: Choice) -> dict[str, Any]:
         return {"index": index, "text": choice.text, "finish_reason": choice.over,
@@ -212,31 +193,27 @@ class Completions(Texts):
         }  # fmt: skip
 
 
-class Chats(Texts):
+class Chats:
     """POST /v1/chat/completions."""
 
-    said: Chat
-
     def __init__(self, said: Chat, about: dict[str, Any]) -> None:
-        super().__init__(said, about)
+        self.said, self.about = said, about
         if said.max_tokens is not None and said.max_completion_tokens is not None:
             raise Refusal(400, "max_tokens and max_completion_tokens say the same; leave out one",
                           param="max_tokens")  # fmt: skip
         if said.top_logprobs is not None and not said.logprobs:
             raise Refusal(400, "top_logprobs: needs logprobs to be true", param="top_logprobs")
         self.most = said.max_completion_tokens or said.max_tokens or MOST_TOKENS
-
-    @property
-    def work(self) -> int:
-        return self.said.n * self.most
+        self.work = said.n * self.most
 
     def questions(self) -> list[dict[str, Any]]:
         more = {"top": self.said.top_logprobs or 0} if self.said.logprobs else {}
-        return [self.question([m.plain() for m in self.said.messages], self.most, **more)]
+        messages = [m.plain() for m in self.said.messages]
+        return [question(self.said, self.about, messages, self.most, **more)]
 
     def frame(self, streamed: bool) -> Frame:
         kind = "chat.completion.chunk" if streamed else "chat.completion"
-        return Frame(kind, self.said.model, self.fingerprint, "chatcmpl")
+        return Frame(kind, self.said.model, fingerprint(self.about), "chatcmpl")
 
     def choice(self, index: int, choice: Choice) -> dict[str, Any]:
         message = {"role": "assistant", "content": choice.text, "refusal": None}
@@ -262,3 +239,8 @@ class Chats(Texts):
 
 def _token(text: str, log_prob: float) -> dict[str, Any]:
     return {"token": text, "logprob": log_prob, "bytes": list(text.encode("utf-8"))}
+
+
+def fingerprint(about: dict[str, Any]) -> str:
+    """Of the weights."""
+    return f"omnifill-{about['sha256'][:16]}"
