@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import hashlib
 import io
@@ -16,6 +17,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -33,6 +35,8 @@ from tests.test_sounds import RECIPE as TONES
 from tests.test_sounds import tones
 
 from omnifill import api
+from omnifill.serve.guard import Guard, Keys
+from omnifill.serve.limits import Limits
 from omnifill.serve.store import JOBS, PARTS, Store
 
 KEY = "a-key-of-many-letters"
@@ -602,6 +606,35 @@ def test_what_one_cannot_have_ends_no_other_answer(server: str, writer: api.Mode
     del body["model"]
     whole = writer.generate(1, **body)["text"][0]
     assert "sun" + got[0].json()["choices"][0]["text"] == whole
+
+
+def test_a_body_that_does_not_come_is_not_waited_for() -> None:
+    told: list[Any] = []
+
+    async def app(*_: Any) -> None:
+        raise AssertionError("it never comes here")
+
+    async def receive() -> Any:
+        await asyncio.sleep(60)
+
+    async def send(message: Any) -> None:
+        told.append(message)
+
+    scope = {"type": "http", "method": "POST", "path": "/v1/records",
+             "headers": [(b"host", b"localhost"), (b"content-length", b"10")]}  # fmt: skip
+    limits = replace(Limits(), arrival=0.05)
+    asyncio.run(Guard(app, Keys(), ["localhost"], limits)(scope, receive, send))
+    assert told[0]["status"] == 408 and b'"slow"' in told[1]["body"]
+
+
+def test_who_asks_too_often_is_told_when_to_come_again(model: api.Model) -> None:
+    """Each key by itself."""
+    with serving(str(model.run.folder.path), "--rate", "4", OMNIFILL_API_KEY=KEY) as (where, _):
+        mine = {"Authorization": f"Bearer {KEY}"}
+        got = [httpx2.get(f"{where}/v1/models", headers=mine) for _ in range(6)]
+        assert [one.status_code for one in got] == [200] * 4 + [429] * 2
+        assert 0 < int(got[-1].headers["retry-after"]) <= 61
+        assert httpx2.get(f"{where}/v1/models").status_code == 401
 
 
 def test_what_never_fits_is_not_put_off(server: str) -> None:

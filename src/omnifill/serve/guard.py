@@ -5,6 +5,7 @@ One gate for all routes, the page's own among them.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
 import json
@@ -127,19 +128,16 @@ class Guard:
         if scope["method"] in ("GET", "HEAD", "OPTIONS"):
             return receive
         told = headers.get("content-length", "0")
-        if not told.isdigit() or int(told) > self.limits.body:
+        if not told.isdecimal() or int(told) > self.limits.body:
             raise Refusal(413, f"more than {self.limits.body:,} bytes")
-        parts, size, more = [], 0, True
-        while more:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return receive
-            parts.append(message.get("body", b""))
-            size += len(parts[-1])
-            if size > self.limits.body:
-                raise Refusal(413, f"more than {self.limits.body:,} bytes")
-            more = message.get("more_body", False)
-        body = b"".join(parts)
+        try:
+            async with asyncio.timeout(self.limits.arrival):
+                body = await _whole(receive, self.limits.body)
+        except TimeoutError:
+            raise Refusal(408, f"the body takes more than {self.limits.arrival:g} seconds to come",
+                          code="slow") from None  # fmt: skip
+        if body is None:  # who asked has left
+            return receive
         if "json" in headers.get("content-type", "") or body[:1] in (b"{", b"["):
             check_json(body, self.limits)
         sent = False
@@ -160,6 +158,21 @@ def _answer(refusal: Refusal, scope: Scope) -> Response:
     if refusal.status == 401 and scope["method"] == "GET" and "text/html" in wants:
         return RedirectResponse("/login", 303, HEADERS)
     return JSONResponse(refusal.body, refusal.status, refusal.headers | HEADERS)
+
+
+async def _whole(receive: Receive, most: int) -> bytes | None:
+    """A body of at most so many bytes; None if nobody waits any more."""
+    parts, size, more = [], 0, True
+    while more:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        parts.append(message.get("body", b""))
+        size += len(parts[-1])
+        if size > most:
+            raise Refusal(413, f"more than {most:,} bytes")
+        more = message.get("more_body", False)
+    return b"".join(parts)
 
 
 def check_json(body: bytes, limits: Limits) -> None:

@@ -35,6 +35,8 @@ class Limits:
     """Likely tokens that are told beside each chosen one."""
     jobs: int = 1000
     """Jobs that are not over."""
+    arrival: float = 30.0
+    """Seconds that the body of a request may take to come."""
     seconds: float = 600.0
     """Time that a request may take, waiting included."""
     headers: int = 64
