@@ -36,7 +36,7 @@ demo: $(VENV)/core.stamp
 	$(BIN)/omnifill demo
 
 test: $(VENV)/dev.stamp
-	$(BIN)/python -m pytest -n 2 -q
+	$(BIN)/python -m pytest -n 2 --dist worksteal -q
 
 test-slow: $(VENV)/slow.stamp
 	$(BIN)/python -m pytest -q -m 'slow or not slow'

@@ -107,7 +107,13 @@ def test_a_stream_that_is_stopped_says_so_by_its_status(tmp_path: Path) -> None:
     api.train(tmp_path / "book.txt", tmp_path / "run", steps=30, recipe=recipe)
     command = [sys.executable, "-m", "omnifill", "generate", str(tmp_path / "run"), "--stream",
                "--max-tokens", "1000000", "--prompt", "one"]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    # Where tests run in the background, Ctrl-C is for others, and children inherit that.
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     assert process.stdout is not None
     process.stdout.read(1)  # it has begun
     process.send_signal(signal.SIGINT)

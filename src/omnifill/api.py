@@ -29,7 +29,7 @@ from omnifill.data.results import Origin, media_beside
 from omnifill.data.sink import check_ending, check_target, format_of, write_cells
 from omnifill.data.source import later, open_source
 from omnifill.data.stage import open_staged, stage
-from omnifill.errors import RequestError, RunError, check_kind, unknown_name
+from omnifill.errors import RequestError, RunError, check_kind
 from omnifill.evaluate.baselines import generate_baseline
 from omnifill.evaluate.compare import compare_runs
 from omnifill.evaluate.plots import check_drawing, front_plot, write_plot
@@ -354,14 +354,13 @@ class Model:
         return Model(dataclasses.replace(self.run, network=network))
 
     def export(self, out: str | Path, *, format: str = "hf") -> None:
-        """Write the folder `out`, which the Hugging Face libraries (`hf`) load with equal logits.
+        """Write the folder `out`, which the Hugging Face libraries (`hf`) load with equal logits,
+        or the file `out` for llama.cpp (`gguf`).
 
         Raises RunError for a run that is no causal transformer of one text.
         """
-        if format != "hf":
-            raise RequestError(f"--format: {unknown_name('format', format, ['hf'])}")
-        check_kind("out", out, (str, Path), "the path of a folder")
-        exchange.export_checkpoint(self.run, Path(out))
+        check_kind("out", out, (str, Path), "a path")
+        exchange.export(self.run, Path(out), format)
 
     def convert(
         self, out: str | Path, weights: str, data: Data | None = None

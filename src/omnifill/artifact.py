@@ -21,10 +21,10 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from omnifill import __version__
+from omnifill import __version__, state
 from omnifill.codecs.table import CODECS, load_codec
 from omnifill.errors import RunError
-from omnifill.files import reason, write_atomic
+from omnifill.files import write_atomic
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import BACKBONES, Network
@@ -36,8 +36,6 @@ from omnifill.types import Codec
 
 PARTS = ("weight", "scale")
 """What a head that is tied to the embeddings has from them."""
-FORMAT = 1
-"""Raised when a run folder of this version cannot be read by older ones."""
 
 
 @dataclass(frozen=True)
@@ -69,43 +67,19 @@ class RunFolder:
         write_atomic(path, text.encode("utf-8"))
 
     def read(self, name: str) -> str:
-        path = self.path / name
-        try:
-            return path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            why = reason(error) if isinstance(error, OSError) else "it is no UTF-8 text"
-            raise RunError(f"{path}: cannot be read ({why}); is the run folder whole?") from None
+        return state.read_text(self.path / name)
 
     def read_json(self, name: str) -> Any:
-        try:
-            return json.loads(self.read(name))
-        except ValueError as error:
-            raise RunError(f"{self.path / name}: is damaged ({error})") from None
+        return state.read_json(self.path / name)
 
-    def write_state(self, **state: Any) -> None:
+    def write_state(self, **values: Any) -> None:
         """`run.json`: the format, and how far the run is."""
-        head = {"format": FORMAT, "omnifill": __version__}
-        self.write("run.json", json.dumps(head | state, indent=1))
+        head = {"format": state.FORMAT, "omnifill": __version__}
+        self.write(state.STATE, json.dumps(head | values, indent=1))
 
     def read_state(self) -> dict[str, Any]:
         """`run.json`, or RunError if this is no run folder or one from a newer version."""
-        if not self.path.exists():
-            raise RunError(f"{self.path}: there is no such run folder")
-        if not self.path.is_dir():
-            raise RunError(f"{self.path}: is a file; a run is the folder that `train` wrote")
-        if not is_run(self.path):
-            raise RunError(f"{self.path}: is not a run folder (no run.json in it)")
-        state = self.read_json("run.json")
-        if not isinstance(state, dict) or not isinstance(state.get("format"), int):
-            raise RunError(f"{self.path / 'run.json'}: is damaged (no format number)")
-        if state["format"] > FORMAT:
-            raise RunError(
-                f"{self.path}: was written by a newer Omnifill ({state.get('omnifill')}, format "
-                f"{state['format']}; this one reads up to {FORMAT}). Please update Omnifill"
-            )
-        if state.get("state") == "done" and not isinstance(state.get("training"), dict):
-            raise RunError(f"{self.path / 'run.json'}: is damaged (nothing about its training)")
-        return state
+        return state.read_state(self.path)
 
     # --- the parts of a model --------------------------------------------------------------
 
@@ -222,11 +196,6 @@ def codec_folders(schema: Schema) -> dict[str, str]:
     return out
 
 
-def is_run(path: Path) -> bool:
-    """Whether a run's folder is there, whole or not."""
-    return (path / "run.json").exists()
-
-
 @dataclass(frozen=True, eq=False)
 class LoadedRun:
     """A trained model and all it needs."""
@@ -248,8 +217,7 @@ class LoadedRun:
 def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
     """Load a finished run. Code that it names as 'module:Class' must be allowed by module."""
     folder = RunFolder(path)
-    state = folder.read_state()
-    if state.get("state") != "done":
+    if folder.read_state().get("state") != "done":
         raise RunError(
             f"{path}: its training has not finished; continue it with "
             f"`omnifill train DATA --out {path} --resume`"

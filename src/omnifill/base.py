@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from omnifill.artifact import RunFolder, check_code, code_named_in, is_run
+from omnifill.artifact import RunFolder, check_code, code_named_in
 from omnifill.codecs.pretrained import PretrainedCodec
 from omnifill.codecs.table import CODECS
 from omnifill.errors import RecipeError, RunError
@@ -28,6 +28,7 @@ from omnifill.model.network import BACKBONES, VECTORS, Network
 from omnifill.recipe import Recipe
 from omnifill.schema import Schema
 from omnifill.settings import ModelSettings
+from omnifill.state import is_run
 from omnifill.types import Codec, Ints
 
 OPEN = ("context", "dropout")

@@ -309,9 +309,9 @@ def evaluate(
     """Measure quality on records that the model has not seen, beside plain baselines; or two runs
     side by side, with a paired test of each difference."""
     from omnifill import api
-    from omnifill.artifact import is_run
     from omnifill.evaluate.compare import render_comparison
     from omnifill.evaluate.run import render
+    from omnifill.state import is_run
 
     model = api.load(run, allow_code or ())
     if data and is_run(Path(data[0])):
@@ -368,13 +368,13 @@ def convert(
 @app.command(epilog="Example: omnifill export story --format hf --out story-hf")
 def export(
     run: RunArg,
-    out: Annotated[Path, typer.Option("--out", help="The folder to write.")],
+    out: Annotated[Path, typer.Option("--out", help="The folder (gguf: file) to write.")],
     format_: Annotated[str, typer.Option(
-        "--format", help="hf: as the Hugging Face libraries read it.")] = "hf",
+        "--format", help="hf, for the Hugging Face libraries; gguf, for llama.cpp.")] = "hf",
     allow_code: CodeOpt = None,
 ) -> None:  # fmt: skip
-    """Write a run of one text as the Hugging Face libraries read it: config.json, safetensors and
-    tokenizer.json."""
+    """Write a run of one text as others read it: config.json, safetensors and tokenizer.json, or
+    one GGUF file."""
     from omnifill import api
 
     api.load(run, allow_code or ()).export(out, format=format_)

@@ -11,7 +11,8 @@ import copy
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -30,12 +31,14 @@ from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
 from omnifill.generate.likelihood import record_nats
 from omnifill.golden import replay, transcripts
+from omnifill.llamacpp import write_gguf
 from omnifill.model.adapter import with_adapter
 from omnifill.model.config import ModelConfig
 from omnifill.model.foreign import Settings
 from omnifill.model.hf import (
     ALONE,
     CONFIG,
+    TOKENIZER_CONFIG,
     Checkpoint,
     qwen3,
     read_checkpoint,
@@ -52,7 +55,7 @@ MOST_RECORDS = 500
 """Records on which it is measured what rounding costs."""
 ORIGIN = "origin"
 """Folder of the files that came with a checkpoint and are not needed to run it."""
-KEPT = (CONFIG, "generation_config.json", "tokenizer_config.json", "special_tokens_map.json",
+KEPT = (CONFIG, "generation_config.json", TOKENIZER_CONFIG, "special_tokens_map.json",
         "chat_template.jinja")  # fmt: skip
 
 
@@ -148,6 +151,13 @@ def came_with(folder: Path) -> dict[str, str]:
             for name in KEPT if (folder / name).exists()}  # fmt: skip
 
 
+def export(run: LoadedRun, out: Path, kind: str) -> None:
+    """A run of one text, written as others read it: see `EXPORTS`."""
+    if kind not in EXPORTS:
+        raise RequestError(f"--format: {unknown_name('format', kind, EXPORTS)}")
+    EXPORTS[kind](run, out)
+
+
 def export_checkpoint(run: LoadedRun, out: Path) -> None:
     """A run of one text -> the folder `out`, as the Hugging Face libraries read one.
 
@@ -179,6 +189,25 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
             write_tokenizer(folder, codec, run.network.config.context)
         write_checkpoint(folder.path, tree, weights)
         _prove(run, folder.path)
+
+
+def export_gguf(run: LoadedRun, out: Path) -> None:
+    """The same as one file for llama.cpp, made of the folder that would have been written: it is
+    proven in that form."""
+    if out.exists():
+        raise RunError(f"{out}: is there already; name another file, or remove it first")
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
+            export_checkpoint(run, Path(folder) / "hf")
+            write_gguf(read_checkpoint(Path(folder) / "hf"), out)
+    except OSError as error:
+        raise RunError(f"{out}: cannot be written ({reason(error)})") from error
+
+
+EXPORTS: dict[str, Callable[[LoadedRun, Path], None]] = {
+    "hf": export_checkpoint, "gguf": export_gguf,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -246,14 +275,14 @@ def _prove(run: LoadedRun, written: Path) -> None:
 def _codec(checkpoint: Checkpoint, source: str) -> PretrainedCodec:
     """The codec of the text of a tokenizer.json. ValueError if it cannot be used."""
     config, (lead, tail) = checkpoint.config, around(source)
-    ends, barred = _named(checkpoint, "eos_token_id"), _named(checkpoint, "suppress_tokens")
+    ends, barred = checkpoint.named("eos_token_id"), checkpoint.named("suppress_tokens")
     if config.full:
         return PretrainedCodec(source, config.vocabulary, tail, barred=barred, lead=lead, tail=tail)
     if config.memory:
         if tail != ends[:1]:
             raise ValueError(f"it puts {tail} behind a text, which ends with {ends[:1]}")
-        starts = _named(checkpoint, "decoder_start_token_id") or _named(checkpoint, "pad_token_id")
-        forced = _named(checkpoint, "forced_bos_token_id")
+        starts = checkpoint.named("decoder_start_token_id") or checkpoint.named("pad_token_id")
+        forced = checkpoint.named("forced_bos_token_id")
         if forced and forced != lead:
             raise ValueError(f"it puts {lead} in front of a text, and {forced} must be written")
         if not starts:
@@ -263,7 +292,7 @@ def _codec(checkpoint: Checkpoint, source: str) -> PretrainedCodec:
     if len(lead) > 1 or tail:
         raise ValueError(f"it puts {lead} in front of a text and {tail} behind it, and no more "
                          f"than one token in front is understood")  # fmt: skip
-    openers = [*_named(checkpoint, "bos_token_id"), *ends]
+    openers = [*checkpoint.named("bos_token_id"), *ends]
     opener = None if lead else next(iter(openers), None)
     return PretrainedCodec(source, config.vocabulary, ends, opener, barred, next(iter(lead), None))
 
@@ -272,7 +301,7 @@ def _mask(checkpoint: Checkpoint, codec: PretrainedCodec) -> int | None:
     """The id that stands for a hidden token, where there are such. RunError if it isn't named."""
     if not checkpoint.config.full:
         return None
-    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+    for name in (TOKENIZER_CONFIG, "special_tokens_map.json"):
         path = checkpoint.folder / name
         token = Settings(path).tree.get("mask_token") if path.exists() else None
         token = token.get("content") if isinstance(token, dict) else token
@@ -297,16 +326,6 @@ def _usual(source: Path) -> dict[str, Any]:
         del out["top_k"]
     # Ours of texts is another.
     return {**({"min_p": 0.0} if tree.get("do_sample") else {}), **out}
-
-
-def _named(checkpoint: Checkpoint, key: str) -> list[int]:
-    """Ids that are named for a purpose: in generation_config.json, else in config.json."""
-    named: Any = None
-    if (checkpoint.folder / "generation_config.json").exists():
-        named = Settings(checkpoint.folder / "generation_config.json").tree.get(key)
-    named = checkpoint.settings.tree.get(key) if named is None else named
-    ids = named if isinstance(named, list) else [named]
-    return [i for i in ids if isinstance(i, int) and 0 <= i < checkpoint.config.vocabulary]
 
 
 def _with_special(rows: Tensor, special: Mapping[int, int], size: int) -> Tensor:
@@ -359,7 +378,7 @@ def write_tokenizer(folder: RunFolder, codec: Codec, context: int) -> None:
         },
     }  # fmt: skip
     folder.write(TOKENIZER, json.dumps(tree, ensure_ascii=False, indent=1))
-    folder.write("tokenizer_config.json", json.dumps({
+    folder.write(TOKENIZER_CONFIG, json.dumps({
         "tokenizer_class": "PreTrainedTokenizerFast", "pad_token": names[PAD],
         "bos_token": names[BOS], "eos_token": names[END], "model_max_length": context,
         "clean_up_tokenization_spaces": False,

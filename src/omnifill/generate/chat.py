@@ -17,6 +17,7 @@ from typing import Any
 from omnifill.artifact import LoadedRun
 from omnifill.codecs.pretrained import PretrainedCodec, Templated
 from omnifill.errors import RequestError, check_kind
+from omnifill.model.hf import default_template
 
 ORIGIN = "origin"
 """Folder of an imported run with the files that came with it."""
@@ -64,10 +65,8 @@ def _template(run: LoadedRun) -> tuple[str, dict[str, Any]]:
         names[name] = value.get("content") if isinstance(value, dict) else value
     if (folder / "chat_template.jinja").exists():
         return run.folder.read(f"{ORIGIN}/chat_template.jinja"), names
-    source = tree.get("chat_template")
-    if isinstance(source, list):  # several by name
-        source = next((t.get("template") for t in source if t.get("name") == "default"), None)
-    if not isinstance(source, str):
+    source = default_template(tree)
+    if source is None:
         raise RequestError("prompt: messages need a chat template, and this run has none; give the "
                            "prompt as text")  # fmt: skip
     return source, names

@@ -26,6 +26,7 @@ from omnifill.model.foreign import READERS, Settings, read_config
 from omnifill.model.network import Network
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
+TOKENIZER_CONFIG = "tokenizer_config.json"
 ALONE = "only a causal transformer of one text can be exported"
 
 
@@ -69,6 +70,22 @@ class Checkpoint:
                 raise RunError(f"{files[theirs]}: holds {theirs}, of which {CONFIG} tells nothing")
         return out
 
+    def named(self, key: str) -> list[int]:
+        """Ids that are named for a purpose: in generation_config.json, else in config.json."""
+        path = self.folder / "generation_config.json"
+        found = Settings(path).tree.get(key) if path.exists() else None
+        found = self.settings.tree.get(key) if found is None else found
+        ids = found if isinstance(found, list) else [found]
+        return [i for i in ids if isinstance(i, int) and 0 <= i < self.config.vocabulary]
+
+    @property
+    def template(self) -> str | None:
+        """Its chat template."""
+        beside, config = (self.folder / name for name in ("chat_template.jinja", TOKENIZER_CONFIG))
+        if beside.exists():
+            return beside.read_text(encoding="utf-8")
+        return default_template(Settings(config).tree) if config.exists() else None
+
     def _found(self, name: str, files: Mapping[str, Path]) -> tuple[str, str]:
         theirs, part = called(self.family, name)
         family = self.family
@@ -78,6 +95,14 @@ class Checkpoint:
             if candidate in files:
                 return candidate, part
         raise RunError(f"{self.folder}: its weights lack {self.family.prefix}{theirs}")
+
+
+def default_template(tree: Mapping[str, Any]) -> str | None:
+    """The chat template of a tokenizer_config.json; of several, the one that is named so."""
+    found = tree.get("chat_template")
+    if isinstance(found, list):
+        found = next((t.get("template") for t in found if t.get("name") == "default"), None)
+    return found if isinstance(found, str) else None
 
 
 def read_checkpoint(folder: Path) -> Checkpoint:
@@ -109,15 +134,19 @@ def called(family: Family, name: str) -> tuple[str, str]:
     return theirs.format(i=number[1] if number else ""), part
 
 
-def write_checkpoint(folder: Path, tree: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
-    """config.json and safetensors of parameters by our names; the inverse of reading them."""
-    family = family_of(tree)
+def renamed(family: Family, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Parameters by our names -> tensors by a family's, as 32-bit floats."""
     parts: dict[str, list[tuple[str, Tensor]]] = {}
     for name, tensor in weights.items():
         theirs, part = called(family, name)
         whole = theirs if theirs.startswith(family.bare) else family.prefix + theirs
         parts.setdefault(whole, []).append((part, tensor.detach().float()))
-    tensors = {name: _joined(some) for name, some in parts.items()}
+    return {name: _joined(some) for name, some in parts.items()}
+
+
+def write_checkpoint(folder: Path, tree: Mapping[str, Any], weights: Mapping[str, Tensor]) -> None:
+    """config.json and safetensors of parameters by our names; the inverse of reading them."""
+    tensors = renamed(family_of(tree), weights)
     write_atomic(folder / CONFIG, json.dumps(tree, indent=2).encode("utf-8"))
     write_atomic(folder / WEIGHTS, save(tensors, {"format": "pt"}))
 

@@ -13,11 +13,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from omnifill.artifact import RunFolder
 from omnifill.errors import RequestError
 from omnifill.files import reason
 from omnifill.serve.limits import LOCAL, Limits
 from omnifill.serve.wire import EngineSettings
+from omnifill.state import read_state
 
 KEY = "OMNIFILL_API_KEY"
 """Environment variable with one key."""
@@ -35,7 +35,7 @@ def named_runs(runs: Sequence[str]) -> dict[str, str]:
         if not name or name in out:
             raise RequestError(f"{run}: two models cannot both be called {name!r}; say "
                                f"NAME=PATH")  # fmt: skip
-        RunFolder(Path(path)).read_state()
+        read_state(Path(path))
         out[name] = str(Path(path).resolve())
     return out
 
