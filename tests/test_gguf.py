@@ -199,7 +199,7 @@ def test_llama_cpp_answers_as_transformers_does(
         with torch.no_grad():
             want = model(torch.tensor([ids])).logits[0]
         got = logits_by_cpp(tmp_path / "m.gguf", ids)
-        np.testing.assert_allclose(got, want.numpy(), atol=2e-3)
+        np.testing.assert_allclose(got, want.numpy(), atol=5e-3)
         assert got.argmax(-1).tolist() == want.argmax(-1).tolist()
 
 
@@ -220,13 +220,15 @@ def test_llama_cpp_answers_as_a_trained_run_does(codec: str, tmp_path: Path) -> 
         assert read_by_cpp(tmp_path / "m.gguf", text) == ids
         with torch.no_grad():
             want = model(torch.tensor([ids])).logits[0].numpy()
-        np.testing.assert_allclose(logits_by_cpp(tmp_path / "m.gguf", ids), want, atol=2e-3)
+        np.testing.assert_allclose(logits_by_cpp(tmp_path / "m.gguf", ids), want, atol=5e-3)
 
 
 def opened(path: Path) -> Any:
     from llama_cpp import Llama
 
-    return Llama(str(path), logits_all=True, verbose=False, n_ctx=96, n_threads=1)
+    # Its cache holds 16-bit floats if nothing else is said; its GELU is a table of such.
+    return Llama(str(path), logits_all=True, verbose=False, n_ctx=96, n_threads=1, type_k=0,
+                 type_v=0)  # fmt: skip
 
 
 def read_by_cpp(path: Path, text: str) -> list[int]:
