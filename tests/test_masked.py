@@ -484,9 +484,12 @@ def test_a_bound_is_of_some_records_alone_and_the_same_as_theirs(
 
 def test_more_steps_than_slots_are_refused(masked: api.Model) -> None:
     text = next(f.name for f in masked.run.vocabulary.fields if f.slots is None)
-    with pytest.raises(RequestError, match="steps = 99: there are at most 9 tokens to choose"):
+    with pytest.raises(RequestError, match="steps = 99: no more than 9 can be needed"):
         masked.generate(1, want=text, max_tokens=8, steps=99)
     assert len(masked.generate(1, want=text, max_tokens=8, steps=9)) == 1
+    short = next(f.name for f in masked.run.vocabulary.fields if f.slots == 1)
+    with pytest.raises(RequestError, match="steps = 9: no more than 1 can be needed"):
+        masked.fill(pd.DataFrame({short: [None]}), draw=True, steps=9)
 
 
 def test_evaluation_draws_few_texts_in_few_steps(

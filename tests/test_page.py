@@ -156,7 +156,7 @@ def test_fields_are_drawn_by_type_and_rows_are_the_library_s(page: Any, model: a
     page.get_by_label("count: value").fill("7")
     setting(page, n="3", seed="3")
     page.get_by_label("Show how likely each record is").check()
-    assert generate(page).startswith("Done: 3 records")
+    assert generate(page).startswith("Done. Records: 3")
     want = model.generate(3, given={"kind": "tea", "count": 7}, seed=3)
     with page.expect_download() as coming:
         page.locator("#csv").click()
@@ -231,7 +231,7 @@ def test_a_picture_is_drawn_or_uploaded_and_pictures_are_shown(page: Any) -> Non
     page.wait_for_timeout(500)
     with page.expect_request(lambda r: r.url.endswith("/queue/join?")):
         page.click("#generate")
-    until(page, "Done: 2 records, 2 tokens")
+    until(page, "Done. Records: 2, tokens: 2")
     page.get_by_role("button", name="The same elsewhere").click()
     assert "--given image=@image.png" in page.input_value("#command textarea")
 
@@ -292,7 +292,7 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.keyboard.press("Enter")
     reach("#generate")
     page.keyboard.press("Enter")
-    until(page, "Done: 1 records")
+    until(page, "Done. Records: 1")
     page.locator("#table").get_by_text("tea").first.wait_for(state="attached")
 
 

@@ -42,7 +42,7 @@ def check_steps(run: LoadedRun, sampling: Sampling, wanted: Sequence[str], max_t
     """RequestError for more steps than there can be slots to choose."""
     most = sum(run.vocabulary[name].slots or max_tokens + 1 for name in wanted)
     if sampling.steps is not None and sampling.steps > most:
-        raise RequestError(f"steps = {sampling.steps}: there are at most {most} tokens to choose; "
+        raise RequestError(f"steps = {sampling.steps}: no more than {most} can be needed; "
                            f"leave it out to choose them one by one")  # fmt: skip
 
 

@@ -26,7 +26,7 @@ from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import best_task, tell_untrained, unread, wanted_fields
 from omnifill.generate.beam import BeamSearch, as_steps
-from omnifill.generate.checks import check_sampler
+from omnifill.generate.checks import check_sampler, check_steps
 from omnifill.generate.choices import parse_choices
 from omnifill.generate.decoding import decode_values
 from omnifill.generate.embed import embedded
@@ -43,6 +43,8 @@ from omnifill.schema import MEDIA
 from omnifill.types import ABSENT, Bools
 
 Where = Callable[[str, int], str]
+MOST_TOKENS = 512
+"""Of a text, unless more are asked for."""
 """(field, row from 0) -> how a message calls that cell."""
 
 
@@ -132,7 +134,7 @@ def fill(
     labels, table = table.columns, named(table)
     columns = without_unseen(run, frame_columns(run, table), _frame_cell)
     out = table.copy()
-    _tell_blanks(run, columns)
+    _check_blanks(run, columns, sampling)
     filled = fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling)
     for name, values in filled.items():
         rows = [i for i, v in enumerate(columns[name]) if v is None]
@@ -168,7 +170,7 @@ def check_fill(run: LoadedRun, draw: bool, sampling: Sampling) -> None:
 def fill_columns(
     run: LoadedRun, columns: Mapping[str, list[Any]], *, draw: bool, seed: int,
     sampling: Sampling, only: Collection[str] | None = None, quantile: float = 0.5,
-    max_tokens: int = 512,
+    max_tokens: int = MOST_TOKENS,
 ) -> dict[str, dict[int, Any]]:  # fmt: skip
     """Blank cells of canonical columns (of the fields `only`) -> {field: {row: value}}.
 
@@ -263,7 +265,7 @@ def fill_source(
             raw[name].extend(chunk.columns[name])
     columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
-    _tell_blanks(run, columns)
+    _check_blanks(run, columns, sampling)
     for name, cells in columns.items():
         if run.schema[name].type not in MEDIA:
             continue
@@ -293,9 +295,12 @@ def fill_source(
     return filled, raw
 
 
-def _tell_blanks(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> None:
-    """Warn of blank cells in fields that the run has not learned to fill."""
-    tell_untrained(run.recipe.form, (), [n for n, v in columns.items() if None in v])
+def _check_blanks(run: LoadedRun, columns: Mapping[str, Sequence[Any]], sampling: Sampling) -> None:
+    """Warn of blank cells in fields that the run has not learned to fill; RequestError for more
+    steps than blank cells have slots."""
+    blank = [name for name, values in columns.items() if any(v is None for v in values)]
+    tell_untrained(run.recipe.form, (), blank)
+    check_steps(run, sampling, blank, MOST_TOKENS)
 
 
 def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, Any]]:

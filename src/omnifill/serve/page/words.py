@@ -75,7 +75,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "ready": ("Ready.", "就绪。"),
     "waiting": ("Asked; nothing has come yet.", "已发送，等待结果。"),
     "writing": ("Writing: {count} pieces.", "生成中：{count} 段。"),
-    "done": ("Done: {records} records, {tokens} tokens, {seconds} s.",
+    "done": ("Done. Records: {records}, tokens: {tokens}, {seconds} s.",
              "完成：{records} 条记录，{tokens} 个 token，{seconds} 秒。"),
     "stopped": ("Stopped.", "已停止。"),
     "refused": ("Refused: {why}", "被拒绝：{why}"),
