@@ -530,9 +530,12 @@ def test_what_fails_within_a_job_is_told_there(server: str) -> None:
 
 def test_a_job_can_be_called_off(server: str) -> None:
     id_ = asked(server, "/v1/jobs", some_requests(200)).json()["id"]
+    assert httpx2.delete(f"{server}/v1/jobs/{id_}").status_code == 409  # it is under way
     got = httpx2.post(f"{server}/v1/jobs/{id_}/cancel").json()
     assert got["state"] == "cancelled" == told(server, id_)["state"]
     assert httpx2.get(f"{server}/v1/jobs/{id_}/result").status_code == 409
+    assert httpx2.delete(f"{server}/v1/jobs/{id_}").json()["id"] == id_
+    assert httpx2.get(f"{server}/v1/jobs/{id_}").status_code == 404
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")

@@ -145,6 +145,19 @@ def test_others_do_not_see_it_and_what_is_over_stays(store: Store) -> None:
     assert about is not None and about["state"] == "cancelled" and store.claim() is None
 
 
+def test_what_is_over_can_be_forgotten_and_nothing_else(store: Store) -> None:
+    id_, _ = store.add(BODY, "me", "key")
+    held = store.claim()
+    assert held is not None and not store.remove(id_, "me")
+    for number in range(len(BODY)):
+        store.put(held, number, "{}")
+    store.finish(held)
+    assert not store.remove(id_, "you") and store.result(id_)
+    assert store.remove(id_, "me") and not store.remove(id_, "me")
+    assert store.about(id_, "me") is None and store.result(id_) == b""
+    assert store.add(BODY, "me", "key") != (id_, False)  # the key is free again
+
+
 def test_whoever_dies_each_job_is_done_once(store: Store) -> None:
     """Four workers that die at random moments, at forty jobs."""
     ids = [store.add(BODY, "me", None)[0] for _ in range(40)]

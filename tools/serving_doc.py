@@ -61,7 +61,8 @@ Long work is handed in at `/v1/jobs`, a list of requests that nobody waits for. 
 acknowledged is in a database (`--jobs`: a file of SQLite, or PostgreSQL with the extra
 `postgres`) and survives a server that is killed; parts that are there are not made again. The
 same `Idempotency-Key` brings the job that is there. The result is a line of JSON for each
-request, and `X-Content-SHA256` is its hash.
+request, and `X-Content-SHA256` is its hash. `POST /v1/jobs/ID/cancel` calls one off, and
+`DELETE /v1/jobs/ID` forgets one that is over; nothing else does.
 
 With the extra `ui` there is a page at `/` (in Chinese at `/zh/`), which asks the same API;
 `--no-page` leaves it out. Where keys are said, browsers log in with one at `/login`.

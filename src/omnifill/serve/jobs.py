@@ -131,6 +131,7 @@ class JobRoutes:
         app.get("/v1/jobs/{id}")(self.about)
         app.get("/v1/jobs/{id}/result")(self.result)
         app.post("/v1/jobs/{id}/cancel")(self.cancel)
+        app.delete("/v1/jobs/{id}")(self.remove)
 
     async def opened(self) -> Worker:
         """The worker, and with it the database."""
@@ -198,6 +199,14 @@ class JobRoutes:
         worker = await self.opened()
         await asyncio.to_thread(worker.store.cancel, id, owner_of(request))
         return await self._known(id, request)
+
+    async def remove(self, id: str, request: Request) -> dict[str, Any]:
+        """Forget a job that is over, with its result and its `Idempotency-Key`."""
+        about = await self._known(id, request)
+        worker = await self.opened()
+        if not await asyncio.to_thread(worker.store.remove, id, owner_of(request)):
+            raise Refusal(409, f"the job is {about['state']}; cancel it first", code="not_done")
+        return about
 
     async def _known(self, id: str, request: Request) -> dict[str, Any]:
         worker = await self.opened()

@@ -28,6 +28,7 @@ from sqlalchemy import (
     Text,
     and_,
     create_engine,
+    delete,
     event,
     func,
     insert,
@@ -172,6 +173,18 @@ class Store:
                 .values(state="cancelled", changed=time.time())
             )
         return self.about(number, owner) is not None
+
+    def remove(self, number: str, owner: str) -> bool:
+        """Forget a job that is over, with what came of it and its key; whether there was one."""
+        with self._begun() as db:
+            gone = db.execute(
+                delete(JOBS)
+                .where(JOBS.c.id == number, JOBS.c.owner == owner, JOBS.c.state.in_(OVER))
+            ).rowcount  # fmt: skip
+            if gone:
+                db.execute(delete(PARTS).where(PARTS.c.job == number))
+                db.execute(delete(KEYS).where(KEYS.c.job == number))
+        return bool(gone)
 
     # --- for whoever works ----------------------------------------------------------------
 
