@@ -1,7 +1,7 @@
 """Pictures from labels and labels from pictures: mnist and fashion_mnist.
 
     python benchmarks/pictures.py --data DIR [--only mnist] [--objective causal] [--budget 30m]
-                                  [--quick]
+                                  [--num 10000] [--quick]
 
 One model of each data set, without a named task, is asked in both directions. A classifier that is
 trained here on real pictures tells the labels of generated ones, and its features give the Fréchet
@@ -20,7 +20,8 @@ import harness
 
 SETS = ("mnist", "fashion_mnist")
 STEPS = (1, 2, 4, 8, 16)
-NUM = 10_000
+EPOCHS = 6
+"""Of the judge."""
 FILES = ("train-images-idx3-ubyte.gz", "train-labels-idx1-ubyte.gz",
          "t10k-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz")  # fmt: skip
 
@@ -30,6 +31,7 @@ def main() -> None:
     parser.add_argument("--only", choices=SETS)
     parser.add_argument("--objective", default="causal", choices=("causal", "masked"))
     parser.add_argument("--budget", default="30m")
+    parser.add_argument("--num", type=int, default=10_000, help="pictures of each way")
     args = parser.parse_args()
     data = harness.need_data(args)
     budget = "40s" if args.quick else args.budget
@@ -38,7 +40,7 @@ def main() -> None:
         figures[name] = measured(args, data / name, budget)
         protocol = (
             f"`omnifill train --budget {budget} --set objective.name={args.objective}` on the idx "
-            f"file; {NUM:,} pictures, as many of each label; classifier and VAE on the same "
+            f"file; {args.num:,} pictures, as many of each label; classifier and VAE on the same "
             f"pictures, the VAE for as long"
         )
         which = args.only or "all"
@@ -56,17 +58,17 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
 
     torch.set_num_threads(harness.THREADS)
     run = harness.fresh(args.work / "pictures")
+    real, labels, unseen, truth = (picture_judge.read_idx(folder / name) for name in FILES)
+    judge = picture_judge.train(real, labels, epochs=1 if args.quick else EPOCHS)
+    floor = judge.figures(real[: len(unseen)], labels[: len(unseen)], unseen)
     spent = harness.omnifill("train", folder / FILES[0], "--out", run, "--budget", budget, "--set",
                              f"objective.name={args.objective}", "--seed", args.seed)  # fmt: skip
-    real, labels, unseen, truth = (picture_judge.read_idx(folder / name) for name in FILES)
-    judge = picture_judge.train(real, labels, epochs=1 if args.quick else 10)
-    floor = judge.figures(real[: len(unseen)], labels[: len(unseen)], unseen)
     out: dict[str, Any] = {
         "train_seconds": spent, "judge_accuracy": judge.accuracy(unseen, truth),
         "floor_of_training_pictures": floor,
     }  # fmt: skip
     model = api.load(run)
-    num = 500 if args.quick else NUM
+    num = 500 if args.quick else args.num
     asked = np.arange(num) % 10
     steps = [{"steps": s} for s in STEPS] if args.objective == "masked" else []
     for options in [{}, *steps]:
@@ -81,6 +83,7 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
         found["label_recovered_share"] = found["label_recovered"] / out["judge_accuracy"]
         key = f"{options['steps']} steps" if options else "default"
         out[key] = {**found, "pictures_per_second": num / seconds}
+        print(key, out[key], flush=True)
     some = unseen[: 500 if args.quick else 5000]
     table = model.fill(picture_judge.table(some))
     right = table["label"].astype(int).to_numpy() == truth[: len(some)]
