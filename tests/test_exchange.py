@@ -64,8 +64,7 @@ OPENED = ("llama", "llama with biases", "llama 3", "linear", "mistral")
 PROMPTS = ["the cat", "sat on the mat, ", "你好 🙂", "x = 1\n\ty", " <s></s> as text"]
 
 
-@pytest.fixture(scope="module")
-def tokenizer() -> Tokenizer:
+def tokenizer_of_bytes() -> Tokenizer:
     out = Tokenizer(models.BPE())
     out.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     out.decoder = decoders.ByteLevel()
@@ -73,6 +72,11 @@ def tokenizer() -> Tokenizer:
                                   initial_alphabet=pre_tokenizers.ByteLevel.alphabet())  # fmt: skip
     out.train_from_iterator(["the cat sat on the mat. 你好 🙂 über"] * 50, trainer)
     return out
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return tokenizer_of_bytes()
 
 
 def theirs(kind: str, size: int) -> Any:
