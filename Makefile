@@ -7,7 +7,7 @@ JUDGES ?= .venv-judges
 .PHONY: help demo test test-slow lint bench clean
 
 help:
-	@echo "make demo       install, then train, generate and evaluate on built-in data (2 minutes)"
+	@echo "make demo       install, then train, generate and evaluate on built-in data (some minutes)"
 	@echo "make test       install, then run the tests"
 	@echo "make test-slow  the longer suites too"
 	@echo "make lint       style, types, direction of imports"

@@ -6,6 +6,7 @@ import errno
 import gzip
 import json
 import os
+import shlex
 import shutil
 import sys
 import time
@@ -22,6 +23,7 @@ from tests.conftest import mixed_table
 
 from omnifill import api, cli
 from omnifill.errors import DataError, RequestError, UserError
+from omnifill.paths import parse_sets
 
 Run = Callable[..., str]
 QUICK = ("--steps", "2", "--set", "model.size=nano")
@@ -554,6 +556,14 @@ def test_a_reader_that_leaves_early_is_no_failure(
         cli.main()
     assert leaving.value.code in (0, None)
     assert capsys.readouterr().err == ""
+
+
+def test_a_hint_can_be_typed_as_it_stands(here: Path, refused: Run) -> None:
+    header = """Preis (€),,"it's",a=b,"x,y",-dash,Preis (€),,[z]"""
+    Path("odd.csv").write_text(header + "\n" + "1,2,3,4,5,6,7,8,9\n" * 30, encoding="utf-8")
+    hint = refused("inspect", "odd.csv").partition("position: ")[2]
+    names = ["Preis (€)", "column_2", "it's", "a=b", "x,y", "-dash", "Preis (€)_7", "column_8"]
+    assert parse_sets([shlex.split(hint)[1]]) == {"data.columns": [*names, "[z]"]}
 
 
 def test_the_api_raises_our_errors(here: Path, model: api.Model) -> None:

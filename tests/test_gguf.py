@@ -52,9 +52,9 @@ def test_tensors_are_what_they_were_by_the_names_of_another(
     model = theirs(kind, tokenizer.get_vocab_size())
     source = saved(tmp_path / "hf", model, tokenizer, kind in OPENED)
     api.import_checkpoint(source, tmp_path / "run")
-    out = tmp_path / "new" / "model.gguf"
+    out = tmp_path / "model.gguf"
     code, _, _ = command("export", str(tmp_path / "run"), "--format", "gguf", "--out", str(out))
-    assert code == 0 and [p.name for p in out.parent.iterdir()] == ["model.gguf"]
+    assert code == 0 and {p.name for p in tmp_path.iterdir()} == {"hf", "run", "model.gguf"}
     config, got = model.config, tensors(out)
     arch = getattr(gguf.MODEL_ARCH, ARCHES[kind])
     names = gguf.get_tensor_name_map(arch, config.num_hidden_layers)
@@ -176,6 +176,8 @@ def test_nothing_is_left_of_an_export_that_cannot_be(
     assert code == 2 and "the activation is gelu, which llama.cpp's gpt2 takes for" in said
     code, _, said = command(*asked, "ggml")
     assert code == 2 and "did you mean 'gguf'?" in said
+    code, _, said = command(*asked[:3], str(tmp_path / "no" / "m.gguf"), "--format", "gguf")
+    assert code == 2 and "there is no folder" in said and "make it first" in said
     (tmp_path / "m.gguf").write_text("mine", encoding="utf-8")
     code, _, said = command(*asked, "gguf")
     assert code == 2 and "is there already" in said

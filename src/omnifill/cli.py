@@ -163,7 +163,7 @@ def train(
     )  # fmt: skip
     state = model.run.folder.read_state()["training"]
     best = "" if state["valid"] is None else f", validation loss {state['valid']:.4f}"
-    early = " (stopped early: validation got worse)" if state["over_fitted"] else ""
+    early = " (from its best point on, since validation got worse)" if state["over_fitted"] else ""
     typer.echo(f"{out}: {state['steps']} steps in {state['seconds']} s{best}{early}")
     tasks = model.run.recipe.form.tasks[:1]
     ask = "".join(f" --given {name}=…" for task in tasks for name in task.given)

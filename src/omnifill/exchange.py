@@ -26,6 +26,7 @@ from omnifill.artifact import LoadedRun, RunFolder, open_run
 from omnifill.codecs.characters import CharacterCodec
 from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, around
 from omnifill.codecs.text import BpeCodec
+from omnifill.data.sink import check_place
 from omnifill.errors import RequestError, RunError, unknown_name
 from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
@@ -196,8 +197,8 @@ def export_gguf(run: LoadedRun, out: Path) -> None:
     proven in that form."""
     if out.exists():
         raise RunError(f"{out}: is there already; name another file, or remove it first")
+    check_place(out)
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             export_checkpoint(run, Path(folder) / "hf")
             write_gguf(read_checkpoint(Path(folder) / "hf"), out)

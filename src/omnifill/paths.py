@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import yaml
@@ -31,6 +32,13 @@ def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError:
             out[path.strip()] = value
     return out
+
+
+def to_set(path: str, names: Sequence[str]) -> str:
+    """What sets a list of names, as typed: '--set data.drop=[a]', in quotes where a shell needs
+    them."""
+    value = yaml.safe_dump(list(names), default_flow_style=True, allow_unicode=True, width=10**6)
+    return "--set " + shlex.quote(f"{path}={value.strip()}")
 
 
 def set_path(tree: dict[str, Any], path: str, value: Any) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from omnifill.data.cells import Problem
 from omnifill.data.profile import ColumnProfile, Profile
 from omnifill.errors import DataError, RecipeError, unknown_name
+from omnifill.paths import to_set
 from omnifill.recipe import Recipe
 from omnifill.schema import DEFAULT_CODECS, MEDIA, FieldSpec, Schema
 from omnifill.settings import FieldSettings
@@ -161,7 +162,7 @@ def _suspicions(column: ColumnProfile, kind: str, rows: int) -> list[Problem]:
     whole = kind == "number" and column.whole
     if rows > 20 and distinct == rows and (whole or (kind == "text" and column.longest <= 24)):
         out.append(Problem(name, "every value is distinct: an identifier? "
-                           f"--set 'data.drop=[{name}]' leaves it out"))  # fmt: skip
+                           f"{to_set('data.drop', [name])} leaves it out"))  # fmt: skip
     if kind in ("text", "category") and column.decimal_comma:
         out.append(Problem(name, "numbers with a comma: of thousands, or before decimals? --field "
                            f"{name}:number takes it for decimals"))  # fmt: skip

@@ -18,6 +18,7 @@ from omnifill.data.stage import Broken, split_sizes
 from omnifill.data.values import media_shape
 from omnifill.errors import DataError, RequestError
 from omnifill.files import atomic_path
+from omnifill.paths import to_set
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec, Schema
 
@@ -100,7 +101,7 @@ def render(inspection: Inspection) -> str:
     other = "category" if first.type == "text" else "text"
     hint = f"another type: --field {first.name}:{other}"
     if len(schema.fields) > 1:
-        hint += f" · leave out: --set 'data.drop=[{first.name}]'"
+        hint += f" · leave out: {to_set('data.drop', [first.name])}"
     lines.append(f"\n{hint}")
     return "\n".join(lines)
 

@@ -9,6 +9,7 @@ from typing import Any
 from omnifill.data.cells import Chunk
 from omnifill.data.media import MediaFile
 from omnifill.errors import DataError, unknown_name
+from omnifill.paths import to_set
 from omnifill.settings import DataSettings
 
 INNER = " | "
@@ -58,7 +59,7 @@ def _flat(
         raise DataError(
             f"{chunk.where(row, name)}: a list that holds a {kind}; lists of strings are "
             f"joined, others need a decision: --set data.explode={name} makes a row of each "
-            f"element, --set 'data.drop=[{name}]' leaves the column out"
+            f"element, {to_set('data.drop', [name])} leaves the column out"
         )
     if not _plain(cell):
         if hasattr(cell, "isoformat") or getattr(cell, "size", 0) == 1 or hasattr(cell, "as_tuple"):
@@ -67,7 +68,7 @@ def _flat(
         example = base64.b64encode(cell[:6]).decode() if isinstance(cell, bytes) else str(cell)[:20]
         raise DataError(
             f"{chunk.where(row, name)}: a {kind} ({example}…) is no text, number or date; leave "
-            f"the column out: --set 'data.drop=[{name}]'"
+            f"the column out: {to_set('data.drop', [name])}"
         )
     return [(name, cell)]
 

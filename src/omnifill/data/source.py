@@ -25,6 +25,7 @@ from omnifill.data.nested import flatten_chunk
 from omnifill.data.values import unfit_text
 from omnifill.errors import DataError, unknown_name
 from omnifill.files import reason
+from omnifill.paths import to_set
 from omnifill.settings import DataSettings
 
 CHUNK_ROWS = 8192
@@ -362,19 +363,18 @@ def _shaped(source: Source, settings: DataSettings) -> Source:
 
 def _check_names(label: str, names: list[str]) -> None:
     twice = [n for i, n in enumerate(names) if n in names[:i]]
-    new = ",".join(f"{n}_{i + 1}" if n in names[:i] else n for i, n in enumerate(names))
-    if twice:
-        raise DataError(
-            f"{label}: column {twice[0]!r} stands twice in the header; every column needs its "
-            f"own name. Name them all by position: --set 'data.columns=[{new}]'"
-        )
     blank = [i for i, n in enumerate(names) if not n.strip()]
-    if blank:
-        new = ",".join(n if n.strip() else f"column_{i + 1}" for i, n in enumerate(names))
-        raise DataError(
-            f"{label}: column {blank[0] + 1} has no name in the header. Name them all by "
-            f"position: --set 'data.columns=[{new}]'"
-        )
+    if twice and twice[0].strip():
+        wrong = f"column {twice[0]!r} stands twice in the header; every column needs its own name"
+    elif blank:
+        wrong = f"column {blank[0] + 1} has no name in the header"
+    else:
+        return
+    new: list[str] = []
+    for i, name in enumerate(names):
+        name = name if name.strip() else "column"
+        new.append(f"{name}_{i + 1}" if name == "column" or name in new else name)
+    raise DataError(f"{label}: {wrong}. Name them all by position: {to_set('data.columns', new)}")
 
 
 def _renamed(read: Reader, names: Sequence[str]) -> Reader:
