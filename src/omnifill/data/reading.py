@@ -9,8 +9,6 @@ import re
 from pathlib import Path
 from typing import BinaryIO, TextIO, cast
 
-from charset_normalizer import from_bytes
-
 from omnifill.errors import DataError
 from omnifill.files import reason
 
@@ -83,6 +81,8 @@ def _encoding(path: Path, sample: bytes, wish: str | None) -> str:
 
 def not_utf8(path: Path, line: int, sample: bytes) -> str:
     """The message for text that is not UTF-8, with the best guess at what it is."""
+    from charset_normalizer import from_bytes  # a quarter of a second, which few files need
+
     best = from_bytes(sample).best()
     guess = best.encoding if best is not None and not _is_western(sample) else "cp1252"
     words = [w for w in sample.decode(guess, "replace").split() if not w.isascii()][:3]
