@@ -390,7 +390,7 @@ def demo(
     out: Annotated[Path, typer.Option("--out", help="The run folder to write.")] = Path("demo-run"),
     budget: Annotated[str, typer.Option(help="Time for training.")] = "75s",
 ) -> None:
-    """Built-in real data: train, generate, fill, evaluate, in about two minutes."""
+    """Built-in real data: train, generate, fill, evaluate, in a few minutes."""
     from omnifill.demo import run_demo
 
     run_demo(out, budget, typer.echo)

@@ -12,6 +12,8 @@ from omnifill import api
 from omnifill.data.builtin import unicode_records
 from omnifill.evaluate.run import render
 
+FEW_STEPS = 250
+"""Fewer say little about what can be learned."""
 BLANKED = ("category", "script", "width", "direction")
 
 
@@ -24,7 +26,8 @@ def run_demo(out: Path, budget: str, say: Callable[[str], None]) -> None:
     recipe = api.build_recipe(None, **{"data.drop": ["codepoint"]})
     model = api.train("builtin:unicode", out, budget=budget, recipe=recipe, started=started)
     state = model.run.folder.read_state()["training"]
-    say(f"   {state['steps']} steps, validation loss {state['valid']:.3f} nats a token\n")
+    few = "; so few make poor records: try --budget 5m" if state["steps"] < FEW_STEPS else ""
+    say(f"   {state['steps']} steps, validation loss {state['valid']:.3f} nats a token{few}\n")
     say("2. new records, from nothing")
     say(f"   $ omnifill generate {out} -n 5")
     _show(model.generate(5, seed=1), say)

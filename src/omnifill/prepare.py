@@ -191,8 +191,8 @@ def encode_parts(
             )  # fmt: skip
             if cuts.unknown:
                 notes.append(
-                    f"values of {part} rows that never occur in training rows, and are left out of "
-                    f"the losses: {cuts.unknown}"
+                    f"left out of the losses: {cuts.unknown} values of {part} rows that no "
+                    f"training row has"
                 )
             if str(cuts):
                 most = f"{longest} tokens a record" if longest else "schema.fields.NAME.max_tokens"
