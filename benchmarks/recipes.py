@@ -85,8 +85,11 @@ def prepared(folder: Path, data: Path) -> Path:
     a person would bring along, and pairs of two languages each."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in [*data.resolve().iterdir(), ROOT / "recipes"]:
-        if source.name not in UNPACKED and not (folder / source.name).exists():
-            os.symlink(source, folder / source.name)
+        link = folder / source.name
+        if link.is_symlink():  # of another checkout
+            link.unlink()
+        if source.name not in UNPACKED and not link.exists():
+            os.symlink(source, link)
     speech.table(data / "fsdd", "train", folder / "fsdd")
     emoji.prepared(data / "emoji", folder / "emoji")
     shutil.copy(data / "emoji" / "emoji72_captions.csv.gz", folder / "emoji")
