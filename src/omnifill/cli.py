@@ -193,7 +193,7 @@ def generate(
     temperature: TemperatureOpt = None, top_k: TopKOpt = None, top_p: TopPOpt = None,
     min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = None,
     no_repeat_ngram: NgramOpt = None,
-    guidance: GuidanceOpt = 1.0, beams: BeamsOpt = 1, length_penalty: LengthOpt = 0.6,
+    guidance: GuidanceOpt = None, beams: BeamsOpt = 1, length_penalty: LengthOpt = 0.6,
     steps: StepsOpt = None, order: OrderOpt = "random", remask: RemaskOpt = 0.0,
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
     pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,

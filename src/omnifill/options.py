@@ -76,8 +76,9 @@ MinPOpt = Annotated[float | None, typer.Option(
 )]  # fmt: skip
 RepetitionOpt = Annotated[float | None, typer.Option(help="Above 1: less repetition.")]
 NgramOpt = Annotated[int | None, typer.Option(help="No run of N tokens twice in a text.")]
-GuidanceOpt = Annotated[float, typer.Option(
-    help="Above 1: what is given counts for more, variety for less; try 1.5."
+GuidanceOpt = Annotated[float | None, typer.Option(
+    help="Above 1: what is given counts for more, variety for less; default: 1, and 2 for pictures "
+    "and sounds."
 )]  # fmt: skip
 BeamsOpt = Annotated[int, typer.Option(
     help="Above 1: search for the likeliest records instead of drawing."

@@ -166,7 +166,8 @@ class MixSettings(Settings):
     """
 
     schema_order: float = Field(0.5, ge=0)
-    """Columns as they come, but texts last: they lean on everything else."""
+    """Columns as they come, but texts behind short ones, and pictures and sounds behind texts: they
+    lean on everything else."""
     random_order: float = Field(0.25, ge=0)
     """Every record in an order of its own."""
     one_last: float = Field(0.25, ge=0)

@@ -226,7 +226,7 @@ def laid_lens(shard: Shard, which: Ints, orders: Orders) -> Ints:
 
 
 def schema_order(num: int, vocabulary: Vocabulary) -> Orders:
-    """Schema order (texts last), everything in the loss: what `score` uses."""
+    """Schema order (what is long last), everything in the loss: what `score` uses."""
     fields = np.tile(vocabulary.order, (num, 1))
     return Orders(fields, np.ones_like(fields, dtype=bool))
 

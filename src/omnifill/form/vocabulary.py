@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from omnifill.model.config import Alphabet
-from omnifill.schema import Schema
+from omnifill.schema import MEDIA, Schema
 from omnifill.types import ABSENT, Bools, Codec, Grammar, Ints
 
 PAD, BOS, END, MASK, MISSING = range(5)
@@ -144,14 +144,18 @@ class Vocabulary:
         self.blocks = [
             Block(first, size, np.stack(rows[block])) for block, first, size in blocks.values()
         ]
-        self.order: Ints = np.array(
-            sorted(range(len(self.fields)), key=lambda i: self.fields[i].slots is None), np.int64
-        )
-        """(F,): the fields in the order they are laid out: that of the schema, but texts last."""
+        self.order: Ints = np.array(sorted(range(len(self.fields)), key=self._leans), np.int64)
+        """(F,): the fields in the order they are laid out: that of the schema, but texts behind
+        what is short, and pictures and sounds behind texts."""
         self.coord_sizes = self._coord_sizes()
 
     def __getitem__(self, name: str) -> FieldIds:
         return self.fields[self.schema.index(name)]
+
+    def _leans(self, index: int) -> tuple[bool, bool]:
+        """What is long leans on all else, so it comes later."""
+        field = self.fields[index]
+        return self.schema[field.name].type in MEDIA, field.slots is None
 
     def _coord_sizes(self) -> tuple[int, int, int]:
         """Size of each coordinate axis over all fields (1: the axis is not used)."""

@@ -270,7 +270,7 @@ class Autoregressive:
         """Scores (n, C) of some rows with all that the plan says of them. `plain`: without what is
         given."""
         if plain is not None:
-            scores = guided(scores, plain, plan.sampling.guidance)
+            scores = guided(scores, plain, plan.sampling.strength)
         if self._bar(plan, state, at, scores):
             stuck = ~torch.isfinite(scores).any(dim=1)
             scores[stuck, END_COLUMN] = 0.0  # no room left for any code: the value ends here

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.errors import RequestError
 from omnifill.generate.aims import Aim
-from omnifill.generate.filters import Sampling
+from omnifill.generate.filters import MEDIA_GUIDANCE, Sampling
+from omnifill.schema import MEDIA
 
 MOST_CANDIDATES = 256
 FORWARDS = ("beams", "length_penalty", "repetition_penalty", "no_repeat_ngram", "presence_penalty",
@@ -84,6 +86,15 @@ def check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
             "guidance compares with records read without what is given, and this run never saw "
             "any: train with form.drop_given above 0"
         )
+
+
+def usual_guidance(run: LoadedRun, sampling: Sampling, wanted: Sequence[str]) -> Sampling:
+    """Sampling whose guidance is settled, where something is given."""
+    media = all(run.schema[name].type in MEDIA for name in wanted)
+    compares = run.recipe.form.drop_given or not run.recipe.form.tasks
+    if sampling.guidance is not None or not (wanted and media and compares):
+        return sampling
+    return replace(sampling, guidance=MEDIA_GUIDANCE)
 
 
 def check_rule(run: LoadedRun, wanted: Sequence[str], beside: bool) -> list[str]:

@@ -263,4 +263,4 @@ class Engine:
 
 def rows_of(sampling: Sampling, num: int) -> int:
     """Rows of the engine that `num` records take."""
-    return num * (1 if sampling.guidance == 1 else 2)
+    return num * (1 if sampling.strength == 1 else 2)

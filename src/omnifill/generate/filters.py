@@ -20,6 +20,9 @@ from omnifill.types import Ints
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
+MEDIA_GUIDANCE = 2.0
+"""A picture has many slots, and in each of them what was asked for says less than its neighbours:
+without guidance one in three is of something else (docs/log.md)."""
 ORDERS = ("random", "confidence")
 """Which slots of a masked model come next."""
 MOST_BEAMS = 64
@@ -48,8 +51,9 @@ class Sampling:
     of its tokenizer)."""
     no_repeat_ngram: int = 0
     """No run of that many text tokens occurs twice in a value; 0: no limit."""
-    guidance: float = 1.0
-    """How strongly the given fields count; 1: as they do, above: more (see `guided`)."""
+    guidance: float | None = None
+    """How strongly the given fields count; 1: as they do, above: more (see `guided`). Left open:
+    `MEDIA_GUIDANCE` where nothing but pictures and sounds is wanted, else 1."""
     beams: int = 1
     """Above 1: search for the likeliest records instead of drawing (see `generate.beam`)."""
     length_penalty: float = 0.6
@@ -62,6 +66,11 @@ class Sampling:
     (`confidence`)."""
     remask: float = 0.0
     """Of masked models: share of what was chosen that is taken back in every step but the last."""
+
+    @property
+    def strength(self) -> float:
+        """That of guidance."""
+        return 1.0 if self.guidance is None else self.guidance
 
     def __post_init__(self) -> None:
         numbers, wholes = (int, float), ("top_k", "no_repeat_ngram", "beams", "steps")
@@ -83,7 +92,7 @@ class Sampling:
             ("frequency_penalty", -2 <= self.frequency_penalty <= 2, "from -2 to 2"),
             ("logit_bias", _is_bias(self.logit_bias), "numbers from -100 to 100 by token"),
             ("no_repeat_ngram", self.no_repeat_ngram >= 0, "0 or more"),
-            ("guidance", 0 <= self.guidance < math.inf, "0 or more"),
+            ("guidance", 0 <= self.strength < math.inf, "0 or more"),
             ("beams", 1 <= self.beams <= MOST_BEAMS, f"from 1 to {MOST_BEAMS}"),
             ("length_penalty", 0 <= self.length_penalty < math.inf, "0 or more"),
             ("steps", self.steps is None or self.steps >= 1, "1 or more"),

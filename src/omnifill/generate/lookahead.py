@@ -101,4 +101,4 @@ class Lookahead:
 
 def looks_ahead(plan: Plan) -> bool:
     """Whether slots of a plan can be read ahead: of one row, whose scores come from one reading."""
-    return len(plan.which) == 1 and plan.sampling.guidance == 1 and plan.quantile is None
+    return len(plan.which) == 1 and plan.sampling.strength == 1 and plan.quantile is None

@@ -292,7 +292,7 @@ class Run:
         self.number = plan.numbers[rows]
         self.left = np.full((num, len(sampler.vocabulary.fields)), plan.quantile or 0.0)
         self.plain = None
-        if plan.sampling.guidance != 1:
+        if plan.sampling.strength != 1:
             _, without = branches(plan)
             self.plain = sampler._laid(plan, without, rows, sizes)
         self.anywhere = offset > 0
@@ -380,7 +380,7 @@ class Run:
                     for states, at_slot in zip(hidden, slots, strict=True)
                 )
                 if without:
-                    scores = guided(scores, without[0], self.plan.sampling.guidance)
+                    scores = guided(scores, without[0], self.plan.sampling.strength)
                 if self.plan.forbid_missing is not None and self.plan.forbid_missing[index]:
                     scores[:, MISSING_COLUMN] = float("-inf")
                 yield Ask(

@@ -95,7 +95,7 @@ def branches(plan: Plan) -> list[Orders]:
     """What is read before the wanted fields: all that is given; and for guidance, beside it, no
     more than the beginning of the wanted text itself."""
     orders = plan.orders
-    if plan.sampling.guidance == 1:
+    if plan.sampling.strength == 1:
         return [orders]
     keep = orders.wanted | beginning(plan, orders)
     return [orders, Orders(np.where(keep, orders.fields, -1), orders.wanted)]

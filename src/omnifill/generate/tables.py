@@ -26,7 +26,7 @@ from omnifill.form.encode import first_refused, without_unknown
 from omnifill.form.layout import Orders
 from omnifill.form.tasks import best_task, tell_untrained, unread, wanted_fields
 from omnifill.generate.beam import BeamSearch, as_steps
-from omnifill.generate.checks import check_sampler, check_steps
+from omnifill.generate.checks import check_sampler, check_steps, usual_guidance
 from omnifill.generate.choices import parse_choices
 from omnifill.generate.decoding import decode_values
 from omnifill.generate.embed import embedded
@@ -184,6 +184,8 @@ def fill_columns(
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
     asked = [n for n in laid if n in columns and (only is None or n in only)]
+    if draw:
+        sampling = usual_guidance(run, sampling, [n for n in asked if blanks[n].any()])
     result: dict[str, dict[int, Any]] = {}
     for name in [] if draw else [n for n in asked if run.schema[n].type == "category"]:
         rows = np.flatnonzero(blanks[name])

@@ -23,6 +23,7 @@ from omnifill.generate.checks import (
     check_rule,
     check_sampler,
     check_steps,
+    usual_guidance,
 )
 from omnifill.generate.choices import parse_choices
 from omnifill.generate.constraint import Rule
@@ -161,7 +162,9 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     check_steps(run, sampling, wanted, max_tokens)
     if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
         raise RequestError("stop strings end texts, and no text is wanted")
-    if sampling.guidance != 1:
+    if parsed:
+        sampling = usual_guidance(run, sampling, wanted)
+    if sampling.strength != 1:
         check_guidance(run, parsed)
     if sampling.beams > 1 and num > sampling.beams:
         raise RequestError(f"n = {num}: {sampling.beams} beams find no more than that")
