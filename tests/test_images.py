@@ -10,7 +10,7 @@ import struct
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -115,6 +115,32 @@ def test_every_direction_comes_from_one_model(exact: api.Model) -> None:
     likely = exact.score(table)
     noise = [np.random.default_rng(i).integers(0, 2, (6, 6), np.uint8) * 255 for i in range(40)]
     assert (exact.score(table.assign(image=noise))["image"] < likely["image"]).all()
+
+
+def test_a_picture_leans_on_what_is_given(exact: api.Model) -> None:
+    """It is laid behind its label, and what is given counts for more than once."""
+    assert exact.run.vocabulary.in_order(exact.fields) == ["label", "image"]
+
+    def drawn(**more: Any) -> list[bytes]:
+        made = exact.generate(6, given={"label": "lying"}, seed=2, **more)["image"]
+        return [picture.tobytes() for picture in made]
+
+    assert drawn() == drawn(guidance=2.0) != drawn(guidance=1.0)
+    new, same = (exact.generate(3, seed=2, **more)["image"] for more in ({}, {"guidance": 1.0}))
+    assert [p.tobytes() for p in new] == [p.tobytes() for p in same]  # from nothing
+    blank = pd.DataFrame({"label": ["lying"] * 4, "image": None})
+    filled = [exact.fill(blank, draw=True, seed=1, **more)["image"] for more in
+              ({}, {"guidance": 2.0}, {"guidance": 1.0})]  # fmt: skip
+    usual, named, plain = ([p.tobytes() for p in pictures] for pictures in filled)
+    assert usual == named != plain
+
+
+def test_a_folder_of_pictures_may_be_called_as_a_version(
+    exact: api.Model, tmp_path: Path, command: Callable[..., tuple[int, str, str]]
+) -> None:
+    out = tmp_path / "v1.5"
+    assert command("generate", exact.run.folder.path, "--out", out, "-n", "2")[0] == 0
+    assert len(list(out.glob("*.png"))) == 3  # two, and the sheet
 
 
 def test_pictures_are_the_same_alone_and_in_a_batch(learned: api.Model) -> None:

@@ -153,10 +153,11 @@ class Printer:
         if not table and out is None:
             raise RequestError(f"--format {format_} is of files of their own: name a folder for "
                                f"them (--out DIR)")  # fmt: skip
-        if self.media and ((table and format_ != "table") or (out is not None and out.suffix)):
+        ending = out is not None and out.suffix[1:2].isalpha()  # a folder may be called v1.5
+        if self.media and ((table and format_ != "table") or ending):
             raise RequestError(
                 "pictures and sounds are files of their own: name a folder for them and their "
-                "records (--out DIR, without --format), or --want other fields"
+                "records (--out DIR, without an ending and --format), or --want other fields"
             )
         if out is None:
             return

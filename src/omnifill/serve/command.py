@@ -28,7 +28,7 @@ def batch(
         metavar="FILE")],
     out: Annotated[Path, typer.Option("--out", help="A line of JSON for each request.")],
     rows: Annotated[int, typer.Option(
-        help="Texts or records that are written at once.", min=1, max=256)] = 8,
+        help="Texts or records that are written at once.", min=2, max=256)] = 8,
     threads: Annotated[int | None, typer.Option(
         help="Threads of the engine; default: one for each core.", min=1)] = None,
 ) -> None:  # fmt: skip
@@ -62,7 +62,7 @@ def serve(
     allow_host: Annotated[list[str] | None, typer.Option(
         help="A name that the server answers to, beside its address. Repeat for more.")] = None,
     rows: Annotated[int, typer.Option(
-        help="Texts or records that one model writes at once.", min=1, max=256)] = 8,
+        help="Texts or records that one model writes at once.", min=2, max=256)] = 8,
     waiting: Annotated[int, typer.Option(
         help="Requests under way at most; one more is told to come again.", min=1)] = 64,
     rate: Annotated[int, typer.Option(
