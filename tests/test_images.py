@@ -133,6 +133,8 @@ def test_a_picture_leans_on_what_is_given(exact: api.Model) -> None:
               ({}, {"guidance": 2.0}, {"guidance": 1.0})]  # fmt: skip
     usual, named, plain = ([p.tobytes() for p in pictures] for pictures in filled)
     assert usual == named != plain
+    beside = pd.concat([blank, pd.DataFrame({"label": [None], "image": None})], ignore_index=True)
+    assert [p.tobytes() for p in exact.fill(beside, draw=True, seed=1)["image"][:4]] == usual
 
 
 def test_a_folder_of_pictures_may_be_called_as_a_version(

@@ -184,8 +184,6 @@ def fill_columns(
     laid = run.vocabulary.in_order(run.schema.names)
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
     asked = [n for n in laid if n in columns and (only is None or n in only)]
-    if draw:
-        sampling = usual_guidance(run, sampling, [n for n in asked if blanks[n].any()])
     result: dict[str, dict[int, Any]] = {}
     for name in [] if draw else [n for n in asked if run.schema[n].type == "category"]:
         rows = np.flatnonzero(blanks[name])
@@ -206,9 +204,10 @@ def fill_columns(
             order = [*known, *(index[n] for n in names)]
             fields[i, : len(order)] = order
             wanted[i, len(known) : len(order)] = True
+        chosen = usual_guidance(run, sampling, part[0][1]) if draw else sampling
         plan = Plan(
             shard, np.array([row for row, _ in part]), Orders(fields, wanted),
-            np.arange(first, first + len(part)), seed, sampling, max_tokens,
+            np.arange(first, first + len(part)), seed, chosen, max_tokens,
             np.ones(len(run.vocabulary.fields), bool),
             quantile=None if draw or search else quantile,
         )  # fmt: skip
@@ -246,10 +245,15 @@ def _asks(
 
 
 def _parts(run: LoadedRun, asks: list[Blanks], beams: int) -> Iterator[tuple[list[Blanks], bool]]:
-    """Asks to answer at once, and whether to search: for texts, if there is more than one beam."""
-    searched = [a for a in asks if beams > 1 and run.vocabulary[a[1][0]].slots is None]
-    others = [a for a in asks if beams == 1 or run.vocabulary[a[1][0]].slots is not None]
-    for some, search, size in ((searched, True, ROWS // beams), (others, False, ROWS)):
+    """Asks to answer at once, and whether to search: for texts, if there is more than one beam.
+    Pictures and sounds alone are by themselves, since they are drawn with guidance."""
+    alike: dict[tuple[bool, bool], list[Blanks]] = {}
+    for ask in asks:
+        search = beams > 1 and run.vocabulary[ask[1][0]].slots is None
+        media = all(run.schema[name].type in MEDIA for name in ask[1])
+        alike.setdefault((search, media), []).append(ask)
+    for (search, _), some in alike.items():
+        size = ROWS // beams if search else ROWS
         for at in range(0, len(some), size):
             yield some[at : at + size], search
 
