@@ -121,19 +121,14 @@ def made(args: Any, folder: Path) -> None:
     """A checkpoint as the Hugging Face libraries write one, with a tokenizer of bytes."""
     import torch
     import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     torch.manual_seed(args.seed)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     config = transformers.GPT2Config(n_layer=args.layers, n_embd=args.width,
                                      n_head=max(1, args.width // 64), bos_token_id=50256,
                                      eos_token_id=50256, initializer_range=0.05)  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
-    tokenizer.save(str(folder / "tokenizer.json"))
+    harness.byte_tokenizer().save(str(folder / "tokenizer.json"))
 
 
 if __name__ == "__main__":

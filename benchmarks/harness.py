@@ -110,6 +110,17 @@ def beside_ngram(evaluation: Path, text: str) -> dict[str, float]:
     return {"bits_per_byte": ours, "bits_per_byte_ngram": theirs, "below_ngram": 1 - ours / theirs}
 
 
+def byte_tokenizer() -> Any:
+    """A tokenizer whose tokens are the 256 bytes."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return tokenizer
+
+
 def fresh(folder: Path) -> Path:
     """A path where nothing is."""
     import shutil

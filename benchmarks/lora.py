@@ -86,13 +86,8 @@ def made(args: Any) -> None:
     """The checkpoint, and a text whose bytes are its tokens."""
     import torch
     import transformers
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     torch.manual_seed(args.seed)
-    letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
     heads = max(1, args.width // 64)
     config = transformers.LlamaConfig(
         vocab_size=50_257, hidden_size=args.width, intermediate_size=args.width * 8 // 3,
@@ -101,7 +96,7 @@ def made(args: Any) -> None:
         tie_word_embeddings=True,
     )  # fmt: skip
     transformers.LlamaForCausalLM(config).save_pretrained(args.work / "hf")
-    tokenizer.save(str(args.work / "hf" / "tokenizer.json"))
+    harness.byte_tokenizer().save(str(args.work / "hf" / "tokenizer.json"))
     (args.work / "text.txt").write_text(TEXT * 2000, encoding="utf-8")
 
 

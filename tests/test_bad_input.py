@@ -559,10 +559,11 @@ def test_a_reader_that_leaves_early_is_no_failure(
 
 
 def test_a_hint_can_be_typed_as_it_stands(here: Path, refused: Run) -> None:
-    header = """Preis (€),,"it's",a=b,"x,y",-dash,Preis (€),,[z]"""
-    Path("odd.csv").write_text(header + "\n" + "1,2,3,4,5,6,7,8,9\n" * 30, encoding="utf-8")
+    header = """Preis (€),,"it's",a=b,"x,y",-dash,Preis (€),,column_8,[z]"""
+    Path("odd.csv").write_text(header + "\n" + "1,2,3,4,5,6,7,8,9,0\n" * 30, encoding="utf-8")
     hint = refused("inspect", "odd.csv").partition("position: ")[2]
-    names = ["Preis (€)", "column_2", "it's", "a=b", "x,y", "-dash", "Preis (€)_7", "column_8"]
+    names = ["Preis (€)", "column_2", "it's", "a=b", "x,y", "-dash", "Preis (€)_7"]
+    names += ["column_8_8", "column_8"]
     assert parse_sets([shlex.split(hint)[1]]) == {"data.columns": [*names, "[z]"]}
 
 

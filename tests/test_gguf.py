@@ -7,6 +7,7 @@ The other side is the package `gguf`, which knows by itself what tensors are cal
 from __future__ import annotations
 
 import importlib.util
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from tests.test_exchange import KINDS, LINES, OPENED, PROMPTS, saved, theirs, to
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers
 
 from omnifill import api
-from omnifill.errors import RunError
+from omnifill.errors import RequestError, RunError
 from omnifill.llamacpp import BYTE, CONTROL, NORMAL, SPLITS, UNUSED, read_tokens
 
 CPP = importlib.util.find_spec("llama_cpp") is not None
@@ -183,6 +184,15 @@ def test_nothing_is_left_of_an_export_that_cannot_be(
     assert code == 2 and "is there already" in said
     assert (tmp_path / "m.gguf").read_text(encoding="utf-8") == "mine"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["hf", "m.gguf", "run"]
+
+
+def test_what_is_missing_is_said_before_anything_is_done(
+    model: api.Model, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "gguf", None)
+    with pytest.raises(RequestError, match=r"omnifill\[gguf\]"):  # not: has 5 fields
+        model.export(tmp_path / "m.gguf", format="gguf")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.skipif(not CPP, reason="llama_cpp is not installed")

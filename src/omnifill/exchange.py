@@ -22,6 +22,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from torch import Tensor
 
+from omnifill import llamacpp
 from omnifill.artifact import LoadedRun, RunFolder, open_run
 from omnifill.codecs.characters import CharacterCodec
 from omnifill.codecs.pretrained import TOKENIZER, PretrainedCodec, around
@@ -32,7 +33,6 @@ from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
 from omnifill.generate.likelihood import record_nats
 from omnifill.golden import replay, transcripts
-from omnifill.llamacpp import write_gguf
 from omnifill.model.adapter import with_adapter
 from omnifill.model.config import ModelConfig
 from omnifill.model.foreign import Settings
@@ -198,10 +198,11 @@ def export_gguf(run: LoadedRun, out: Path) -> None:
     if out.exists():
         raise RunError(f"{out}: is there already; name another file, or remove it first")
     check_place(out)
+    llamacpp.library()  # before the work
     try:
         with tempfile.TemporaryDirectory(prefix=f".{out.name}.", dir=out.parent) as folder:
             export_checkpoint(run, Path(folder) / "hf")
-            write_gguf(read_checkpoint(Path(folder) / "hf"), out)
+            llamacpp.write_gguf(read_checkpoint(Path(folder) / "hf"), out)
     except OSError as error:
         raise RunError(f"{out}: cannot be written ({reason(error)})") from error
 

@@ -56,14 +56,19 @@ APART, AS_ONE = _family(_APART), _family(_AS_ONE)
 """What llama.cpp calls the tensors of our Transformer."""
 
 
-def write_gguf(checkpoint: Checkpoint, out: Path) -> None:
-    """A causal checkpoint -> the file `out`. RunError for what llama.cpp does not do."""
+def library() -> Any:
+    """The package that writes the format. RequestError where it is missing."""
     try:
-        from gguf import GGUFWriter
+        import gguf
     except ImportError:
         raise RequestError(
             "--format gguf is written with the extra `gguf`: pip install 'omnifill[gguf]'"
         ) from None
+    return gguf
+
+
+def write_gguf(checkpoint: Checkpoint, out: Path) -> None:
+    """A causal checkpoint -> the file `out`. RunError for what llama.cpp does not do."""
     name = checkpoint.settings.tree["architectures"][0]
     if name not in NAMES:
         raise RunError("--format gguf: " + unknown_name("architecture", name, NAMES))
@@ -72,7 +77,7 @@ def write_gguf(checkpoint: Checkpoint, out: Path) -> None:
     source = (checkpoint.folder / TOKENIZER).read_text(encoding="utf-8")
     tokens = read_tokens(source, config.vocabulary)
     with atomic_path(out) as beside:
-        writer = GGUFWriter(beside, kind)
+        writer = library().GGUFWriter(beside, kind)
         writer.add_file_type(0)  # all of it 32-bit floats
         for key, value in values.items():
             _add(writer, f"{kind}.{key}", value)

@@ -372,8 +372,10 @@ def _check_names(label: str, names: list[str]) -> None:
         return
     new: list[str] = []
     for i, name in enumerate(names):
-        name = name if name.strip() else "column"
-        new.append(f"{name}_{i + 1}" if name == "column" or name in new else name)
+        name = name if name.strip() else f"column_{i + 1}"
+        while name in new or (name != names[i] and name in names):
+            name += f"_{i + 1}"
+        new.append(name)
     raise DataError(f"{label}: {wrong}. Name them all by position: {to_set('data.columns', new)}")
 
 

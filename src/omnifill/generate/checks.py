@@ -89,10 +89,11 @@ def check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
 
 
 def usual_guidance(run: LoadedRun, sampling: Sampling, wanted: Sequence[str]) -> Sampling:
-    """Sampling whose guidance is settled, where something is given."""
+    """Sampling whose guidance is settled, where something is given. What is searched for is the
+    likeliest, as the model has it."""
     media = all(run.schema[name].type in MEDIA for name in wanted)
     compares = run.recipe.form.drop_given or not run.recipe.form.tasks
-    if sampling.guidance is not None or not (wanted and media and compares):
+    if sampling.guidance is not None or sampling.beams > 1 or not (media and compares):
         return sampling
     return replace(sampling, guidance=MEDIA_GUIDANCE)
 
