@@ -391,6 +391,12 @@ def test_small_data_gets_random_orders_a_gentler_rate_and_dropout() -> None:
     assert rare.model.dropout is not None and rare.model.dropout < often.model.dropout
 
 
+def test_with_pictures_and_sounds_they_or_what_is_told_from_them_come_last() -> None:
+    for epochs in (3.0, 200.0):
+        mix = suited_to(Recipe(), epochs, False, True).form.mix
+        assert mix is not None and mix.random_order == 0 < mix.schema_order < mix.one_last
+
+
 def test_what_the_user_sets_is_never_decided_again() -> None:
     mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0},
             "train.ema": 0.5, "train.settle": 0.2, "train.weight_decay": 0.2,

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import gzip
 import struct
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 from torch import nn
 
 
@@ -38,10 +40,13 @@ class Judge(nn.Module):
             layers += [nn.Conv2d(inner, outer, 3, stride, 1, bias=False), nn.BatchNorm2d(outer),
                        nn.ReLU()]  # fmt: skip
         self.layers, self.drop = nn.Sequential(*layers), nn.Dropout(0.3)
+        self.places = nn.Linear(16 * 128, 128)
         self.head = nn.Linear(128, classes)
 
     def features(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x).mean(dim=(2, 3))
+        """(n, 1, H, W) -> (n, 128): what there is in each of 4 × 4 parts, put together."""
+        parts = F.adaptive_avg_pool2d(self.layers(x), 4).flatten(1)
+        return F.relu(self.places(parts))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.head(self.drop(self.features(x)))
@@ -67,10 +72,22 @@ class Judge(nn.Module):
                 "precision": float(inside.mean()), "recall": float(reached.mean())}  # fmt: skip
 
 
+def trained(file: Path, pictures: np.ndarray, labels: np.ndarray, epochs: int) -> Judge:
+    """The judge that `file` keeps, or a new one, which it keeps from then on."""
+    if file.exists():
+        judge = Judge()
+        judge.load_state_dict(load_file(file))
+        return judge.eval()
+    judge = train(pictures, labels, epochs)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file({name: x.contiguous() for name, x in judge.state_dict().items()}, file)
+    return judge
+
+
 def train(pictures: np.ndarray, labels: np.ndarray, epochs: int) -> Judge:
     """Shifts of two pixels; a rate that goes up and down once."""
     torch.manual_seed(0)
-    judge, size, rng = Judge(), 128, np.random.default_rng(0)
+    judge, size, rng = Judge().to(memory_format=torch.channels_last), 128, np.random.default_rng(0)
     optimizer = torch.optim.AdamW(judge.parameters(), 4e-3, weight_decay=0.02)
     num = len(pictures) // size
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, epochs * num)
@@ -81,6 +98,7 @@ def train(pictures: np.ndarray, labels: np.ndarray, epochs: int) -> Judge:
             which = order[i * size : (i + 1) * size]
             shift = tuple(int(n) for n in rng.integers(-2, 3, 2))
             x = torch.roll(pixels(pictures[which]), shift, (2, 3))
+            x = x.contiguous(memory_format=torch.channels_last)
             loss = F.cross_entropy(judge(x), target[which])
             optimizer.zero_grad()
             loss.backward()

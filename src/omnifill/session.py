@@ -42,7 +42,7 @@ from omnifill.objectives.table import build_objective, load_objective, on_canvas
 from omnifill.paths import flat
 from omnifill.prepare import is_learned
 from omnifill.recipe import Recipe, dump_recipe, load_recipe, to_dict
-from omnifill.schema import Schema
+from omnifill.schema import MEDIA, Schema
 from omnifill.teach import Stage, teach
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
@@ -262,6 +262,7 @@ class Session:
             stream=vocabulary.schema.stream,
             windows=bool(recipe.form.windows),
             has_text=any(f.slots is None for f in vocabulary.fields),
+            has_media=any(spec.type in MEDIA for spec in schema.fields),
         )
 
         def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:

@@ -141,3 +141,17 @@ def test_neighbouring_cells_of_a_number_start_out_alike_and_far_ones_do_not() ->
     assert cells.std() == pytest.approx(1, abs=0.1)
     others = torch.cosine_similarity(rows[60:79], rows[61:])
     assert others.abs().max() < 0.4
+
+
+def test_codes_of_several_numbers_start_out_alike_where_all_of_these_are_near() -> None:
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocabulary=80, dim=256, layers=1, heads=2, kv_heads=2, head_dim=8, ffn=8, context=4,
+        ordered=((10, 4, 16),),
+    )  # fmt: skip
+    rows = Network(config).embed.weight.detach()[10:74]
+    grid = rows.view(16, 4, -1)  # the first axis changes fastest
+    alike = torch.cosine_similarity(grid[:1, :1], grid, dim=-1)
+    assert alike[1, 0] > 0.9 > alike[0, 1] > 0.3
+    assert alike[0, 3].abs() < 0.4 and alike[15, 0].abs() < 0.4
+    assert rows.std() == pytest.approx(1, abs=0.1)

@@ -96,6 +96,7 @@ class AudioCodec:
         self.config, self.network = config, network
         self.slots: int | None = config.slots
         self.size = network.fsq.size + 1
+        self.axes = config.levels
         """The last code: behind the end."""
 
     @classmethod

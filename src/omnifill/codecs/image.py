@@ -86,7 +86,7 @@ class ImageCodec:
     def __init__(self, config: ImageConfig, network: Autoencoder) -> None:
         self.config, self.network = config, network
         self.slots: int | None = config.slots
-        self.size = network.fsq.size
+        self.size, self.axes = network.fsq.size, config.levels
 
     @classmethod
     def fit(cls, chunks: Iterable[Sequence[Any]], options: Mapping[str, Any]) -> Self:

@@ -16,7 +16,9 @@ from omnifill.settings import FieldSettings
 MOST_DIGITS = 15
 """Significant digits that every double keeps."""
 BESIDE_TEXT = 3.0
-"""Weight of a field that is no text, where others are (docs/log.md)."""
+BESIDE_MEDIA = 10.0
+"""Weights of a field of few slots where others are texts, and where they are pictures or sounds
+(docs/log.md)."""
 MIN_ROWS = 2
 """Rows below which nothing can be learned."""
 CATEGORY_SHARE, CATEGORY_FEW, CATEGORY_MOST, CATEGORY_LENGTH = 0.2, 50, 2000, 60
@@ -102,12 +104,13 @@ def _spec(column: ColumnProfile, found: Profile, recipe: Recipe) -> FieldSpec:
 def _weighed(
     spec: FieldSpec, specs: Sequence[FieldSpec], asked: Mapping[str, FieldSettings]
 ) -> FieldSpec:
-    """Beside a text, which has many tokens to each of theirs, other fields count for more."""
+    """Beside what has many codes to each of theirs, other fields count for more."""
     said = spec.name in asked and asked[spec.name].weight is not None
-    many = spec.type == "text" or spec.type in MEDIA
-    if said or many or all(other.type != "text" for other in specs):
+    types = {other.type for other in specs}
+    if said or spec.type == "text" or spec.type in MEDIA or types.isdisjoint({"text", *MEDIA}):
         return spec
-    return spec.model_copy(update={"weight": BESIDE_TEXT})
+    weight = BESIDE_TEXT if types.isdisjoint(MEDIA) else BESIDE_MEDIA
+    return spec.model_copy(update={"weight": weight})
 
 
 def guess_type(column: ColumnProfile, found: Profile) -> tuple[str, str]:

@@ -83,6 +83,12 @@ class FieldIds:
         values = getattr(self.codec, "cell_values", None)
         return len(values()) if values else 0
 
+    @property
+    def axes(self) -> tuple[int, ...]:
+        """Steps along each axis of what the first codes stand for, the first axis changing fastest:
+        one of a number, several of a learned code; none of a category."""
+        return (self.cells,) if self.cells else getattr(self.codec, "axes", ())
+
 
 class Vocabulary:
     """ids, blocks and rows for a schema and its codecs."""
@@ -176,10 +182,9 @@ class Vocabulary:
         short = {f.block for f in self.fields if f.slots and f.slots <= MOST_STANDING}
         blocks = [self.blocks[b] for b in sorted(short)] if len(self.fields) > 1 else []
         standing = tuple((b.first, b.size) for b in blocks)
-        cells = {f.first: f.cells for f in self.fields if f.cells}
-        return Alphabet(
-            self.size, len(self.fields), self.coord_sizes, standing, tuple(cells.items())
-        )
+        axes = {f.first: f.axes for f in self.fields if f.axes}
+        ordered = tuple((first, *steps) for first, steps in axes.items())
+        return Alphabet(self.size, len(self.fields), self.coord_sizes, standing, ordered)
 
     def encode_column(
         self, name: str, values: Sequence[Any], max_tokens: int | None = None

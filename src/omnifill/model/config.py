@@ -17,7 +17,7 @@ class Alphabet:
     fields: int
     coords: tuple[int, int, int]
     standing: tuple[tuple[int, int], ...]
-    ordered: tuple[tuple[int, int], ...]
+    ordered: tuple[tuple[int, ...], ...]
 
 
 class RopeScaling(BaseModel):
@@ -55,8 +55,9 @@ class ModelConfig(BaseModel):
     """Size of each coordinate axis (row or time, column, level); 1: no embedding."""
     standing: tuple[tuple[int, int], ...] = ()
     """(first, size) ranges of ids: values that stay in view (see `model.network`)."""
-    ordered: tuple[tuple[int, int], ...] = ()
-    """(first, size) ranges of ids that compare as their values do (see `model.network`)."""
+    ordered: tuple[tuple[int, ...], ...] = ()
+    """Ranges of ids that compare as their values do: the first id, and the numbers of steps along
+    each axis that a value has, of which the first changes fastest (see `model.network`)."""
     encoder_layers: int = 0
     """Blocks of an encoder, whose states the others look at; 0: there is none."""
     memory: bool = False

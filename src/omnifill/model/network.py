@@ -4,8 +4,9 @@ Values of a few slots (a category, a number, a date) *stay in view*: a second em
 of their ids is added to every slot from there on. A text of sixty tokens tells little about its
 label in any one of them, so attention alone takes long to learn to obey it (docs/log.md).
 
-Cells of numbers and dates start with embeddings that are a smooth function of their place: what
-is learnt of one value then holds for its neighbours too, which small tables cannot teach.
+Cells of numbers and dates, and codes that stand for several numbers, start with embeddings that
+are a smooth function of their place: what is learnt of one value then holds for its neighbours too,
+which small tables cannot teach, nor the few steps that a budget may have.
 
 The head is applied to the columns that matter only (a field's own range of ids); which those
 are is the caller's business.
@@ -14,6 +15,7 @@ are is the caller's business.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Protocol, cast
 
 import torch
@@ -84,8 +86,8 @@ class Network(nn.Module):
         self.head_in = HeadDense(config) if config.head_dense else None
         self.head = nn.Linear(config.dim, config.vocabulary, bias=config.head_bias)
         nn.init.normal_(self.embed.weight, std=1.0)
-        for first, size in config.ordered:
-            _embed_smoothly(self.embed.weight[first : first + size])
+        for first, *steps in config.ordered:
+            _embed_smoothly(self.embed.weight[first : first + math.prod(steps)], steps)
         nn.init.zeros_(self.head.weight)
         added = [self.fields, *self.coords.values(), getattr(self, "standing", None)]
         for table in added:
@@ -190,8 +192,9 @@ class HeadDense(nn.Module):
 
 
 @torch.no_grad()
-def _embed_smoothly(embedding: Tensor) -> None:
-    """embedding (n, D) of increasing values: neighbours start out alike, those far apart do not.
+def _embed_smoothly(embedding: Tensor, steps: Sequence[int]) -> None:
+    """embedding (n, D) of all places of a grid, the first axis changing fastest: neighbours start
+    out alike, those far apart do not.
 
     Each dimension is a cosine of random phase and frequency, so that the products of two rows
     are about a Gaussian of their distance (random Fourier features, Rahimi & Recht 2007).
@@ -199,8 +202,9 @@ def _embed_smoothly(embedding: Tensor) -> None:
     num, dim = embedding.shape
     if num < 3:
         return
-    place = torch.linspace(0, 1, num)[:, None]
-    wave = torch.randn(dim) / ALIKE * place + torch.rand(dim) * 2 * math.pi
+    axes = [torch.linspace(0, 1, n) for n in reversed(steps)]
+    place = torch.cartesian_prod(*axes).view(num, -1)  # whose last axis changes fastest
+    wave = place @ torch.randn(len(axes), dim) / ALIKE + torch.rand(dim) * 2 * math.pi
     embedding.copy_(math.sqrt(2) * wave.cos())
 
 

@@ -49,6 +49,9 @@ NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 """Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
+MEDIA_MIX = MixSettings(schema_order=0.4, random_order=0, one_last=0.6)
+"""Orders of records with pictures or sounds: these come last more often than not, and nothing else
+stands behind them but what is told from them (docs/log.md)."""
 RATE_GUESS = 1.2e11
 """Floating-point operations a second of a training step, to pick a size before measuring."""
 
@@ -72,6 +75,8 @@ class DataNumbers:
     """Whether long records are read in windows."""
     has_text: bool
     """Any text field at all."""
+    has_media: bool
+    """Any picture or sound."""
 
 
 Measure = Callable[[ModelConfig, TrainPlan, int], float]
@@ -105,7 +110,7 @@ def decide(
     elif size == "auto":
         size = auto_size(numbers, time)
     epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
-    recipe = suited_to(recipe, epochs, numbers.has_text)
+    recipe = suited_to(recipe, epochs, numbers.has_text, numbers.has_media)
     context = recipe.model.context or default_context(numbers, seconds)
     least = numbers.head + ROOM if numbers.windows else numbers.longest
     context = max(context, least, 2)
@@ -148,7 +153,9 @@ def default_context(numbers: DataNumbers, seconds: float | None) -> int:
     return numbers.head + (128 if seconds is not None and seconds < LONG else 256)
 
 
-def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
+def suited_to(
+    recipe: Recipe, epochs: float, has_text: bool, has_media: bool = False
+) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
     Dropout first, for texts later than for short rows; from `OFTEN` epochs on all orders at random
@@ -160,13 +167,14 @@ def suited_to(recipe: Recipe, epochs: float, has_text: bool) -> Recipe:
     first = 8.0 if has_text else 1.0
     seldom = epochs < 1.5 * first  # a little dropout costs more than it brings (docs/log.md)
     dropout = 0.0 if seldom else round(min(0.3, 0.05 * math.log2(epochs / first)), 3)
-    mix = {"schema_order": 0.0, "random_order": 1.0, "one_last": 0.0}
     often = epochs >= OFTEN
+    mix = MixSettings(schema_order=0, random_order=1, one_last=0) if often else MixSettings()
+    mix = MEDIA_MIX if has_media else mix
     changes: dict[str, Any] = {}
     if recipe.model.dropout is None:
         changes["model.dropout"] = dropout
     if recipe.form.mix is None and not recipe.form.tasks:
-        changes["form.mix"] = mix if often else MixSettings().model_dump()
+        changes["form.mix"] = mix.model_dump()
     base, lora = recipe.train.base is not None, recipe.train.lora is not None
     if recipe.train.optim is None:
         changes["train.optim"] = "adamw" if base else "muon"
