@@ -16,7 +16,7 @@ import pandas as pd
 
 import harness
 import speech
-from pictures import FILES
+from pictures import FILES, judge_of
 
 ROWS = 20_000
 ASKED = 1000
@@ -87,7 +87,7 @@ def judged(data, args) -> tuple[dict[str, Any], pd.DataFrame]:
         parts.append((frame, speech.read(frame, path.parent)))
     (known, heard), (spoken, sounds) = parts
     judges = {
-        "image": picture_judge.train(pictures, labels, 1 if args.quick else 6),
+        "image": judge_of(args, "mnist", pictures, labels),
         "audio": SoundJudge(heard, known["digit"].tolist(), 3 if args.quick else 40),
     }
     rng, rows = np.random.default_rng(1), []

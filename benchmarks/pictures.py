@@ -58,9 +58,7 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
     torch.set_num_threads(harness.THREADS)
     run = harness.fresh(args.work / "pictures")
     real, labels, unseen, truth = (picture_judge.read_idx(folder / name) for name in FILES)
-    name = f"{folder.name}{'-quick' if args.quick else ''}.safetensors"
-    epochs = 1 if args.quick else EPOCHS[folder.name]
-    judge = picture_judge.trained(args.work / "judges" / name, real, labels, epochs)
+    judge = judge_of(args, folder.name, real, labels)
     floor = judge.figures(real[: len(unseen)], labels[: len(unseen)], unseen)
     spent = harness.omnifill("train", folder / FILES[0], "--out", run, "--budget", budget, "--set",
                              f"objective.name={args.objective}", "--seed", args.seed)  # fmt: skip
@@ -85,7 +83,12 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
         key = f"{options['steps']} steps" if options else "default"
         out[key] = {**found, "pictures_per_second": num / seconds}
         print(key, out[key], flush=True)
+    codec: Any = model.run.vocabulary["image"].codec
     some = unseen[: 500 if args.quick else 5000]
+    codes, _ = codec.encode_many([picture.tobytes() for picture in some])
+    coded = np.stack([np.frombuffer(value, np.uint8).reshape(some.shape[1:])
+                      for value in codec.decode_many(codes.reshape(len(some), -1))])  # fmt: skip
+    out["reconstructed"] = judge.figures(coded, truth[: len(some)], unseen)
     table = model.fill(picture_judge.table(some))
     right = table["label"].astype(int).to_numpy() == truth[: len(some)]
     out["image_to_label"] = float(right.mean())
@@ -98,6 +101,15 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
     out["vae"]["seconds"] = time.monotonic() - started
     out["frechet_to_vae"] = out["default"]["frechet"] / out["vae"]["frechet"]
     return out
+
+
+def judge_of(args, name: str, pictures, labels):
+    """The judge of a data set: the one that an earlier run left, or else a new one."""
+    from peers import picture_judge
+
+    epochs = 1 if args.quick else EPOCHS[name]
+    file = args.work / "judges" / f"{name}-{epochs}.safetensors"
+    return picture_judge.trained(file, pictures, labels, epochs)
 
 
 if __name__ == "__main__":

@@ -412,9 +412,13 @@ def test_an_unseen_value_in_a_file_is_named_by_its_line(model: api.Model, here: 
     assert whole["kind"].tolist() == SOME_BEER["kind"].tolist() and not whole.isna().any().any()
 
 
-def test_columns_in_another_order_or_left_out_are_no_fault(model: api.Model, here: Path) -> None:
+def test_columns_may_come_in_another_order_and_those_left_out_are_named(
+    model: api.Model, here: Path
+) -> None:
     holes()[["note", "kind", "size"]].to_csv("holes.csv", index=False)
-    api.fill_file(model, "holes.csv", Path("whole.csv"))
+    gone = ", ".join(n for n in model.run.schema.names if n not in ("note", "kind", "size"))
+    with pytest.warns(UserWarning, match=f"holes.csv has no {gone}: nothing is filled there"):
+        api.fill_file(model, "holes.csv", Path("whole.csv"))
     whole = pd.read_csv("whole.csv")
     assert list(whole.columns) == ["note", "kind", "size"] and not whole.isna().any().any()
 

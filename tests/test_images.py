@@ -117,6 +117,12 @@ def test_every_direction_comes_from_one_model(exact: api.Model) -> None:
     assert (exact.score(table.assign(image=noise))["image"] < likely["image"]).all()
 
 
+def test_near_codes_begin_alike_and_a_label_counts_beside_a_picture(learned: api.Model) -> None:
+    run = learned.run
+    assert (run.vocabulary["image"].first, 5, 5) in run.network.config.ordered
+    assert run.schema["label"].weight > run.schema["image"].weight == 1
+
+
 def test_a_picture_leans_on_what_is_given(exact: api.Model) -> None:
     """It is laid behind its label, and what is given counts for more than once."""
     assert exact.run.vocabulary.in_order(exact.fields) == ["label", "image"]

@@ -74,6 +74,12 @@ def test_inspect_tells_rates_lengths_and_broken_files(folder: Path, tmp_path: Pa
     assert "1 of them are cut at 0." in shown
 
 
+def test_near_codes_begin_alike_and_the_one_behind_the_end_is_apart(model: api.Model) -> None:
+    field = model.run.vocabulary["audio"]
+    assert (field.first, 4, 4) in model.run.network.config.ordered
+    assert field.codec.size == 4 * 4 + 1
+
+
 def test_every_direction_comes_from_one_model(model: api.Model) -> None:
     made = model.generate(9, seed=3)
     for sound in made["audio"]:

@@ -271,6 +271,12 @@ def fill_source(
             raw[name].extend(chunk.columns[name])
     columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
+    if lacking := [name for name in run.schema.names if name not in columns]:
+        warnings.warn(
+            f"{source.label} has no {', '.join(lacking)}: nothing is filled there; add a blank "
+            f"column of that name to have it filled",
+            stacklevel=3,
+        )
     _check_blanks(run, columns, sampling)
     for name, cells in columns.items():
         if run.schema[name].type not in MEDIA:
