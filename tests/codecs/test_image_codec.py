@@ -58,6 +58,15 @@ def test_every_code_is_its_own_number() -> None:
     torch.testing.assert_close(fsq.encode(inverse)[:, 0], torch.arange(24))
 
 
+def test_the_axes_of_codes_are_the_numbers_that_they_stand_for_the_first_the_fastest() -> None:
+    made = codec()
+    points = made.network.fsq.decode(torch.arange(60)[:, None]).view(3, 4, 5, 3)
+    assert made.axes == (5, 4, 3)
+    for axis in range(3):
+        moved = points.diff(dim=2 - axis)
+        assert (moved[..., axis] > 0).all() and (moved != 0).sum() == moved[..., axis].numel()
+
+
 def test_rounding_lets_the_gradient_through() -> None:
     z = torch.randn(5, 3, requires_grad=True)
     Fsq([5, 5, 5])(z).sum().backward()

@@ -95,8 +95,8 @@ class AudioCodec:
     def __init__(self, config: AudioConfig, network: Vocoder) -> None:
         self.config, self.network = config, network
         self.slots: int | None = config.slots
-        self.size = network.fsq.size + 1
         self.axes = config.levels
+        self.size = network.fsq.size + 1
         """The last code: behind the end."""
 
     @classmethod

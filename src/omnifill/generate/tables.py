@@ -271,7 +271,8 @@ def fill_source(
             raw[name].extend(chunk.columns[name])
     columns = without_unseen(run, read_columns(run, source), source.place)
     tell_moved(run, columns)
-    if lacking := [name for name in run.schema.names if name not in columns]:
+    learned = wanted_fields(run.vocabulary, run.recipe.form)
+    if lacking := [name for name in learned if name not in columns]:
         warnings.warn(
             f"{source.label} has no {', '.join(lacking)}: nothing is filled there; add a blank "
             f"column of that name to have it filled",

@@ -50,8 +50,8 @@ NARROW = 96
 RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 """Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
 MEDIA_MIX = MixSettings(schema_order=0.4, random_order=0, one_last=0.6)
-"""Orders of records with pictures or sounds: these come last more often than not, and nothing else
-stands behind them but what is told from them (docs/log.md)."""
+"""Orders of records with pictures or sounds, however often they come by: nothing stands behind
+these but the one field that is told from all others (docs/log.md)."""
 RATE_GUESS = 1.2e11
 """Floating-point operations a second of a training step, to pick a size before measuring."""
 
@@ -158,7 +158,8 @@ def suited_to(
 ) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
-    Dropout first, for texts later than for short rows; from `OFTEN` epochs on all orders at random
+    Dropout first, for texts later than for short rows; from `OFTEN` epochs on all orders at random,
+    unless there are pictures or sounds,
     and a gentler rate. Before that, rows of short values keep an average of the weights, whose
     shares of values are truer (docs/log.md).
     """
@@ -168,8 +169,8 @@ def suited_to(
     seldom = epochs < 1.5 * first  # a little dropout costs more than it brings (docs/log.md)
     dropout = 0.0 if seldom else round(min(0.3, 0.05 * math.log2(epochs / first)), 3)
     often = epochs >= OFTEN
-    mix = MixSettings(schema_order=0, random_order=1, one_last=0) if often else MixSettings()
-    mix = MEDIA_MIX if has_media else mix
+    at_random = MixSettings(schema_order=0, random_order=1, one_last=0)
+    mix = MEDIA_MIX if has_media else at_random if often else MixSettings()
     changes: dict[str, Any] = {}
     if recipe.model.dropout is None:
         changes["model.dropout"] = dropout
