@@ -150,7 +150,7 @@ class Vocabulary:
         self.blocks = [
             Block(first, size, np.stack(rows[block])) for block, first, size in blocks.values()
         ]
-        self.order: Ints = np.array(sorted(range(len(self.fields)), key=self._leans), np.int64)
+        self.order: Ints = np.array(sorted(range(len(self.fields)), key=self.leans), np.int64)
         """(F,): the fields in the order they are laid out: that of the schema, but texts behind
         what is short, and pictures and sounds behind texts."""
         self.coord_sizes = self._coord_sizes()
@@ -158,8 +158,8 @@ class Vocabulary:
     def __getitem__(self, name: str) -> FieldIds:
         return self.fields[self.schema.index(name)]
 
-    def _leans(self, index: int) -> tuple[bool, bool]:
-        """What is long leans on all else, so it comes later."""
+    def leans(self, index: int) -> tuple[bool, bool]:
+        """(a picture or sound, a text): what is long leans on all else, so it comes later."""
         field = self.fields[index]
         return self.schema[field.name].type in MEDIA, field.slots is None
 

@@ -2,9 +2,10 @@
 
 A category is asked for in two ways. Directly: after everything that is known. And by Bayes' rule:
 how likely is the whole record with each of the values in it? The second speaks from schema order,
-which most runs train most, and is better alone in tables of short values. Beside texts the two err
-in different places, and the mean of their log-probabilities is right more often, and better
-calibrated, than either (a product of experts, Hinton 2002; figures in docs/log.md).
+which most runs train most, and is better alone in tables of short values. Beside texts, pictures
+and sounds the two err in different places, and the mean of their log-probabilities is right more
+often, and better calibrated, than either (a product of experts, Hinton 2002; figures in
+docs/log.md).
 """
 
 from __future__ import annotations
@@ -197,9 +198,9 @@ def _bayes_share(run: LoadedRun, shard: Shard, records: Ints) -> Floats:
     form = run.recipe.form
     if run.vocabulary.canvas or form.tasks or not (form.mix or MixSettings()).schema_order:
         return np.zeros(len(records))
-    texts = [f.index for f in run.vocabulary.fields if f.slots is None]
-    beside_text = (~missing_in(shard, records)[:, texts]).any(axis=1)
-    return np.where(beside_text, 0.5, 1.0)
+    long = [f.index for f in run.vocabulary.fields if any(run.vocabulary.leans(f.index))]
+    beside_long = (~missing_in(shard, records)[:, long]).any(axis=1)
+    return np.where(beside_long, 0.5, 1.0)
 
 
 def _near(log_probs: Floats) -> Bools:
