@@ -28,6 +28,7 @@ from omnifill.errors import (
     RunError,
     ValueRefused,
 )
+from omnifill.generate import likelihood
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
 from omnifill.types import Sound
@@ -115,6 +116,21 @@ def test_every_direction_comes_from_one_model(exact: api.Model) -> None:
     likely = exact.score(table)
     noise = [np.random.default_rng(i).integers(0, 2, (6, 6), np.uint8) * 255 for i in range(40)]
     assert (exact.score(table.assign(image=noise))["image"] < likely["image"]).all()
+
+
+def test_a_label_beside_a_picture_is_told_directly_and_by_bayes_rule(
+    exact: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = bars(6, seed=3)[["image"]]
+    monkeypatch.setattr(likelihood, "NEAR", np.inf)
+    told = exact.probabilities(table, "label")
+    monkeypatch.setattr(likelihood, "MOST_VALUES", 0)
+    direct = exact.probabilities(table, "label")
+    joint = np.stack([exact.score(table.assign(label=name))["row"] for name in told], axis=1)
+    both = (np.log(direct) + joint) / 2
+    both = np.exp(both.sub(both.max(axis=1), axis=0))
+    np.testing.assert_allclose(told, both.div(both.sum(axis=1), axis=0), rtol=1e-4, atol=1e-9)
+    assert not np.allclose(told, direct)
 
 
 def test_near_codes_begin_alike_and_a_label_counts_beside_a_picture(learned: api.Model) -> None:

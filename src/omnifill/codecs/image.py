@@ -27,6 +27,7 @@ from omnifill.codecs.support import (
     grid_coords,
     in_groups,
     int_option,
+    known_places,
     levels_option,
     nothing_to_learn,
     of_length,
@@ -147,11 +148,8 @@ class ImageCodec:
 
     def known(self, keep: Bools) -> Bools:
         """The same of codes, (S,): those all of whose pixels are."""
-        (rows, columns), stride = self.config.grid, self.config.stride
-        whole = np.ones((rows * stride, columns * stride), bool)
-        whole[: keep.shape[0], : keep.shape[1]] = keep
-        places = whole.reshape(rows, stride, columns, stride).all(axis=(1, 3))
-        return places.reshape(-1).repeat(self.config.depth)
+        places = known_places(keep, self.config.grid, self.config.stride)
+        return places.repeat(self.config.depth)
 
     def blanked(self, value: bytes, keep: Bools) -> bytes:
         """The picture without what is not known, which would show in codes beside it."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from omnifill.errors import DataError, RecipeError, RunError, unknown_name
 from omnifill.files import write_atomic
-from omnifill.types import Grammar, Ints
+from omnifill.types import Bools, Grammar, Ints
 
 OPTIONS = "schema.fields.NAME.options"
 """Where a codec's options stand in the recipe; a codec does not know its field's name."""
@@ -159,6 +159,16 @@ def grid_coords(n: int, columns: int) -> Ints:
     """(n, 3): row and column of the first n codes of a grid that is written row by row."""
     at = np.arange(n)
     return np.stack([at // columns, at % columns, np.zeros(n, np.int64)], axis=1)
+
+
+def known_places(keep: Bools, grid: tuple[int, int], stride: int) -> Bools:
+    """(rows × columns,): which places of a grid, squares of `stride` pixels a side, are known as a
+    whole; keep: (height, width)."""
+    rows, columns = grid
+    whole = np.ones((rows * stride, columns * stride), bool)
+    whole[: keep.shape[0], : keep.shape[1]] = keep
+    places: Bools = whole.reshape(rows, stride, columns, stride).all(axis=(1, 3)).reshape(-1)
+    return places
 
 
 def of_length(slots: int, size: int) -> Grammar:

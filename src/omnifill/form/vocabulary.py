@@ -53,6 +53,7 @@ class FieldIds:
 
     index: int
     name: str
+    type: str
     codec: Codec
     grammar: Grammar
     block: int
@@ -124,6 +125,7 @@ class Vocabulary:
                 FieldIds(
                     index,
                     spec.name,
+                    spec.type,
                     codec,
                     grammar,
                     block,
@@ -161,7 +163,7 @@ class Vocabulary:
     def leans(self, index: int) -> tuple[bool, bool]:
         """(a picture or sound, a text): what is long leans on all else, so it comes later."""
         field = self.fields[index]
-        return self.schema[field.name].type in MEDIA, field.slots is None
+        return field.type in MEDIA, field.slots is None
 
     def _coord_sizes(self) -> tuple[int, int, int]:
         """Size of each coordinate axis over all fields (1: the axis is not used)."""

@@ -20,6 +20,8 @@ from omnifill.types import Ints
 TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
+MEDIA_MIN_P = 0.02
+"""The same of pictures and sounds, whose neighbours show a slip less (docs/log.md)."""
 MEDIA_GUIDANCE = 2.0
 """A picture has many slots, and in each of them what was asked for says less than its neighbours:
 without guidance one in three is of something else (docs/log.md)."""
@@ -39,7 +41,7 @@ class Sampling:
     top_p: float | None = None
     min_p: float | None = None
     """Bars what is less likely than this share of the likeliest; left open: `TEXT_MIN_P` for texts,
-    nothing for other fields, whose rare values belong to the picture."""
+    `MEDIA_MIN_P` for pictures and sounds, nothing for other fields, whose rare values are data."""
     repetition_penalty: float = 1.0
     """Above 1: scores of ids that the text already holds are lowered (Keskar et al. 2019)."""
     presence_penalty: float = 0.0

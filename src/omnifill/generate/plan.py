@@ -12,7 +12,8 @@ from torch import Tensor
 from omnifill.data.shards import Shard
 from omnifill.form.layout import Orders
 from omnifill.form.vocabulary import FieldIds
-from omnifill.generate.filters import TEXT_MIN_P, Sampling
+from omnifill.generate.filters import MEDIA_MIN_P, TEXT_MIN_P, Sampling
+from omnifill.schema import MEDIA
 from omnifill.types import Bools, Ints
 
 T = TypeVar("T")
@@ -85,10 +86,11 @@ def drained(steps: Generator[Any, None, T]) -> T:
 
 
 def for_field(sampling: Sampling, field: FieldIds) -> Sampling:
-    """How a field's slots are drawn; texts have a default of their own."""
-    if sampling.min_p is not None or field.slots is not None or sampling.beams > 1:
+    """How a field's slots are drawn; what is long has a default of its own."""
+    media = field.type in MEDIA
+    if sampling.min_p is not None or sampling.beams > 1 or not (media or field.slots is None):
         return sampling
-    return replace(sampling, min_p=TEXT_MIN_P)
+    return replace(sampling, min_p=MEDIA_MIN_P if media else TEXT_MIN_P)
 
 
 def branches(plan: Plan) -> list[Orders]:

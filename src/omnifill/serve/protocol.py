@@ -43,7 +43,8 @@ class Drawn(Said):
     top_k: Annotated[int, Field(ge=1, le=1_000_000, strict=True)] | None = None
     """Only the k most likely tokens."""
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
-    """Only tokens at least p times as likely as the best; left open: 0.125 in texts."""
+    """Only tokens at least p times as likely as the best; left open: 0.125 in texts, 0.02 in
+    pictures and sounds."""
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     """Taken from the scores of tokens that were written already."""
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
