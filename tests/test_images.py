@@ -29,6 +29,7 @@ from omnifill.errors import (
     ValueRefused,
 )
 from omnifill.generate import likelihood
+from omnifill.generate.filters import MEDIA_MIN_P
 from omnifill.train.loop import Report
 from omnifill.train.metrics import LiveLine
 from omnifill.types import Sound
@@ -131,6 +132,15 @@ def test_a_label_beside_a_picture_is_told_directly_and_by_bayes_rule(
     both = np.exp(both.sub(both.max(axis=1), axis=0))
     np.testing.assert_allclose(told, both.div(both.sum(axis=1), axis=0), rtol=1e-4, atol=1e-9)
     assert not np.allclose(told, direct)
+
+
+def test_pictures_alone_have_their_tail_cut_by_default(exact: api.Model) -> None:
+    def drawn(**sampling: float) -> list[bytes]:
+        return [p.tobytes() for p in exact.generate(96, seed=4, **sampling)["image"]]
+
+    assert drawn() == drawn(min_p=MEDIA_MIN_P) != drawn(min_p=0.0)
+    label = exact.generate(40, want=["label"], seed=2)
+    pd.testing.assert_frame_equal(label, exact.generate(40, want=["label"], seed=2, min_p=0))
 
 
 def test_near_codes_begin_alike_and_a_label_counts_beside_a_picture(learned: api.Model) -> None:

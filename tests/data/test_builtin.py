@@ -15,6 +15,7 @@ def test_glyphs_are_drawings_of_named_characters(monkeypatch: pytest.MonkeyPatch
     drawn = dict(zip(frame["name"], frame["glyph"], strict=True))
     assert all(g.shape == (SIDE, SIDE) and g.dtype == np.uint8 and g.any() for g in drawn.values())
     plain, accent = (drawn[f"LATIN SMALL LETTER E{more}"] for more in ("", " WITH ACUTE"))
+    assert set(np.unique(plain)) == {0, 255}
     low = slice(SIDE // 2, None)
     assert (plain[low] == accent[low]).all() and accent.sum() > plain.sum(), "the same, and more"
     monkeypatch.setattr("omnifill.data.builtin.find_spec", lambda name: None)

@@ -25,7 +25,7 @@ from omnifill.errors import DataError
 FORMULAIC = re.compile(r"(-[0-9A-F]{4,5}$)|^HANGUL SYLLABLE |^CJK COMPATIBILITY IDEOGRAPH")
 COMMON = 20
 """Names that must share a first word for it to count as a script."""
-SIDE, SIZE, BASE = 24, 18, 18
+SIDE, SIZE, BASE = 18, 13, 15
 """Pixels of a drawing, of its font, and from the top to the base of the letters."""
 NO_CHARACTER = "\U0010ffff"
 """Drawn as whatever a font does not have."""
@@ -58,7 +58,8 @@ def unicode_records(limit: int | None = None) -> pd.DataFrame:
 
 
 def glyph_records() -> pd.DataFrame:
-    """About 5,500 records: name, category, script, and a drawing of 24 × 24 pixels, white on black.
+    """About 5,500 records: name, category, script, and a drawing of 18 × 18 pixels, all white or
+    black.
 
     DataError without the font.
     """
@@ -67,9 +68,9 @@ def glyph_records() -> pd.DataFrame:
     font = ImageFont.truetype(_font_file(), SIZE, layout_engine=ImageFont.Layout.BASIC)
 
     def drawn(char: str) -> np.ndarray:
-        picture = Image.new("L", (SIDE, SIDE))
-        ImageDraw.Draw(picture).text((SIDE // 2, BASE), char, fill=255, font=font, anchor="ms")
-        return np.array(picture)
+        picture = Image.new("1", (SIDE, SIDE))
+        ImageDraw.Draw(picture).text((SIDE // 2, BASE), char, fill=1, font=font, anchor="ms")
+        return np.array(picture.convert("L"))
 
     none = drawn(NO_CHARACTER)
     frame = unicode_records()

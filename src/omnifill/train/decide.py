@@ -27,8 +27,6 @@ DEFAULT_BUDGET = "10m"
 """Length of a run whose recipe names none."""
 TOKENS_PER_WEIGHT = 6.0
 """Tokens seen for each weight of the blocks at the size that `auto` picks (docs/log.md)."""
-MEDIA_TOKENS_PER_WEIGHT = 24.0
-"""The same of records with pictures or sounds, whose many codes take most of the time."""
 OFTEN = 30.0
 """Epochs from which on a run is one over small data (docs/log.md)."""
 AVERAGE = 0.98
@@ -210,8 +208,7 @@ def epochs_ahead(
 
 def auto_size(numbers: DataNumbers, seconds: float) -> str:
     """The size that time and data can feed."""
-    each = MEDIA_TOKENS_PER_WEIGHT if numbers.has_media else TOKENS_PER_WEIGHT
-    by_time = math.sqrt(RATE_GUESS * seconds / (6 * each))
+    by_time = math.sqrt(RATE_GUESS * seconds / (6 * TOKENS_PER_WEIGHT))
     by_data = 40.0 * numbers.ids
     return nearest_size(min(by_time, by_data))
 
