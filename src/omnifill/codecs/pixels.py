@@ -49,7 +49,7 @@ class PixelCodec:
         self.size = len(palette) ** (stride * stride)
         ordered = shape.channels == 1 or len(palette) == 2  # shades, and any two colours
         self.axes = (len(palette),) * (stride * stride) if ordered else ()
-        self._places = len(palette) ** np.arange(stride * stride)
+        self._places: Ints = len(palette) ** np.arange(stride * stride)
         self._codes = {tuple(colour): code for code, colour in enumerate(palette.tolist())}
 
     @classmethod
@@ -120,7 +120,8 @@ class PixelCodec:
         (rows, columns), stride = self.grid, self.stride
         digits = codes[:, None] // self._places % len(self.palette)
         pixels = digits.reshape(rows, columns, stride, stride).transpose(0, 2, 1, 3)
-        return self.palette[pixels].astype(np.uint8).tobytes()
+        made: bytes = self.palette[pixels].astype(np.uint8).tobytes()
+        return made
 
     def to_keep(self, keep: Any) -> Bools:
         """Which pixels are known, (height, width)."""
