@@ -154,19 +154,19 @@ def test_a_picture_leans_on_what_is_given(exact: api.Model) -> None:
     assert exact.run.vocabulary.in_order(exact.fields) == ["label", "image"]
 
     def drawn(**more: Any) -> list[bytes]:
-        made = exact.generate(6, given={"label": "lying"}, seed=2, **more)["image"]
+        made = exact.generate(96, given={"label": "lying"}, seed=2, **more)["image"]
         return [picture.tobytes() for picture in made]
 
     assert drawn() == drawn(guidance=2.0) != drawn(guidance=1.0)
     new, same = (exact.generate(3, seed=2, **more)["image"] for more in ({}, {"guidance": 1.0}))
     assert [p.tobytes() for p in new] == [p.tobytes() for p in same]  # from nothing
-    blank = pd.DataFrame({"label": ["lying"] * 4, "image": None})
+    blank = pd.DataFrame({"label": ["lying"] * 96, "image": None})
     filled = [exact.fill(blank, draw=True, seed=1, **more)["image"] for more in
               ({}, {"guidance": 2.0}, {"guidance": 1.0})]  # fmt: skip
     usual, named, plain = ([p.tobytes() for p in pictures] for pictures in filled)
     assert usual == named != plain
     beside = pd.concat([blank, pd.DataFrame({"label": [None], "image": None})], ignore_index=True)
-    assert [p.tobytes() for p in exact.fill(beside, draw=True, seed=1)["image"][:4]] == usual
+    assert [p.tobytes() for p in exact.fill(beside, draw=True, seed=1)["image"][:96]] == usual
 
 
 def test_a_folder_of_pictures_may_be_called_as_a_version(
@@ -442,7 +442,7 @@ def test_what_cannot_be_is_refused_before_training(folder: Path, tmp_path: Path)
         (recipe(max_tokens=9), "max_tokens: is for texts"),
         (recipe(codec="pixels", learn={"steps": 3}), "does not learn"),
         (recipe(options={"stride": 5}), "fields.image.options.stride"),
-        (recipe(codec="pixels", options={"height": 64, "width": 64}), "1024 are the most"),
+        (recipe(codec="pixels", options={"height": 64, "width": 64}), "1,024 are the most"),
     ):
         with pytest.raises(RecipeError, match=message):
             api.train(folder, tmp_path / "run", steps=2, recipe=wrong)
