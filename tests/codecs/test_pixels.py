@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from omnifill.codecs.pixels import PixelCodec
-from omnifill.errors import RecipeError
+from omnifill.errors import RecipeError, RunError
 
 GREY = {"height": 4, "width": 6, "mode": "L"}
 RNG = np.random.default_rng(0)
@@ -72,6 +74,16 @@ def test_what_cannot_be_is_refused(options: dict[str, int], colours: int, words:
     values = pictures((some["height"], some["width"]), list(range(colours)))  # type: ignore[arg-type]
     with pytest.raises(RecipeError, match=words):
         PixelCodec.fit([values], some)
+
+
+@pytest.mark.parametrize(("stride", "words"), [(0, "cut into"), (4, "cut into"), (6, "codes")])
+def test_a_file_that_cannot_be_is_damaged(stride: int, words: str, tmp_path: Path) -> None:
+    size = {"height": 6, "width": 6, "mode": "L"}
+    PixelCodec.fit([pictures((6, 6), [0, 255])], size | {"stride": 2}).save(tmp_path)
+    file = tmp_path / "pixels.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"stride": stride}))
+    with pytest.raises(RunError, match=words):
+        PixelCodec.load(tmp_path)
 
 
 def test_pictures_may_be_larger_where_codes_are_squares() -> None:

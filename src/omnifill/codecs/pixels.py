@@ -167,4 +167,6 @@ class PixelCodec:
             raise damaged(folder / FILE, "the palette is not of its pictures' mode")
         if stride < 1 or shape.height % stride or shape.width % stride:
             raise damaged(folder / FILE, f"pictures cannot be cut into squares of {stride} pixels")
+        if len(palette) ** (stride * stride) > MOST_CODES:
+            raise damaged(folder / FILE, f"more than {MOST_CODES:,} codes")
         return cls(shape, palette, stride)

@@ -158,10 +158,9 @@ def suited_to(
 ) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
-    Dropout first, for texts later than for short rows; from `OFTEN` epochs on all orders at random,
-    unless there are pictures or sounds,
-    and a gentler rate. Before that, rows of short values keep an average of the weights, whose
-    shares of values are truer (docs/log.md).
+    Dropout first, for texts later than for short rows; from `OFTEN` epochs on a gentler rate and,
+    unless there are pictures or sounds, all orders at random. Before that, rows of short values
+    keep an average of the weights, whose shares of values are truer (docs/log.md).
     """
     masked = recipe.objective.name == "masked"
     epochs = epochs / LOOKS_NEW if masked else epochs
