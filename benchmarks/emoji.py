@@ -78,6 +78,7 @@ def measured(args, run: Path, frame: pd.DataFrame, names: list[str], folder: Pat
 
     from omnifill import api
     from peers import retrieval
+    from peers.keeping import learned
 
     torch.set_num_threads(harness.THREADS)
     model = api.load(run)
@@ -85,7 +86,10 @@ def measured(args, run: Path, frame: pd.DataFrame, names: list[str], folder: Pat
     size = (options["width"], options["height"])
     real = as_tensor([opened(folder / path, size) for path in frame["file"]])
     captions = frame[names].to_numpy().tolist()
-    judge = retrieval.train(real, captions, 50 if args.quick else 3000)
+    steps = 50 if args.quick else 3000
+    judge = learned(args.work / "judges" / f"emoji-{size[0]}-{steps}.safetensors",
+                    retrieval.untrained(real),
+                    lambda judge: retrieval.train(judge, real, captions, steps))  # fmt: skip
     num, out = 20 if args.quick else ASKED, {}
     for part in ("train", "test"):
         some = frame.index[frame["part"] == part][:num]

@@ -74,7 +74,6 @@ def judged(data, args) -> tuple[dict[str, Any], pd.DataFrame]:
     import torch
 
     from peers import picture_judge
-    from peers.sound_judge import SoundJudge
 
     torch.set_num_threads(harness.THREADS)
     pictures, labels, others, truth = (
@@ -88,7 +87,7 @@ def judged(data, args) -> tuple[dict[str, Any], pd.DataFrame]:
     (known, heard), (spoken, sounds) = parts
     judges = {
         "image": judge_of(args, "mnist", pictures, labels),
-        "audio": SoundJudge(heard, known["digit"].tolist(), 3 if args.quick else 40),
+        "audio": speech.judge_of(args, "digit", heard, known["digit"].tolist()),
     }
     rng, rows = np.random.default_rng(1), []
     for i in range(100 if args.quick else ASKED):

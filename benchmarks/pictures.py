@@ -106,10 +106,13 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
 def judge_of(args, name: str, pictures, labels):
     """The judge of a data set: the one that an earlier run left, or else a new one."""
     from peers import picture_judge
+    from peers.keeping import learned
 
     epochs = 1 if args.quick else EPOCHS[name]
-    file = args.work / "judges" / f"{name}-{epochs}.safetensors"
-    return picture_judge.trained(file, pictures, labels, epochs)
+    return learned(
+        args.work / "judges" / f"{name}-{epochs}.safetensors", picture_judge.untrained(),
+        lambda judge: picture_judge.train(judge, pictures, labels, epochs),
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

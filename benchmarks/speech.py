@@ -61,14 +61,15 @@ def measured(args, run: Path, train: Path, test: Path) -> dict[str, Any]:
     from omnifill.codecs.spectra import DECIBELS, Mel
     from omnifill.data.audio import SoundShape, padded, to_samples, to_sound
     from omnifill.evaluate.media import frechet
-    from peers.sound_judge import RATE, SoundJudge
+    from peers.sound_judge import RATE
 
     torch.set_num_threads(harness.THREADS)
     real, unseen = pd.read_csv(train, dtype=str), pd.read_csv(test, dtype=str)
     sounds = {part: read(frame, test.parent) for part, frame in (("train", real), ("test", unseen))}
-    epochs = 3 if args.quick else 40
-    judges = {what: SoundJudge(sounds["train"], real[what].tolist(), epochs)
-              for what in ("digit", "speaker")}  # fmt: skip
+    judges = {
+        what: judge_of(args, what, sounds["train"], real[what].tolist())
+        for what in ("digit", "speaker")
+    }
     out: dict[str, Any] = {
         f"{what}_of_real": judge.accuracy(sounds["test"], unseen[what].tolist())
         for what, judge in judges.items()
@@ -110,6 +111,15 @@ def measured(args, run: Path, train: Path, test: Path) -> dict[str, Any]:
     for what in ("digit", "speaker"):
         out[f"audio_to_{what}"] = float((told[what].astype(str) == unseen[what]).mean())
     return out
+
+
+def judge_of(args, what: str, sounds: list[Any], labels: list[str]) -> Any:
+    """The judge of digits or speakers: the one that an earlier run left, or else a new one."""
+    from peers.sound_judge import SoundJudge
+
+    epochs = 3 if args.quick else 40
+    file = args.work / "judges" / f"fsdd-{what}-{epochs}.safetensors"
+    return SoundJudge(file, sounds, labels, epochs)
 
 
 def read(frame: pd.DataFrame, folder: Path) -> list[Any]:

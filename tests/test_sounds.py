@@ -22,6 +22,11 @@ from omnifill import Partial, api
 from omnifill.data.inspect import inspect_data, render
 from omnifill.data.results import write_results
 from omnifill.errors import DataError, RequestError
+from omnifill.form.vocabulary import Vocabulary
+from omnifill.generate import wishes
+from omnifill.generate.autoregressive import Autoregressive
+from omnifill.generate.requests import plan_of
+from omnifill.generate.wishes import Wish
 from omnifill.recipe import Recipe
 from omnifill.schema import FieldSpec
 from omnifill.types import Sound
@@ -72,6 +77,40 @@ def test_inspect_tells_rates_lengths_and_broken_files(folder: Path, tmp_path: Pa
     frame.loc[0, "audio"] = Sound(np.zeros(9 * 4000), 4000)  # type: ignore[call-overload]
     shown = render(inspect_data(frame, Recipe()))
     assert "1 of them are cut at 0." in shown
+
+
+def test_a_sound_is_laid_out_up_to_its_end_alone(model: api.Model) -> None:
+    vocabulary, field = model.run.vocabulary, model.run.vocabulary["audio"]
+    config = field.codec.config
+    rng = np.random.default_rng(0)
+    sizes = [200, 900, 10, config.shape.samples]
+    values = [rng.integers(-99, 99, size).astype("<i2").tobytes() for size in sizes]
+    whole, _ = field.codec.encode_many(values)
+    column = vocabulary.encode_column("audio", [*values, None])
+    frames = [config.frames_of(size) for size in sizes]
+    most = config.frames
+    assert frames[-1] == most > max(frames[:-1])
+    # One code says that the end is there; behind the longest it is nothing new.
+    assert column.lens.tolist() == [*(n + (n < most) for n in frames), 1]
+    starts = np.cumsum(column.lens)[:-1]
+    for codes, ids in zip(whole.reshape(len(values), -1), np.split(column.ids, starts)[:-1],
+                          strict=True):  # fmt: skip
+        assert np.array_equal(field.codes_of(ids), codes)
+    on_canvas = Vocabulary(model.run.schema, {f.name: f.codec for f in vocabulary.fields}, True)
+    assert set(on_canvas.encode_column("audio", [*values, None]).lens) == {most}
+
+
+def test_nothing_is_read_behind_the_end_of_a_sound(model: api.Model) -> None:
+    request = wishes.build(model.run, Wish(num=20, given={"label": "low"}))
+    run = model.run
+    sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
+    steps = list(sampler(plan_of(run, request, 0, 20)))
+    over = run.vocabulary["audio"].first + 4 * 4
+    rows = np.concatenate([step.row for step in steps])
+    ids = np.concatenate([step.id for step in steps])
+    ended = {row: ids[rows == row].tolist() for row in range(20)}
+    assert any(over in row for row in ended.values())
+    assert all(over not in row[:-1] for row in ended.values())
 
 
 def test_near_codes_begin_alike_and_the_one_behind_the_end_is_apart(model: api.Model) -> None:

@@ -47,11 +47,17 @@ class Retrieval(nn.Module):
         return F.normalize(self.say(self.read(*bag(texts))), dim=1)
 
 
-def train(pictures: torch.Tensor, captions: Sequence[Sequence[str]], steps: int) -> Retrieval:
+def untrained(pictures: torch.Tensor) -> Retrieval:
+    torch.manual_seed(0)
+    return Retrieval(pictures.shape[1])
+
+
+def train(
+    model: Retrieval, pictures: torch.Tensor, captions: Sequence[Sequence[str]], steps: int
+) -> None:
     """`captions`: of each picture, in several languages. Pictures are moved, blurred and made
     noisy, so that it knows less than perfect ones as well."""
-    torch.manual_seed(0)
-    model, rng = Retrieval(pictures.shape[1]), np.random.default_rng(0)
+    rng = np.random.default_rng(0)
     optimizer = torch.optim.AdamW(model.parameters(), 2e-3, weight_decay=0.05)
     rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 2e-3, steps)
     for _ in range(steps):
@@ -69,7 +75,6 @@ def train(pictures: torch.Tensor, captions: Sequence[Sequence[str]], steps: int)
         loss.backward()
         optimizer.step()
         rate.step()
-    return model.eval()
 
 
 @torch.no_grad()

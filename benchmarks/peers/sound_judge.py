@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ import torch.nn.functional as F
 
 from omnifill.codecs.spectra import Mel
 from omnifill.types import Sound
+from peers.keeping import learned
 from peers.picture_judge import Judge
 
 RATE, LENGTH = 8000, 8000
@@ -30,14 +32,24 @@ def grids(sounds: Sequence[Sound], mel: Mel) -> torch.Tensor:
 class SoundJudge:
     """Trained on real sounds and their labels, moved in time and in pitch a little, with noise."""
 
-    def __init__(self, sounds: Sequence[Sound], labels: Sequence[str], epochs: int) -> None:
+    def __init__(
+        self, file: Path, sounds: Sequence[Sound], labels: Sequence[str], epochs: int
+    ) -> None:
+        """`file` keeps it."""
         self.mel = Mel(RATE)
         self.names = sorted(set(labels))
         torch.manual_seed(0)
-        self.network, rng, size = Judge(len(self.names)), np.random.default_rng(0), 64
+        self.network = learned(
+            file, Judge(len(self.names)), lambda new: self._learn(new, sounds, labels, epochs)
+        )
+
+    def _learn(
+        self, network: Judge, sounds: Sequence[Sound], labels: Sequence[str], epochs: int
+    ) -> None:
+        rng, size = np.random.default_rng(0), 64
         x = grids(sounds, self.mel)
         y = torch.tensor([self.names.index(label) for label in labels])
-        optimizer = torch.optim.AdamW(self.network.parameters(), 4e-3, weight_decay=0.05)
+        optimizer = torch.optim.AdamW(network.parameters(), 4e-3, weight_decay=0.05)
         steps = epochs * (len(y) // size)
         rate = torch.optim.lr_scheduler.OneCycleLR(optimizer, 4e-3, steps)
         for _ in range(steps):
@@ -45,12 +57,11 @@ class SoundJudge:
             moved = torch.roll(x[which], int(rng.integers(0, 6)), 3)
             moved = torch.roll(moved, int(rng.integers(-1, 2)), 2)
             moved = moved + 0.1 * torch.randn_like(moved) + 0.2 * torch.randn(size, 1, 1, 1)
-            loss = F.cross_entropy(self.network(moved), y[which])
+            loss = F.cross_entropy(network(moved), y[which])
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             rate.step()
-        self.network.eval()
 
     @torch.no_grad()
     def features(self, sounds: Sequence[Sound]) -> np.ndarray:

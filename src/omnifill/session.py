@@ -256,7 +256,7 @@ class Session:
         numbers = DataNumbers(
             ids=int(shard.sizes.sum()),
             records=len(shard),
-            longest=int(shard.sizes.max()),
+            longest=max(int(shard.sizes.max()), head_size(vocabulary)),
             usual=int(np.quantile(shard.sizes, 0.95)),
             head=head_size(vocabulary),
             stream=vocabulary.schema.stream,

@@ -82,6 +82,27 @@ class Grammar:
             left = shorter
         return left
 
+    @cached_property
+    def settled(self) -> Bools:
+        """(Q,): states from which there is one way to the end, and no other."""
+        ends, states = self.allowed[:, -1], np.arange(len(self.allowed))
+        out = np.asarray(self.allowed.sum(axis=1) == 1)
+        if self.step.shape[1]:
+            after = self.step[states, self.allowed[:, :-1].argmax(axis=1)]
+            while (fewer := out & (ends | out[after])).sum() < out.sum():
+                out = fewer
+        return out
+
+    def whole(self, codes: Ints) -> Ints:
+        """The first codes of a value, whose last one settles it -> all of them."""
+        state, rest = 0, []
+        for code in codes.tolist():
+            state = int(self.step[state, code])
+        while self.settled[state] and not self.allowed[state, -1]:
+            rest.append(int(self.allowed[state, :-1].argmax()))
+            state = int(self.step[state, rest[-1]])
+        return np.concatenate([codes, np.array(rest, np.int64)])
+
     def states(self, codes: Ints) -> Ints:
         """codes (S,) -> (S,): the state in which each code was chosen."""
         out = np.empty(len(codes), np.int64)

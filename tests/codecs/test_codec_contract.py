@@ -120,6 +120,21 @@ def test_whatever_the_grammar_accepts_decodes(case: str, seed: int, limit: int) 
 
 
 @each_case
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), limit=st.integers(0, 12))
+def test_what_settles_a_value_says_all_of_it(case: str, seed: int, limit: int) -> None:
+    grammar = CASES[case][0].grammar()
+    codes = walk(grammar, np.random.default_rng(seed), limit)
+    settled = [bool(grammar.settled[state]) for state in [*grammar.states(codes)]]
+    assert settled == sorted(settled), "it stays settled"
+    told = max(1, settled.index(True)) if True in settled else len(codes)
+    if len(codes):
+        np.testing.assert_array_equal(grammar.whole(codes[:told]), codes)
+    for state in np.flatnonzero(grammar.settled).tolist():
+        assert grammar.allowed[state].sum() == 1
+
+
+@each_case
 def test_all_states_know_their_shortest_way_to_an_end(case: str) -> None:
     grammar = CASES[case][0].grammar()
     assert grammar.allowed.shape == (len(grammar.step), CASES[case][0].size + 1)

@@ -46,7 +46,8 @@ STRIDES = (2, 4, 8, 16)
 SMALL = 32
 """Side up to which a network begins with half of the picture's size; else with a quarter, which
 takes two fifths of the time (docs/log.md)."""
-LEVELS = (8, 8, 8, 8)
+LEVELS, GREY_LEVELS = (8, 8, 8, 8), (8, 8, 8)
+"""Values of each number that is rounded; grey pictures have less to say (docs/log.md)."""
 CRITIC_WIDTH = 32
 FEATURES, REALISM = 0.1, 0.02
 """Weights of the errors beside that of pixels: first guesses (docs/log.md)."""
@@ -104,7 +105,7 @@ class ImageCodec:
         if stride not in STRIDES:
             raise RecipeError(f"{OPTIONS}.stride = {stride!r}: must be one of {STRIDES}")
         patch = 2 if max(shape.height, shape.width) <= SMALL else min(stride, 4)
-        levels = levels_option(options, LEVELS)
+        levels = levels_option(options, LEVELS if shape.channels > 1 else GREY_LEVELS)
         config = ImageConfig(shape, stride, levels, depth, channels, patch)
         return cls(config, Autoencoder(config))
 

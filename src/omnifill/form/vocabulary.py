@@ -68,10 +68,18 @@ class FieldIds:
     rest_row: int
     """Row of the further slots of a missing value: nothing but <missing>. Not on a canvas."""
     weight: float
+    settles: bool
+    """Whether a value is laid out only as far as it is open: of a picture or sound, not on a
+    canvas, what follows by itself is not read (silence behind a sound's end; a missing one)."""
 
     @property
     def slots(self) -> int | None:
         return self.codec.slots
+
+    def codes_of(self, ids: Ints) -> Ints:
+        """The ids that are laid out of a value -> all of its codes."""
+        codes = np.asarray(ids, np.int64) - self.first
+        return self.grammar.whole(codes) if self.settles else codes
 
     def column(self, code: int) -> int:
         """Of the field's block; of a code by which a checkpoint's texts end, <end>."""
@@ -134,6 +142,7 @@ class Vocabulary:
                     start + 1,
                     len(row_block) - 1,
                     spec.weight,
+                    spec.type in MEDIA and not canvas,
                 )
             )
         self.sizes_block, self.first_size = len(blocks), self.size
@@ -206,7 +215,11 @@ class Vocabulary:
         if field.slots is None:
             ids, rows = _close(ids, rows, lens, field.state_row + last)
             lens = lens + 1
-        rest = 1 if field.slots is None else field.slots
+        rest = 1 if field.slots is None or field.settles else field.slots
+        if field.settles:
+            settled = field.grammar.settled[states].reshape(len(lens), field.slots)
+            settled[:, :1] = False
+            ids, rows, lens = ids[~settled.ravel()], rows[~settled.ravel()], (~settled).sum(axis=1)
         all_lens = np.full(len(values), rest, np.int64)
         all_lens[known] = lens
         all_lens[absent] = 0
@@ -253,7 +266,7 @@ class Vocabulary:
         field = self[name]
         if len(ids) and ids[0] == MISSING:
             return None
-        return field.codec.decode(np.asarray(ids, np.int64) - field.first)
+        return field.codec.decode(field.codes_of(ids))
 
 
 @dataclass(frozen=True, eq=False)

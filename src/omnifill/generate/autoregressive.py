@@ -357,6 +357,8 @@ class Autoregressive:
                         state.seen[i].append(int(c))
             else:
                 done[at] = state.slot[at] + 1 == field.slots
+                if field.settles:
+                    done[at] |= field.grammar.settled[state.state[at]] | state.missing[at]
         state.slot[alive] += 1
         state.total[alive] += 1
         cut = self._out_of_room(plan, state, fields, done)

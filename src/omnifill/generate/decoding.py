@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from omnifill.artifact import LoadedRun
-from omnifill.form.vocabulary import END, MISSING, decode_grid
+from omnifill.form.vocabulary import END, MISSING, FieldIds, decode_grid
 from omnifill.generate.plan import Plan
 from omnifill.types import Bools, Ints
 
@@ -40,22 +40,25 @@ class Stopper:
 
 def decode_field(run: LoadedRun, steps: Sequence[Any], name: str, num: int) -> list[Any]:
     """What the steps chose for one field -> canonical values by row."""
-    field = run.vocabulary[name]
+    return decode_values(run, name, chosen_ids(run.vocabulary[name], steps, num))
+
+
+def chosen_ids(field: FieldIds, steps: Sequence[Any], num: int) -> list[Ints]:
+    """What the steps chose for one field, by row."""
     rows = np.concatenate([s.row[s.field == field.index] for s in steps])
     ids = np.concatenate([s.id[s.field == field.index] for s in steps])
     order = np.argsort(rows, kind="stable")
-    starts = np.searchsorted(rows[order], np.arange(1, num))
-    return decode_values(run, name, np.split(ids[order], starts))
+    return np.split(ids[order], np.searchsorted(rows[order], np.arange(1, num)))
 
 
 def decode_values(run: LoadedRun, name: str, pieces: Sequence[Ints]) -> list[Any]:
     """The ids of several values of one field -> canonical values, together where they can be."""
     field = run.vocabulary[name]
-    if field.slots is None or any(len(ids) != field.slots for ids in pieces):
+    if field.slots is None:
         return [run.vocabulary.decode(name, without_end(ids)) for ids in pieces]
-    grid = np.stack(pieces)
-    known = grid[:, 0] != MISSING
-    values = iter(decode_grid(field.codec, grid[known] - field.first))
+    known = [len(ids) > 0 and ids[0] != MISSING for ids in pieces]
+    codes = [field.codes_of(ids) for ids, there in zip(pieces, known, strict=True) if there]
+    values = iter(decode_grid(field.codec, np.stack(codes)) if codes else [])
     return [next(values) if there else None for there in known]
 
 

@@ -35,6 +35,9 @@ MOST_VALUES = 32
 NEAR = 4.0
 """Bayes' rule reads a record for each value: for the likeliest ones by the direct answer, that many
 at most, and within so many nats of the first."""
+BESIDE_TEXT, BESIDE_MEDIA = 0.5, 0.3
+"""How much Bayes' rule counts beside a text, and beside a picture or sound, whose many codes are
+surer of themselves than they are right (docs/log.md)."""
 MOST_WINDOWS = 4
 """Windows of a long record that Bayes' rule reads: its beginning."""
 
@@ -198,9 +201,11 @@ def _bayes_share(run: LoadedRun, shard: Shard, records: Ints) -> Floats:
     form = run.recipe.form
     if run.vocabulary.canvas or form.tasks or not (form.mix or MixSettings()).schema_order:
         return np.zeros(len(records))
-    long = [f.index for f in run.vocabulary.fields if any(run.vocabulary.leans(f.index))]
-    beside_long = (~missing_in(shard, records)[:, long]).any(axis=1)
-    return np.where(beside_long, 0.5, 1.0)
+    there, share = ~missing_in(shard, records), np.ones(len(records))
+    leans = np.array([run.vocabulary.leans(f.index) for f in run.vocabulary.fields])
+    for kind, part in zip((1, 0), (BESIDE_TEXT, BESIDE_MEDIA), strict=True):
+        share[there[:, leans[:, kind]].any(axis=1)] = part
+    return share
 
 
 def _near(log_probs: Floats) -> Bools:

@@ -12,7 +12,7 @@ import numpy as np
 from omnifill.artifact import LoadedRun
 from omnifill.data.media import load_cell
 from omnifill.errors import RequestError, ValueRefused
-from omnifill.form.vocabulary import decode_grid
+from omnifill.generate.decoding import chosen_ids, decode_values
 from omnifill.generate.given import parse_given
 from omnifill.schema import FieldSpec
 from omnifill.types import Bools, Ints, Partial
@@ -138,7 +138,6 @@ def completed(
 def _continued(run: LoadedRun, name: str, codes: Ints, steps: Sequence[Any], num: int) -> list[Any]:
     """Values of fixed length whose first codes were given, and the rest chosen."""
     field = run.vocabulary[name]
-    rows = np.concatenate([s.row[s.field == field.index] for s in steps])
-    ids = np.concatenate([s.id[s.field == field.index] for s in steps])
-    rest = ids[np.argsort(rows, kind="stable")].reshape(num, -1) - field.first
-    return decode_grid(field.codec, np.concatenate([np.tile(codes, (num, 1)), rest], axis=1))
+    begun = field.first + codes
+    whole = [np.concatenate([begun, rest]) for rest in chosen_ids(field, steps, num)]
+    return decode_values(run, name, whole)
