@@ -86,7 +86,7 @@ def measured(args, run: Path, frame: pd.DataFrame, names: list[str], folder: Pat
     size = (options["width"], options["height"])
     real = as_tensor([opened(folder / path, size) for path in frame["file"]])
     captions = frame[names].to_numpy().tolist()
-    steps = 50 if args.quick else 3000
+    steps = 50 if args.quick else 2000
     judge = learned(args.work / "judges" / f"emoji-{size[0]}-{steps}.safetensors",
                     retrieval.untrained(real),
                     lambda judge: retrieval.train(judge, real, captions, steps))  # fmt: skip

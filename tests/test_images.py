@@ -590,6 +590,8 @@ def test_a_vae_is_trained_beside_where_one_is_asked_for(
     for wrong, why in (("soon", "--vae: 'soon' is not a time"), ("0s", "longer than nothing")):
         with pytest.raises(RequestError, match=why):
             exact.evaluate(bars(60), vae=wrong)
+    with pytest.raises(RequestError, match=r"3 of field 'image' are too few .*at least 4"):
+        exact.evaluate(bars(3), vae="2s")
     plain = api.train(pd.DataFrame({"a": ["x", "y"] * 40}), tmp_path / "plain", steps=2)
     with pytest.raises(RequestError, match="no training part with pictures"):
         plain.evaluate(vae="2s")

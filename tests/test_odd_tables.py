@@ -240,3 +240,13 @@ def test_odd_tables_are_carried_through_or_refused(table: OddTable) -> None:
 @given(odd_tables())
 def test_a_thousand_odd_tables(table: OddTable) -> None:
     try_table(table)
+
+
+def test_a_column_that_says_nothing_is_named(tmp_path: Path) -> None:
+    table = pd.DataFrame({"a": ["x", "y"] * 40, "the same": 7, "seldom": [None, "z"] * 40})
+    model = api.train(table, tmp_path / "run", steps=2)
+    (said,) = model.run.folder.read_state()["notes"]
+    assert said == (
+        "'the same' has one value only in all training rows, so there is nothing to learn from it "
+        """(without it: --set 'data.drop=["the same"]')"""
+    )

@@ -12,6 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 BUCKETS, WIDTH, DIM, BATCH = 1 << 15, 256, 128, 256
+SIDE = 36
+"""Pixels of a picture's side that are looked at: a fifth of the time of 72."""
 
 
 def bag(texts: Sequence[str]) -> tuple[torch.Tensor, torch.Tensor]:
@@ -39,7 +41,8 @@ class Retrieval(nn.Module):
         self.sharp = nn.Parameter(torch.tensor(2.5))
 
     def pictures(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, C, H, W) of 0 to 1 -> (n, D) of length one."""
+        """(n, C, H, W) of 0 to 1, looked at from afar -> (n, D) of length one."""
+        x = F.interpolate(x, SIDE, mode="area").contiguous(memory_format=torch.channels_last)
         return F.normalize(self.look(x), dim=1)
 
     def captions(self, texts: Sequence[str]) -> torch.Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import islice
@@ -200,7 +201,17 @@ def encode_parts(
                     f"cut to fit {most} in {part}: {cuts} (longer: --set "
                     f"{'model.context=N, or ' if longest else ''}schema.fields.NAME.max_tokens=N)"
                 )
-    return notes + _learned_from(folder, vocabulary, recipe)
+    return [*notes, *_constant(vocabulary), *_learned_from(folder, vocabulary, recipe)]
+
+
+def _constant(vocabulary: Vocabulary) -> list[str]:
+    """Columns that say nothing."""
+    return [
+        f"{field.name!r} has one value only in all training rows, so there is nothing to learn "
+        f"from it (without it: --set 'data.drop={json.dumps([field.name], ensure_ascii=False)}')"
+        for field, spec in zip(vocabulary.fields, vocabulary.schema.fields, strict=True)
+        if field.slots == field.codec.size == 1 and not spec.optional and len(vocabulary.fields) > 1
+    ]
 
 
 def _learned_from(folder: RunFolder, vocabulary: Vocabulary, recipe: Recipe) -> list[str]:

@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.artifact import LoadedRun
+from omnifill.errors import RequestError
 from omnifill.evaluate.evaluation import Columns
 from omnifill.evaluate.intervals import Measure, interval, interval_of
 from omnifill.evaluate.items import Items
@@ -40,11 +41,17 @@ def media_figures(
 ) -> Parts:
     """All figures of a field of pictures or sounds; none where there are too few to compare.
 
-    `vae`: seconds of training of one more baseline.
+    `vae`: seconds of training of one more baseline; RequestError where there are too few.
     """
     spec, field = run.schema[name], run.vocabulary[name]
     real, held, ours = (Items.of(spec, part) for part in (train, unseen, made))
-    if min(len(part.values) for part in (real, held, ours)) <= NEIGHBOURS:
+    fewest = min(len(part.values) for part in (real, held, ours))
+    if fewest <= NEIGHBOURS:
+        if vae:
+            raise RequestError(
+                f"--vae: {fewest} of field {name!r} are too few to compare (of the training part, "
+                f"unseen or made); at least {NEIGHBOURS + 1}"
+            )
         return {}
     real, held = real.shuffled(LEARNED_FROM), held.shuffled(COMPARED)
     label = _label_field(run, train, real.rows)
