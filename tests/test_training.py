@@ -410,6 +410,8 @@ def test_an_average_of_weights_is_kept_of_tables_that_are_not_small_and_have_no_
     assert suited_to(Recipe(), 3.0, False).train.ema == 0.98
     assert suited_to(Recipe(), 200.0, False).train.ema == 0.0
     assert suited_to(Recipe(), 3.0, True).train.ema == 0.0
+    few, many = (suited_to(Recipe(), epochs, True, True).train for epochs in (3.0, 200.0))
+    assert few == many and many.ema == 0.98 and many.lr == 0.02, "pictures, however often"
 
 
 def test_without_a_compiler_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,8 +158,8 @@ def suited_to(
 ) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
-    Dropout first, for texts later than for short rows; from `OFTEN` epochs on a gentler rate and,
-    unless there are pictures or sounds, all orders at random. Before that, rows of short values
+    Dropout first, for texts later than for short rows; from `OFTEN` epochs on a gentler rate and all
+    orders at random, unless there are pictures or sounds. Otherwise rows of these or of short values
     keep an average of the weights, whose shares of values are truer (docs/log.md).
     """
     masked = recipe.objective.name == "masked"
@@ -167,7 +167,7 @@ def suited_to(
     first = 8.0 if has_text else 1.0
     seldom = epochs < 1.5 * first  # a little dropout costs more than it brings (docs/log.md)
     dropout = 0.0 if seldom else round(min(0.3, 0.05 * math.log2(epochs / first)), 3)
-    often = epochs >= OFTEN
+    often = epochs >= OFTEN and not has_media
     at_random = MixSettings(schema_order=0, random_order=1, one_last=0)
     mix = MEDIA_MIX if has_media else at_random if often else MixSettings()
     changes: dict[str, Any] = {}
@@ -187,7 +187,7 @@ def suited_to(
         gentle = (has_text or masked) and not often
         changes["train.weight_decay"] = TEXT_DECAY if gentle else 0.1
     if recipe.train.ema is None:
-        changes["train.ema"] = 0.0 if often or has_text else AVERAGE
+        changes["train.ema"] = 0.0 if often or has_text and not has_media else AVERAGE
     if recipe.train.settle is None:
         changes["train.settle"] = 0.0 if often else SETTLE
     return recipe.with_values(**changes)
