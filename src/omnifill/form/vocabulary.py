@@ -79,7 +79,8 @@ class FieldIds:
     def codes_of(self, ids: Ints) -> Ints:
         """The ids that are laid out of a value -> all of its codes."""
         codes = np.asarray(ids, np.int64) - self.first
-        return self.grammar.whole(codes) if self.settles else codes
+        open_ended = self.settles and len(codes) < (self.slots or 0)
+        return self.grammar.whole(codes) if open_ended else codes
 
     def column(self, code: int) -> int:
         """Of the field's block; of a code by which a checkpoint's texts end, <end>."""
