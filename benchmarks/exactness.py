@@ -3,10 +3,11 @@
     python benchmarks/exactness.py [--prompts 1000] [--tokens 64] [--quick]
 
 Small checkpoints with random weights, one of each architecture and kind of positions that the tests
-know. Both sides write the likeliest tokens behind the same prompts; ours through the engine of the
-server, many side by side. Where a token differs, the two likeliest of `transformers` are looked at:
-within 1e-4 either is right, and such places are counted. Logits are compared over all that was
-written.
+know. Both sides write the likeliest tokens behind the same prompts, or as answers to the same
+sources (T5, BART); ours through the engine of the server, many side by side. BERT and RoBERTa say
+what stands in the same gaps of texts. Where a token differs, the two likeliest of `transformers`
+are looked at: within 1e-4 either is right, and such places are counted. Logits are compared over
+all that was written or asked for.
 """
 
 from __future__ import annotations
@@ -26,6 +27,8 @@ CLOSE = 1e-4
 LONGEST = 20
 """Tokens of a prompt."""
 ROWS = 32
+ANSWERED = 48
+"""Tokens of an answer: these checkpoints have 64 positions."""
 
 
 def main() -> None:
@@ -35,16 +38,20 @@ def main() -> None:
     args = parser.parse_args()
     if args.quick:
         args.prompts, args.tokens = 20, 12
+    from tests.test_encoders import SIDED, WHOLE
     from tests.test_exchange import KINDS
 
     figures: dict[str, Any] = {}
-    for kind in KINDS:
+    ways = {**dict.fromkeys(KINDS, measured), **dict.fromkeys(SIDED, answered),
+            **dict.fromkeys(WHOLE, filled)}  # fmt: skip
+    for kind, way in ways.items():
         with tempfile.TemporaryDirectory() as folder:
-            figures[kind] = measured(args, kind, Path(folder))
+            figures[kind] = way(args, kind, Path(folder))
         print(kind, figures[kind], flush=True)
     protocol = (
         f"checkpoints of 3 layers of width 32, 320 ids, random weights, fp32; {args.prompts} "
-        f"prompts of 1 to {LONGEST} tokens, {args.tokens} likeliest tokens behind each; {ROWS} "
+        f"prompts of 1 to {LONGEST} tokens, {args.tokens} likeliest tokens behind each (as answers "
+        f"at most {ANSWERED}; BERT, RoBERTa: a third of the tokens are gaps); {ROWS} "
         f"side by side here, `transformers` all prompts of one length at once; `excused`: the two "
         f"likeliest lie within {CLOSE:g}; logits as greatest differences"
     )
@@ -65,33 +72,130 @@ def measured(args: Any, kind: str, folder: Path) -> dict[str, Any]:
     read = [[BOS] * opened + words.encode(t, add_special_tokens=False).ids for t in texts]
     ends = {END, model.config.eos_token_id}
     want = written_there(model, read, args.tokens, END)
-    made = written_here(ours, texts, args.tokens)
-    same = excused = different = 0
-    farthest = 0.0
+    made = written_here(ours, [{"prompt": text} for text in texts], args.tokens)
+    out = Compared()
     for ids, there, here in zip(read, want, made, strict=True):
         there, here = until(there, ends), until(here, ends)
         with torch.no_grad():
             logits = model(torch.tensor([[*ids, *there]])).logits[0].numpy()
-        farthest = max(farthest, float(np.abs(logits - logits_here(ours, [*ids, *there])).max()))
+        out.add(there, here, logits[len(ids) - 1 :])
+        out.beside(logits, logits_here(ours, [*ids, *there]))
+    return out.figures()
+
+
+def answered(args: Any, kind: str, folder: Path) -> dict[str, Any]:
+    """An encoder and a decoder: sources and their answers."""
+    import torch
+    from tests import test_encoders as known
+
+    from omnifill import api
+
+    torch.set_num_threads(harness.THREADS)
+    words, tokens = known.pieces(), min(args.tokens, ANSWERED)
+    model = known.theirs(kind, words.get_vocab_size())
+    ours = api.import_checkpoint(known.saved(folder / "hf", kind, words), folder / "run")
+    lead = [] if kind.endswith("t5") else [known.START]
+    forced = [] if getattr(model.config, "forced_bos_token_id", None) is None else lead
+    begun = [model.config.decoder_start_token_id, *forced]
+    texts = prompts(words, args.prompts, args.seed)
+    made = written_here(ours, [{"given": {"source": text}} for text in texts], tokens)
+    out = Compared()
+    for text, here in zip(texts, made, strict=True):
+        ids = torch.tensor([[*lead, *words.encode(text).ids, known.END]])
+        with torch.no_grad():
+            there = model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False,
+                                   num_beams=1, max_new_tokens=tokens + len(forced))  # fmt: skip
+            there = until(there[0, len(begun) :].tolist(), {known.END})
+            row = torch.tensor([[*begun, *there]])
+            logits = model(ids, decoder_input_ids=row).logits[0].numpy()
+        out.add(there, until(here, {known.END}), logits[len(begun) - 1 :])
+        out.beside(logits, decoded_here(ours, ids, row))
+    return out.figures()
+
+
+def decoded_here(ours: Any, source: Any, row: Any) -> Any:
+    """Logits (T, V) of the decoder, of the ids of the checkpoint. Ours has a `<bos>` in front of
+    what is given, which nothing sees."""
+    import torch
+
+    from omnifill.model.mask import Mask
+
+    network, field = ours.run.network, ours.run.vocabulary["text"]
+    opened = torch.cat([torch.zeros_like(source[:, :1]), source + field.first], dim=1)
+    with torch.no_grad():
+        memory = network.encode(opened, torch.zeros_like(opened), None,
+                                Mask("full", torch.tensor([opened.shape[1]])))  # fmt: skip
+        hidden = network(row + field.first, torch.zeros_like(row), None, Mask(), memory=memory)
+        out = network.head(hidden)[0, :, field.first : field.first + field.codec.size]
+    return out.numpy()
+
+
+def filled(args: Any, kind: str, folder: Path) -> dict[str, Any]:
+    """A text that is seen as a whole: what stands in its gaps."""
+    import torch
+    from tests import test_encoders as known
+
+    from omnifill import api
+    from omnifill.model.mask import Mask
+
+    torch.set_num_threads(harness.THREADS)
+    words, rng, out = known.pieces(), np.random.default_rng(args.seed), Compared()
+    model = known.theirs(kind, words.get_vocab_size())
+    ours = api.import_checkpoint(known.saved(folder / "hf", kind, words), folder / "run")
+    network, field = ours.run.network, ours.run.vocabulary["text"]
+    for text in prompts(words, args.prompts, args.seed):
+        inner = np.array(words.encode(text).ids)
+        gaps = rng.random(len(inner)) < 1 / 3
+        gaps[rng.integers(len(inner))] = True
+        ids = torch.tensor([[known.START, *np.where(gaps, known.MASK, inner), known.END]])
+        with torch.no_grad():
+            logits = model(ids).logits[0, 1:-1][gaps].numpy()
+            whole = network(ids + field.first, torch.zeros_like(ids), None,
+                            Mask("full", torch.tensor([ids.shape[1]])))  # fmt: skip
+            mine = network.head(whole)[0, 1:-1, field.first : field.first + field.codec.size]
+        mine = mine[gaps].numpy()
+        out.add(logits.argmax(axis=1).tolist(), mine.argmax(axis=1).tolist(), logits)
+        out.beside(logits, mine)
+    return out.figures()
+
+
+class Compared:
+    """What both sides wrote, counted."""
+
+    def __init__(self) -> None:
+        self.prompts = self.tokens = self.same = self.excused = self.different = 0
+        self.farthest = 0.0
+
+    def add(self, there: list[int], here: list[int], logits: Any) -> None:
+        """Tokens of both sides, without what ends them, and the logits (T, V) that chose theirs."""
+        self.prompts, self.tokens = self.prompts + 1, self.tokens + len(there)
         if there == here:
-            same += 1
-            continue
+            self.same += 1
+            return
         at = next(i for i in range(len(there) + 1) if there[: i + 1] != here[: i + 1])
-        second, first = np.sort(logits[len(ids) + at - 1])[-2:]
-        excused += first - second < CLOSE
-        different += first - second >= CLOSE
-    tokens = sum(len(until(t, ends)) for t in want)
-    return {"prompts": len(read), "tokens": tokens, "same": same, "excused": int(excused),
-            "different": int(different), "logits": farthest}  # fmt: skip
+        second, first = np.sort(logits[at])[-2:]
+        self.excused += bool(first - second < CLOSE)
+        self.different += bool(first - second >= CLOSE)
+
+    def beside(self, theirs: Any, ours: Any) -> None:
+        """Logits of both sides."""
+        self.farthest = max(self.farthest, float(np.abs(theirs - ours).max()))
+
+    def figures(self) -> dict[str, Any]:
+        return {
+            "prompts": self.prompts, "tokens": self.tokens, "same": self.same,
+            "excused": self.excused, "different": self.different, "logits": self.farthest,
+        }  # fmt: skip
 
 
 def prompts(words: Any, num: int, seed: int) -> list[str]:
-    """Texts of random tokens that are read as whole characters."""
+    """Texts of random tokens that are read as whole characters, and as no special ones."""
     rng, out = np.random.default_rng(seed), []
     while len(out) < num:
         ids = rng.integers(3, words.get_vocab_size(), rng.integers(1, LONGEST + 1)).tolist()
         text = words.decode(ids)
-        if "�" not in text and 0 < len(words.encode(text).ids) <= LONGEST:
+        read = words.encode(text).ids
+        if "�" not in text and 0 < len(read) <= LONGEST and min(read) >= 3:
             out.append(text)
     return out
 
@@ -111,20 +215,20 @@ def written_there(model: Any, read: Sequence[list[int]], tokens: int, end: int) 
     return out
 
 
-def written_here(ours: Any, texts: Sequence[str], tokens: int) -> list[list[int]]:
+def written_here(ours: Any, asked: Sequence[dict[str, Any]], tokens: int) -> list[list[int]]:
     """What ours writes: requests that come and go in the engine of the server."""
     from omnifill.generate import requests, wishes
     from omnifill.generate.engine import Engine
     from omnifill.generate.filters import Sampling
 
     engine, numbers = Engine(ours.run, ROWS), {}
-    out: list[list[int]] = [[] for _ in texts]
-    first, waiting = ours.run.vocabulary["text"].first, list(enumerate(texts))[::-1]
+    out: list[list[int]] = [[] for _ in asked]
+    first, waiting = ours.run.vocabulary["text"].first, list(enumerate(asked))[::-1]
     codec = ours.run.vocabulary["text"].codec
     while waiting or engine.jobs:
         while waiting and engine.used < ROWS:
-            number, text = waiting.pop()
-            wish = wishes.Wish(prompt=text, max_tokens=tokens, sampling=Sampling(temperature=0))
+            number, what = waiting.pop()
+            wish = wishes.Wish(**what, max_tokens=tokens, sampling=Sampling(temperature=0))
             request = wishes.build(ours.run, wish)
             numbers[engine.add(requests.plan_of(ours.run, request, 0, 1), None)] = number
         for job, step in engine.step():

@@ -71,6 +71,10 @@ def some(*kinds: str, among: Iterable[str]) -> list[Any]:
 
 @pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
+    return pieces()
+
+
+def pieces() -> Tokenizer:
     """Pieces of lower-case words, as BERT has them."""
     out = Tokenizer(models.WordPiece(unk_token="[PAD]"))
     out.normalizer = normalizers.BertNormalizer()
