@@ -138,7 +138,7 @@ def test_pictures_alone_have_their_tail_cut_by_default(exact: api.Model) -> None
     def drawn(**sampling: float) -> list[bytes]:
         return [p.tobytes() for p in exact.generate(96, seed=4, **sampling)["image"]]
 
-    assert drawn() == drawn(min_p=MEDIA_MIN_P) != drawn(min_p=0.0)
+    assert drawn() == drawn(min_p=MEDIA_MIN_P["image"]) != drawn(min_p=0.0)
     label = exact.generate(40, want=["label"], seed=2)
     pd.testing.assert_frame_equal(label, exact.generate(40, want=["label"], seed=2, min_p=0))
 

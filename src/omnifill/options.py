@@ -72,8 +72,8 @@ TemperatureOpt = Annotated[float | None, typer.Option(
 TopKOpt = Annotated[int | None, typer.Option(help="Only the k most likely tokens.")]
 TopPOpt = Annotated[float | None, typer.Option(help="Only the likeliest mass p.")]
 MinPOpt = Annotated[float | None, typer.Option(
-    help="Only tokens at least p times as likely as the best; texts: 0.125, pictures and "
-    "sounds: 0.02."
+    help="Only tokens at least p times as likely as the best; texts: 0.125, pictures: "
+    "0.02, sounds: 0.1."
 )]  # fmt: skip
 RepetitionOpt = Annotated[float | None, typer.Option(help="Above 1: less repetition.")]
 NgramOpt = Annotated[int | None, typer.Option(help="No run of N tokens twice in a text.")]

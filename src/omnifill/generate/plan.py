@@ -90,7 +90,7 @@ def for_field(sampling: Sampling, field: FieldIds) -> Sampling:
     media = field.type in MEDIA
     if sampling.min_p is not None or sampling.beams > 1 or not (media or field.slots is None):
         return sampling
-    return replace(sampling, min_p=MEDIA_MIN_P if media else TEXT_MIN_P)
+    return replace(sampling, min_p=MEDIA_MIN_P[field.type] if media else TEXT_MIN_P)
 
 
 def branches(plan: Plan) -> list[Orders]:

@@ -44,7 +44,7 @@ class Drawn(Said):
     """Only the k most likely tokens."""
     min_p: Annotated[Number, Field(ge=0, le=1)] | None = None
     """Only tokens at least p times as likely as the best; left open: 0.125 in texts, 0.02 in
-    pictures and sounds."""
+    pictures, 0.1 in sounds."""
     presence_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
     """Taken from the scores of tokens that were written already."""
     frequency_penalty: Annotated[Number, Field(ge=-2, le=2)] | None = None
