@@ -21,8 +21,8 @@ TEXT_MIN_P = 0.125
 """In texts one slip spoils what follows, so the tail of each step is cut (Nguyen et al. 2024,
 arXiv 2407.01082). `min_p=0` draws from the whole distribution."""
 MEDIA_MIN_P = {"image": 0.02, "audio": 0.1}
-"""The same of pictures and sounds, by type: more of them are what was asked for, and pictures differ
-less from each other (docs/log.md)."""
+"""The same of pictures and sounds: more of them are what was asked for, and pictures differ less
+from each other (docs/log.md)."""
 MEDIA_GUIDANCE = 2.0
 """A picture has many slots, and in each of them what was asked for says less than its neighbours:
 without guidance one in three is of something else (docs/log.md)."""

@@ -158,9 +158,9 @@ def suited_to(
 ) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
-    Dropout first, for texts later than for short rows; from `OFTEN` epochs on a gentler rate and all
-    orders at random, unless there are pictures or sounds. Otherwise rows of these or of short values
-    keep an average of the weights, whose shares of values are truer (docs/log.md).
+    Dropout first, for texts later than for short rows; from `OFTEN` epochs on a gentler rate and
+    all orders at random, unless there are pictures or sounds. Otherwise rows of these or of short
+    values keep an average of the weights, whose shares of values are truer (docs/log.md).
     """
     masked = recipe.objective.name == "masked"
     epochs = epochs / LOOKS_NEW if masked else epochs
@@ -187,7 +187,7 @@ def suited_to(
         gentle = (has_text or masked) and not often
         changes["train.weight_decay"] = TEXT_DECAY if gentle else 0.1
     if recipe.train.ema is None:
-        changes["train.ema"] = 0.0 if often or has_text and not has_media else AVERAGE
+        changes["train.ema"] = 0.0 if often or (has_text and not has_media) else AVERAGE
     if recipe.train.settle is None:
         changes["train.settle"] = 0.0 if often else SETTLE
     return recipe.with_values(**changes)
