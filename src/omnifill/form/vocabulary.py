@@ -218,6 +218,7 @@ class Vocabulary:
             lens = lens + 1
         rest = 1 if field.slots is None or field.settles else field.slots
         if field.settles:
+            assert field.slots is not None, "pictures and sounds have as many codes each"
             settled = field.grammar.settled[states].reshape(len(lens), field.slots)
             settled[:, :1] = False
             ids, rows, lens = ids[~settled.ravel()], rows[~settled.ravel()], (~settled).sum(axis=1)
