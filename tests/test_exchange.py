@@ -523,7 +523,8 @@ def test_a_chat_reads_and_answers_as_where_it_came_from(
 
 @pytest.mark.parametrize("template", [
     "{% for i in range(1000000) %}{% endfor %}",
-    "{% for a in range(9000) %}{% for b in range(9000) %}{% endfor %}{% endfor %}",
+    "{% for a in range(9000) %}{% for b in range(9000) %}{% for c in range(9000) %}{% endfor %}"
+    "{% endfor %}{% endfor %}",
     "{% macro m() %}{{ m() }}{{ m() }}{% endmacro %}{{ m() }}",
     "{% macro a() %}{{ b() }}{% endmacro %}{% macro b() %}{{ a() }}{% endmacro %}{{ a() }}",
     "{{ ''.__class__.__mro__ }}", "{{ messages.append(1) }}", "{{ raise_exception('no') }}",
