@@ -197,6 +197,21 @@ def test_a_source_is_answered_as_they_answer_it(
         assert ours.generate(3, given={"source": text}, **options)["text"].tolist() == want[-1:] * 3
         assert "".join(ours.stream(given={"source": text}, **options)).strip() == want[-1].strip()
     assert len(set(want)) > 1
+    if kind.endswith("bart"):  # the answer has positions of its own
+        text = " ".join([*TEXTS[1:], TEXTS[1]])
+        ids = torch.tensor([[*lead, *tokenizer.encode(text).ids, END]])
+        assert 30 < ids.shape[1] <= 64
+        made = model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=60,
+                              do_sample=False, num_beams=1)  # fmt: skip
+        told = ours.generate(1, given={"source": text}, temperature=0, max_tokens=60)
+        assert told["text"][0] == tokenizer.decode(made[0].tolist())
+        with pytest.raises(RequestError, match=r"max_tokens = 64: beside the \d+ tokens"):
+            ours.generate(1, given={"source": text}, max_tokens=64)
+        with (
+            pytest.warns(UserWarning, match="cut to fit the 64 tokens"),
+            pytest.raises(RequestError, match="64 tokens are given, and there are positions for 6"),
+        ):
+            ours.generate(1, given={"source": " ".join([text, text])}, max_tokens=3)
     if kind == "t5":  # the others have no positions for whatever comes
         table = pd.DataFrame({"source": [*TEXTS[1:], ""], "text": None})
         alone = [ours.generate(1, given={"source": t}, temperature=0) for t in table["source"]]

@@ -114,10 +114,20 @@ def check_rule(run: LoadedRun, wanted: Sequence[str], beside: bool) -> list[str]
 
 
 def check_places(run: LoadedRun, shard: Shard, want: Sequence[str], max_tokens: int) -> None:
-    """RequestError where a network of so many positions has none for what is given and wanted."""
-    size, most = 1 + int(shard.sizes[0]), run.network.config.most_slots
+    """RequestError where a network of so many positions has none for what is given and wanted. An
+    encoder has positions of its own, so that its decoder needs none for what is given."""
+    most = run.network.config.most_slots
+    if most is None:
+        return
+    size = 1 + int(shard.sizes[0])
+    if run.network.encoder is not None:
+        begun = int(shard.lens[0, [run.vocabulary[name].index for name in want]].sum())
+        if size - begun > most:
+            raise RequestError(f"{size - begun - 1} tokens are given, and there are positions for "
+                               f"{most - 1}")  # fmt: skip
+        size = 1 + begun
     wanted = sum(run.vocabulary[name].slots or max_tokens for name in want)
-    if most is not None and size + wanted > most:
+    if size + wanted > most:
         raise RequestError(f"max_tokens = {max_tokens}: beside the {size - 1} tokens that "
                            f"are given there are positions for {max(0, most - size)}")  # fmt: skip
 
