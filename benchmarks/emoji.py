@@ -51,8 +51,8 @@ def main() -> None:
 
 def prepared(folder: Path, work: Path) -> Path:
     """The archive's pictures, and a table of their names with a column that says which are held
-    out. None are for validation: what a picture looks like is not to be told from others here, and
-    a run that stops where it gets worse at that has not learned those that it has."""
+    out. None are for validation: an emoji cannot be foretold from others, and a run that stops
+    where unseen ones get no likelier has not yet learned those that it has."""
     work.mkdir(parents=True, exist_ok=True)
     with tarfile.open(folder / "emoji72.tar.gz") as archive:
         archive.extractall(work, filter="data")

@@ -49,11 +49,11 @@ def main() -> None:
             figures[kind] = way(args, kind, Path(folder))
         print(kind, figures[kind], flush=True)
     protocol = (
-        f"checkpoints of 3 layers of width 32, 320 ids, random weights, fp32; {args.prompts} "
-        f"prompts of 1 to {LONGEST} tokens, {args.tokens} likeliest tokens behind each (as answers "
+        f"checkpoints of 3 layers of width 32, 320 ids (encoders 90), random weights, fp32; "
+        f"{args.prompts} prompts of 1 to {LONGEST} tokens, {args.tokens} likeliest tokens behind each (as answers "
         f"at most {ANSWERED}; BERT, RoBERTa: a third of the tokens are gaps); {ROWS} "
-        f"side by side here, `transformers` all prompts of one length at once; `excused`: the two "
-        f"likeliest lie within {CLOSE:g}; logits as greatest differences"
+        f"side by side here, `transformers` all prompts of one length at once (encoders: "
+        f"one); `excused`: the two likeliest lie within {CLOSE:g}; logits as greatest differences"
     )
     harness.keep("exactness", protocol, figures, ["transformers"], args.quick)
 

@@ -25,6 +25,7 @@ from omnifill.errors import DataError, RequestError
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import wishes
 from omnifill.generate.autoregressive import Autoregressive
+from omnifill.generate.filters import MEDIA_MIN_P
 from omnifill.generate.requests import plan_of
 from omnifill.generate.wishes import Wish
 from omnifill.recipe import Recipe
@@ -111,6 +112,26 @@ def test_nothing_is_read_behind_the_end_of_a_sound(model: api.Model) -> None:
     ended = {row: ids[rows == row].tolist() for row in range(20)}
     assert any(over in row for row in ended.values())
     assert all(over not in row[:-1] for row in ended.values())
+
+
+def test_sounds_have_their_tail_cut_by_default(model: api.Model) -> None:
+    def drawn(**sampling: float) -> list[bytes]:
+        return [s.samples.tobytes() for s in model.generate(48, seed=4, **sampling)["audio"]]
+
+    assert drawn() == drawn(min_p=MEDIA_MIN_P["audio"]) != drawn(min_p=0.0)
+
+
+def test_a_window_opens_with_what_is_laid_out_of_a_sound(model: api.Model) -> None:
+    run = model.run
+    sounds = [Sound(np.full(size, 0.1), 4000) for size in (400, 900)]
+    for sound in sounds:
+        request = wishes.build(run, Wish(num=2, given={"audio": sound}, want=["label"]))
+        plan = plan_of(run, request, 0, 2)
+        sampler = Autoregressive(run.network, run.vocabulary, run.objective.columns)
+        _, ((_, cache),) = sampler.begin(plan)
+        assert cache.lengths.tolist() == [1 + int(plan.shard.sizes[0])] * 2
+        want = [1 + int(plan.shard.sizes[0]) + 1] * 2  # `<bos>`, the sound, the label
+        assert sampler._sinks(plan, plan.orders).tolist() == want
 
 
 def test_near_codes_begin_alike_and_the_one_behind_the_end_is_apart(model: api.Model) -> None:

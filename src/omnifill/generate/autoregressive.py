@@ -149,7 +149,7 @@ class Autoregressive:
         need = width + 1 + self._room(plan)
         capacity = min(need, max(self.network.config.context, 2 * CHUNK))
         first = np.where(beginning(plan, orders), -1, orders.fields)  # it stands behind, once more
-        sinks = self._sinks(Orders(first, orders.wanted) if memory is None else given)
+        sinks = self._sinks(plan, Orders(first, orders.wanted) if memory is None else given)
         sinks = sinks.clamp(max=max(1, capacity - CHUNK))
         most = self.network.config.most_slots
         capacity = capacity if most is None else min(capacity, most)
@@ -180,13 +180,15 @@ class Autoregressive:
             last[here] = hidden[here, (sizes - at)[here]]
         return last
 
-    def _sinks(self, orders: Orders) -> Tensor:
+    def _sinks(self, plan: Plan, orders: Orders) -> Tensor:
         """(n,): `<bos>` and the fields before the first text: what every window opens with."""
-        fields = orders.fields
-        slots = np.array([f.slots or 0 for f in self.vocabulary.fields])[np.maximum(fields, 0)]
+        fields, there = orders.fields, np.maximum(orders.fields, 0)
+        slots = np.array([f.slots or 0 for f in self.vocabulary.fields])[there]
         slots[fields < 0] = 0
         leading = np.logical_and.accumulate((fields < 0) | (slots > 0), axis=1)
-        return torch.from_numpy(1 + (slots * leading).sum(axis=1))
+        lens = np.asarray(plan.shard.lens[plan.which], np.int64)
+        given = np.minimum(slots, np.take_along_axis(lens, there, axis=1))  # a sound may be short
+        return torch.from_numpy(1 + (np.where(orders.wanted, slots, given) * leading).sum(axis=1))
 
     def _room(self, plan: Plan) -> int:
         """Most slots that the wanted fields can take."""

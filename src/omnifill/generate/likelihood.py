@@ -202,9 +202,9 @@ def _bayes_share(run: LoadedRun, shard: Shard, records: Ints) -> Floats:
     if run.vocabulary.canvas or form.tasks or not (form.mix or MixSettings()).schema_order:
         return np.zeros(len(records))
     there, share = ~missing_in(shard, records), np.ones(len(records))
-    leans = np.array([run.vocabulary.leans(f.index) for f in run.vocabulary.fields])
-    for kind, part in zip((1, 0), (BESIDE_TEXT, BESIDE_MEDIA), strict=True):
-        share[there[:, leans[:, kind]].any(axis=1)] = part
+    media, text = np.array([run.vocabulary.leans(f.index) for f in run.vocabulary.fields]).T
+    share[there[:, text].any(axis=1)] = BESIDE_TEXT
+    share[there[:, media].any(axis=1)] = BESIDE_MEDIA
     return share
 
 
