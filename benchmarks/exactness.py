@@ -51,8 +51,8 @@ def main() -> None:
     protocol = (
         f"checkpoints of 3 layers of width 32, 320 ids (encoders 90), random weights, fp32; "
         f"{args.prompts} prompts of 1 to {LONGEST} tokens, {args.tokens} likeliest tokens behind "
-        f"each (as answers at most {ANSWERED}; BERT, RoBERTa: a third of the tokens are gaps); {ROWS} "
-        f"side by side here, `transformers` all prompts of one length at once (encoders: "
+        f"each (as answers at most {ANSWERED}; BERT, RoBERTa: a third of the tokens are gaps); "
+        f"{ROWS} side by side here, `transformers` all prompts of one length at once (encoders: "
         f"one); `excused`: the two likeliest lie within {CLOSE:g}; logits as greatest differences"
     )
     harness.keep("exactness", protocol, figures, ["transformers"], args.quick)
