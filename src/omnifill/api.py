@@ -136,7 +136,8 @@ def train(
             valid = open_source(valid_file, chosen.data) if valid_file else None
             staged = stage(source, schema, chosen, folder.staged, valid)
             codecs = fit_codecs(staged, schema, chosen, taken | told)
-            check_tasks(Vocabulary(schema, codecs), chosen.form)
+            canvas = on_canvas(chosen.objective.name)
+            check_tasks(Vocabulary(schema, codecs, canvas), chosen.form)
             session.keep(chosen, schema, codecs, taken)
         if not session.is_decided():
             staged = open_staged(folder.staged)

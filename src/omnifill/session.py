@@ -31,7 +31,7 @@ from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.exchange import ORIGIN
 from omnifill.files import reason, write_atomic
 from omnifill.form.layout import check_served
-from omnifill.form.stream import BatchStream, Position, eval_batches
+from omnifill.form.stream import BatchStream, Position, epoch_ids, eval_batches
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.form.windows import head_size
 from omnifill.generate import requests, wishes
@@ -254,7 +254,7 @@ class Session:
         check_served(shard, vocabulary, recipe.form)
         objective = build_objective(recipe.objective, vocabulary)
         numbers = DataNumbers(
-            ids=int(shard.sizes.sum()),
+            ids=epoch_ids(shard, vocabulary, recipe.form),
             records=len(shard),
             longest=max(int(shard.sizes.max()), head_size(vocabulary)),
             usual=int(np.quantile(shard.sizes, 0.95)),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import Generator
+from numpy.typing import NDArray
 
 from omnifill.data.shards import Shard
 from omnifill.errors import DataError
@@ -29,6 +30,11 @@ THIN = 0.25
 """Share of the records of a canvas that are read without some of their fields."""
 
 
+BEHIND_MEDIA = 16.0
+"""Weight in training of a short value that is told from a picture or sound before it: whose codes
+are many, and would else be nearly all that is learned (docs/log.md)."""
+
+
 @dataclass(frozen=True, eq=False)
 class Orders:
     """How n records are laid out."""
@@ -40,25 +46,22 @@ class Orders:
 
 
 def draw_orders(
-    missing: Bools, vocabulary: Vocabulary, form: FormSettings, rng: Generator
-) -> Orders:
+    missing: Bools, vocabulary: Vocabulary, form: FormSettings, rng: Generator,
+    tasks: Ints | None = None,
+) -> Orders:  # fmt: skip
     """Orders for training: the mix of the recipe, or its named tasks.
 
     missing (n, F): which values are blanks. Where one known field is moved last, the blanks are
-    left out, as they are when that field is asked for. A record serves the tasks of which it has
-    something given and something wanted; one that serves none is empty.
+    left out, as they are when that field is asked for. `tasks` (n,): the task of each record, as
+    of `draw_tasks`, if that is settled.
     """
     num, num_fields = missing.shape
     if form.tasks:
-        laid = [learned_order(vocabulary, task) for task in form.tasks]
-        fields, wanted = (np.stack(part) for part in zip(*laid, strict=True))
-        serves = _served(missing, fields, wanted)
-        weights = np.cumsum(serves * np.array([t.weight for t in form.tasks]), axis=1)
-        picked = (weights <= rng.random((num, 1)) * weights[:, -1:]).sum(axis=1)
-        picked = np.minimum(picked, len(laid) - 1)
-        fields, wanted = fields[picked], wanted[picked]
+        if tasks is None:
+            tasks = draw_tasks(missing, vocabulary, form, rng)
+        laid, empty = _laid_tasks(vocabulary, form), (tasks < 0)[:, None]
+        fields, wanted = laid.fields[tasks], laid.wanted[tasks]
         dropped = rng.random((num, 1)) < form.drop_given
-        empty = ~serves.any(axis=1, keepdims=True)
         return Orders(np.where((dropped & ~wanted) | empty, -1, fields), wanted & ~empty)
     fields = np.tile(vocabulary.order, (num, 1))
     if num_fields > 1:
@@ -74,6 +77,33 @@ def draw_orders(
         left_out = np.take_along_axis(_thinned(missing.shape, rng), np.maximum(fields, 0), axis=1)
         fields = np.where(left_out, -1, fields)
     return Orders(fields, np.ones_like(fields, dtype=bool))
+
+
+def draw_tasks(missing: Bools, vocabulary: Vocabulary, form: FormSettings, rng: Generator) -> Ints:
+    """(n,): a named task for each record, by their weights; -1: it serves none.
+
+    A record serves the tasks of which it has something given and something wanted.
+    """
+    laid = _laid_tasks(vocabulary, form)
+    serves = _served(missing, laid.fields, laid.wanted)
+    weights = np.cumsum(serves * np.array([t.weight for t in form.tasks]), axis=1)
+    picked = (weights <= rng.random((len(missing), 1)) * weights[:, -1:]).sum(axis=1)
+    return np.where(serves.any(axis=1), np.minimum(picked, len(form.tasks) - 1), -1)
+
+
+def sizes_for(shard: Shard, vocabulary: Vocabulary, form: FormSettings, tasks: Ints) -> Ints:
+    """(N,): ids of what is laid out of each record of a shard for its task."""
+    laid, sizes = _laid_tasks(vocabulary, form), np.zeros(len(shard), np.int64)
+    for number, fields in enumerate(laid.fields):
+        rows = np.flatnonzero(tasks == number)
+        sizes[rows] = shard.lens[rows][:, fields[fields >= 0]].sum(axis=1)
+    return sizes
+
+
+def _laid_tasks(vocabulary: Vocabulary, form: FormSettings) -> Orders:
+    """Every named task as a record is laid out for it: (tasks, F)."""
+    laid = [learned_order(vocabulary, task) for task in form.tasks]
+    return Orders(*(np.stack(part) for part in zip(*laid, strict=True)))
 
 
 def _served(missing: Bools, fields: Ints, wanted: Bools) -> Bools:
@@ -121,6 +151,7 @@ class Former:
         self.coords = _coord_table(vocabulary)
         self.weights = np.array([f.weight for f in vocabulary.fields], np.float32)
         self.short = np.array([f.slots is not None for f in vocabulary.fields])
+        self.media = np.array([f.settles for f in vocabulary.fields])
 
     def records(
         self, shard: Shard, which: Ints, orders: Orders, weighted: bool = True,
@@ -135,9 +166,15 @@ class Former:
         field = np.repeat(parts.field.ravel(), lens)
         weight = np.repeat(parts.wanted.ravel(), lens).astype(np.float32)
         if weighted:
-            weight *= self.weights[field]
+            weight *= self.weights[field] * np.repeat(self._stress(parts).ravel(), lens)
         source, slot = ragged(parts.begin.ravel(), lens), ragged(parts.slot.ravel(), lens)
         return self._pad(shard, source, parts.size.sum(axis=1), field, weight, slot)
+
+    def _stress(self, parts: Parts) -> NDArray[np.float32]:
+        """(n, P): how much each part counts beside its field's own weight."""
+        media = self.media[parts.field] & (parts.size > 0)
+        behind = np.logical_or.accumulate(media, axis=1) & self.short[parts.field] & ~media
+        return np.where(behind, BEHIND_MEDIA, 1.0).astype(np.float32)
 
     def _shown(self, parts: Parts, windows: Windows) -> Parts:
         """The head of each record again, if its window starts later; then what is only looked at;

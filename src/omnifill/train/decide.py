@@ -52,6 +52,8 @@ RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 MEDIA_MIX = MixSettings(schema_order=0.4, random_order=0, one_last=0.6)
 """Orders of records with pictures or sounds, however often they come by: nothing stands behind
 these but the one field that is told from all others (docs/log.md)."""
+FAMILIAR = 32
+"""Times that a picture or sound comes by, until it is known by heart (docs/log.md)."""
 RATE_GUESS = 1.2e11
 """Floating-point operations a second of a training step, to pick a size before measuring."""
 
@@ -171,6 +173,8 @@ def suited_to(
     at_random = MixSettings(schema_order=0, random_order=1, one_last=0)
     mix = MEDIA_MIX if has_media else at_random if often else MixSettings()
     changes: dict[str, Any] = {}
+    if recipe.form.noise is None and has_media and not masked:
+        changes["form.noise"] = noise_for(epochs)
     if recipe.model.dropout is None:
         changes["model.dropout"] = dropout
     if recipe.form.mix is None and not recipe.form.tasks:
@@ -191,6 +195,12 @@ def suited_to(
     if recipe.train.settle is None:
         changes["train.settle"] = 0.0 if often else SETTLE
     return recipe.with_values(**changes)
+
+
+def noise_for(epochs: float) -> float:
+    """Most of the codes of pictures and sounds that are replaced: none where they come by seldom,
+    up to all where each comes by `FAMILIAR` times and more."""
+    return 0.0 if epochs < 4 else round(min(1.0, math.log(epochs / 2) / math.log(FAMILIAR / 2)), 2)
 
 
 def epochs_ahead(
