@@ -20,6 +20,7 @@ from PIL import Image
 from tests.test_skeleton import StopAt, weights
 
 from omnifill import Partial, api
+from omnifill.data.shards import open_shard
 from omnifill.errors import (
     DataError,
     Interrupted,
@@ -28,6 +29,8 @@ from omnifill.errors import (
     RunError,
     ValueRefused,
 )
+from omnifill.form.layout import Former, Orders
+from omnifill.form.stream import noisy
 from omnifill.generate import likelihood
 from omnifill.generate.filters import MEDIA_MIN_P
 from omnifill.train.loop import Report
@@ -132,6 +135,32 @@ def test_a_label_beside_a_picture_is_told_directly_and_by_bayes_rule(
     both = np.exp(both.sub(both.max(axis=1), axis=0))
     np.testing.assert_allclose(told, both.div(both.sum(axis=1), axis=0), rtol=1e-4, atol=1e-9)
     assert not np.allclose(told, direct)
+
+
+def test_codes_of_the_last_picture_are_noisy_in_training_and_no_others(exact: api.Model) -> None:
+    vocabulary, shard = exact.run.vocabulary, open_shard(exact.run.folder.encoded / "train")
+    image, label = (vocabulary[name] for name in ("image", "label"))
+    which = np.arange(40)
+    fields = np.array([[label.index, image.index], [image.index, label.index]] * 20)
+    orders = Orders(fields, np.ones_like(fields, bool))
+    clean = Former(vocabulary).records(shard, which, orders)
+    rng = np.random.default_rng(0)
+    assert noisy(clean, orders, vocabulary, 0.0, rng) is clean
+    noise = noisy(clean, orders, vocabulary, 1.0, rng)
+    other = (noise.ids != clean.ids).numpy()
+    assert other[::2].mean() > 0.1 and not other[1::2].any()
+    assert not other[:, :2].any()  # the label, and what comes before all
+    assert torch.equal(noise.target, clean.target) and torch.equal(noise.weight, clean.weight)
+    shown = noise.ids[other]
+    assert ((shown >= image.first) & (shown < image.first + image.codec.size)).all()
+    shares = other[::2].mean(axis=1)
+    assert shares.min() < 0.15 and shares.max() > 0.3  # another share of each row
+
+
+def test_noise_is_for_causal_models(folder: Path, tmp_path: Path) -> None:
+    recipe = {**PIXELS, "form": {"noise": 0.5}, "objective": {"name": "masked"}}
+    with pytest.raises(RecipeError, match=r"form\.noise: is about pictures and sounds of causal"):
+        api.train(folder, tmp_path / "run", steps=1, recipe=recipe)
 
 
 def test_pictures_alone_have_their_tail_cut_by_default(exact: api.Model) -> None:

@@ -3,6 +3,7 @@ give, and says so where more is asked."""
 
 from __future__ import annotations
 
+import itertools
 import warnings
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from omnifill import api
 from omnifill.data.shards import open_shard
 from omnifill.errors import DataError, RecipeError
 from omnifill.form.layout import draw_orders
-from omnifill.form.stream import eval_batches
+from omnifill.form.stream import BatchStream, Position, epoch_ids, eval_batches
 from omnifill.form.tasks import unread
 from omnifill.settings import FormSettings, Task
 
@@ -60,6 +61,7 @@ def test_settings_without_effect_beside_tasks_are_refused(table_csv: Path, tmp_p
     for form, given, message in (
         ({"mix": {"one_last": 0.5}}, ["kind"], r"form\.mix: is about records without"),
         ({"drop_given": 0.4}, [], r"form\.drop_given: is about what named tasks give"),
+        ({"noise": 0.4}, [], r"form\.noise: is about pictures and sounds of causal models"),
     ):
         want = ["note"] if given else []
         with pytest.raises(RecipeError, match=message):
@@ -131,6 +133,24 @@ def test_validation_asks_what_the_tasks_want_and_nothing_else(ways: api.Model) -
     assert asked <= {vocabulary["kind"].index, vocabulary["note"].index}
     given = sum(int(((b.weight == 0) & (b.target > 0)).sum()) for b in batches)
     assert given > 0
+
+
+def test_batches_are_as_full_as_what_their_tasks_lay_out(ways: api.Model) -> None:
+    """Of wide records a narrow task must not leave a step nearly empty."""
+    shard = open_shard(ways.run.folder.encoded / "train")
+    vocabulary, form = ways.run.vocabulary, ways.run.recipe.form
+    stream = BatchStream(shard, vocabulary, form, batch_tokens=400, context=512, seed=0)
+    rows, plan = stream.epoch(0)
+    sizes = rows.windows.stop - rows.windows.start
+    batches = [b for b, _ in itertools.islice(stream(Position()), len(plan))]
+    for which, batch in zip(plan, batches, strict=True):
+        laid = (batch.target > 0).sum(dim=1).numpy()
+        # Some are read without what is given, and none is longer than it was planned.
+        assert (laid <= sizes[which]).all() and (laid == sizes[which]).mean() > 0.5
+    assert sum(len(which) for which in plan) == int((sizes > 0).sum())
+    assert epoch_ids(shard, vocabulary, form) < 0.9 * int(shard.sizes.sum())
+    per_batch = [int(sizes[which].max()) * len(which) for which in plan]
+    assert np.mean(per_batch) > 200 and max(per_batch) <= 400
 
 
 def test_a_task_that_no_row_serves_is_refused(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.random import Generator
-from numpy.typing import NDArray
 
 from omnifill.data.shards import Shard
 from omnifill.errors import DataError
@@ -28,11 +27,6 @@ CHECKED = 8192
 """Records looked at together."""
 THIN = 0.25
 """Share of the records of a canvas that are read without some of their fields."""
-
-
-BEHIND_MEDIA = 16.0
-"""Weight in training of a short value that is told from a picture or sound before it: whose codes
-are many, and would else be nearly all that is learned (docs/log.md)."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,7 +145,6 @@ class Former:
         self.coords = _coord_table(vocabulary)
         self.weights = np.array([f.weight for f in vocabulary.fields], np.float32)
         self.short = np.array([f.slots is not None for f in vocabulary.fields])
-        self.media = np.array([f.settles for f in vocabulary.fields])
 
     def records(
         self, shard: Shard, which: Ints, orders: Orders, weighted: bool = True,
@@ -166,15 +159,9 @@ class Former:
         field = np.repeat(parts.field.ravel(), lens)
         weight = np.repeat(parts.wanted.ravel(), lens).astype(np.float32)
         if weighted:
-            weight *= self.weights[field] * np.repeat(self._stress(parts).ravel(), lens)
+            weight *= self.weights[field]
         source, slot = ragged(parts.begin.ravel(), lens), ragged(parts.slot.ravel(), lens)
         return self._pad(shard, source, parts.size.sum(axis=1), field, weight, slot)
-
-    def _stress(self, parts: Parts) -> NDArray[np.float32]:
-        """(n, P): how much each part counts beside its field's own weight."""
-        media = self.media[parts.field] & (parts.size > 0)
-        behind = np.logical_or.accumulate(media, axis=1) & self.short[parts.field] & ~media
-        return np.where(behind, BEHIND_MEDIA, 1.0).astype(np.float32)
 
     def _shown(self, parts: Parts, windows: Windows) -> Parts:
         """The head of each record again, if its window starts later; then what is only looked at;

@@ -49,7 +49,7 @@ NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 """Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
-MEDIA_MIX = MixSettings(schema_order=0.4, random_order=0, one_last=0.6)
+MEDIA_MIX = MixSettings(schema_order=0.2, random_order=0, one_last=0.8)
 """Orders of records with pictures or sounds, however often they come by: nothing stands behind
 these but the one field that is told from all others (docs/log.md)."""
 FAMILIAR = 32
