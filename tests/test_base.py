@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,8 @@ from omnifill.errors import Interrupted, RecipeError, RunError
 from omnifill.model.lora import add_lora, merged
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
+from omnifill.train.checkpoint import load_newest
+from omnifill.train.loop import Trainer
 
 STILL = {"train.lr_adamw": 1e-12, "train.weight_decay": 0.0}
 KINDS = ["tea", "coffee", "咖啡"]
@@ -138,8 +141,6 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     whole = further(base, data, tmp_path / "whole", **settings)
     path = str(base.run.folder.path)
     recipe = api.build_recipe(None, **{"train.base": path, **settings})
-    from omnifill.train.loop import Trainer
-
     step = Trainer.step
 
     def stopped(self: Trainer, *args: Any) -> Any:
@@ -155,6 +156,42 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     assert model.run.sha256 == whole.run.sha256
     again = api.train(data, tmp_path / "again", recipe=tmp_path / "whole" / "recipe.yaml")
     assert again.run.sha256 == whole.run.sha256, "the resolved recipe repeats the run"
+
+
+def test_additions_keep_what_they_learn_and_know_their_base_again(
+    base: api.Model, tmp_path: Path
+) -> None:
+    """Checkpoints of additions leave the base out, and none goes on beside another base."""
+    path = shutil.copytree(base.run.folder.path, tmp_path / "base")
+    data, settings = texts(60, seed=4)[["text"]], {"train.lora": {"rank": 2}, "train.steps": 12}
+    whole = further(path, data, tmp_path / "whole", **settings, **{"train.save_every": 4})
+    found, damaged = load_newest(whole.run.folder.checkpoints)
+    assert found is not None and not damaged
+    kept = {name for name in found.tensors if name.startswith(("model/", "best/", "average/"))}
+    assert any("lora_a" in name for name in kept) and not any("norm" in name for name in kept)
+    assert not any(name.endswith(("q_proj.weight", "head.weight")) for name in kept)
+
+    other = api.train(texts(300, seed=0)[["text"]], tmp_path / "other", steps=3, recipe={
+        "model": {"size": "nano"}, "train": {"seed": 9},
+        "schema": {"fields": {"text": {"codec": "bpe"}}},
+    })  # fmt: skip
+    recipe = api.build_recipe(None, **{"train.base": str(path), **settings})
+
+    def stopped(self: Trainer) -> None:
+        raise Interrupted("as if killed")
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Trainer, "finish", stopped)
+        with pytest.raises(Interrupted):
+            api.train(data, tmp_path / "run", recipe=recipe)
+    shutil.rmtree(path)
+    shutil.copytree(other.run.folder.path, path)
+    with pytest.raises(RunError, match="the weights that this run builds on are others now"):
+        api.train(data, tmp_path / "run", recipe=recipe, resume=True)
+    shutil.rmtree(path)
+    shutil.copytree(base.run.folder.path, path)
+    model = api.train(data, tmp_path / "run", recipe=recipe, resume=True)
+    assert model.run.sha256 == whole.run.sha256
 
 
 def test_what_a_base_cannot_do_is_refused(

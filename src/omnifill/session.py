@@ -356,7 +356,8 @@ class Session:
             progress = trainer.run(batches, objective.loss, evaluate, listen)
         finally:
             events.close()
-        weights = finished(recipe, trainer.best or trainer.weights(), self.folder)
+        trainer.finish()
+        weights = finished(recipe, network.state_dict(), self.folder)
         self.folder.save_model(config, weights)
         done = recipe.with_values(**{
             "train.steps": progress.end,
@@ -387,7 +388,8 @@ class Session:
     ) -> Network:  # fmt: skip
         """The network as it is before step one, or before a checkpoint is put into it."""
         network, begin = built(recipe, config, vocabulary), getattr(objective, "begin", None)
-        if begin is not None or not any(self.folder.checkpoints.glob("step-*")):
+        begun = any(self.folder.checkpoints.glob("step-*"))
+        if begin is not None or recipe.train.lora is not None or not begun:
             base = open_base(recipe)
             if base is not None:
                 begin_with(network, base, vocabulary)

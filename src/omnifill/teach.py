@@ -23,6 +23,7 @@ from omnifill.errors import TrainingStopped
 from omnifill.recipe import Recipe
 from omnifill.settings import LearnSettings
 from omnifill.train.decide import too_small
+from omnifill.train.kept import put
 from omnifill.train.loop import Trainer, TrainPlan, default_schedule
 from omnifill.train.metrics import LiveLine, MetricsFile, clock
 from omnifill.train.optim import OptimConfig
@@ -93,7 +94,7 @@ def teach(
         ) from None
     live.begin()
     # Not the weights of the least error: what a critic asks for costs a little of it.
-    learner.network.load_state_dict(trainer.weights())
+    put(learner.network, trainer.weights())
     learner.network.eval()
     figures = learner.figures(some)
     live.say(

@@ -10,7 +10,7 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -19,8 +19,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from omnifill.errors import Interrupted, TrainingStopped
+from omnifill.errors import Interrupted, RunError, TrainingStopped
 from omnifill.train.checkpoint import Checkpoint, load_newest, save_checkpoint
+from omnifill.train.kept import apart, average_in, copies, digest_of_frozen, learned, put
 from omnifill.train.optim import OptimConfig, Optimizer, clip_gradient
 
 
@@ -155,8 +156,9 @@ class Trainer:
         self.optimizer = Optimizer(model, plan.optim)
         self.working = Working(model, plan)
         self.progress = Progress(schedule=list(plan.schedule))
-        self.average = _copy(model) if plan.ema else None
+        self.average = copies(model) if plan.ema else None
         self.best: dict[str, Tensor] = {}
+        self.frozen: str | None = None
         self.clock_step, self.clock_time = 0, time.monotonic()
         """Since when the pace is measured; validations are taken out of the time."""
         self.pace: float | None = None
@@ -181,12 +183,17 @@ class Trainer:
         for name, tensor in found.tensors.items():
             group, _, rest = name.partition("/")
             groups.setdefault(group, {})[rest] = tensor
-        self.model.load_state_dict(groups["model"])
-        self.optimizer.load(groups["optim"])
+        state = dict(found.state)
+        if state.pop("frozen", "") != self._frozen():
+            raise RunError(
+                f"{self.folder}: the weights that this run builds on are others now than when it "
+                f"began; put those back, or begin anew in another folder"
+            )
+        put(self.model, groups["model"])
+        self.optimizer.load(groups.get("optim", {}))
         if self.average is not None:
             self.average = groups["average"]
         self.best = groups.get("best", {})
-        state = dict(found.state)
         state["best"] = math.inf if state["best"] is None else state["best"]
         state["schedule"] = [(int(s), float(r)) for s, r in state["schedule"]]
         self.progress = Progress(**state)
@@ -195,17 +202,29 @@ class Trainer:
         """Write a checkpoint of this very step."""
         if self.folder is None:
             return
-        tensors = {f"model/{n}": t for n, t in _apart(self.model).items()}
+        tensors = {f"model/{n}": t for n, t in apart(self.model).items()}
         tensors |= {f"optim/{n}": t for n, t in self.optimizer.state().items()}
         tensors |= {f"average/{n}": t for n, t in (self.average or {}).items()}
         tensors |= {f"best/{n}": t for n, t in self.best.items()}
         state = asdict(self.progress)
         state["best"] = None if math.isinf(self.progress.best) else self.progress.best
+        if frozen := self._frozen():
+            state["frozen"] = frozen
         save_checkpoint(self.folder, self.progress.step, tensors, state)
 
     def weights(self) -> dict[str, Tensor]:
-        """The weights to keep now: the moving average, or the model's own."""
-        return self.average if self.average is not None else _copy(self.model)
+        """What is learned, as it is to be kept now: the moving average, or the model's own."""
+        return self.average if self.average is not None else learned(self.model)
+
+    def finish(self) -> None:
+        """Put into the model what is kept of the run: the best weights, or else the last."""
+        put(self.model, self.best or self.weights())
+
+    def _frozen(self) -> str:
+        """SHA-256 of all that does not learn, which checkpoints leave out; '' if all learns."""
+        if self.frozen is None:
+            self.frozen = digest_of_frozen(self.model)
+        return self.frozen
 
     # --- steps -----------------------------------------------------------------------------
 
@@ -236,7 +255,7 @@ class Trainer:
         for parameter in self.model.parameters():
             parameter.grad = None
         if self.average is not None:
-            _average(self.average, self.model, plan.ema, progress.step)
+            average_in(self.average, self.model, plan.ema, progress.step)
         progress.step += 1
         return total, count, norm
 
@@ -289,14 +308,14 @@ class Trainer:
     def _validate(self, evaluate: Callable[[nn.Module], float]) -> float:
         """Validation loss of the weights that would be kept; remembers the best."""
         progress, started = self.progress, time.monotonic()
-        own = _copy(self.model) if self.average is not None else None
+        own = copies(self.model) if self.average is not None else None
         if self.average is not None:
-            self.model.load_state_dict(self.average)
+            put(self.model, self.average)
         self.model.eval()
         with torch.no_grad():
             valid = evaluate(self.model)
         if own is not None:
-            self.model.load_state_dict(own)
+            put(self.model, own)
         # At the end the rate is zero: what looks a hair worse there is noise, but settled.
         last = progress.step >= progress.end
         if valid < progress.best * (1 + self.plan.margin * last):
@@ -318,7 +337,7 @@ class Trainer:
             progress.cut = progress.step
             return
         progress.over_fitted, progress.stale = True, 0
-        self.model.load_state_dict(self.best)
+        put(self.model, self.best)
         if self.average is not None:
             self.average = {n: t.clone() for n, t in self.best.items()}
         last = progress.step + max(10, progress.best_step // 2)
@@ -392,25 +411,3 @@ def default_schedule(steps: int, warmup: int, decay: float) -> Knots:
     start = min(steps - 1, max(warmup, round(steps * (1 - decay))))
     knots = [(0, 1.0 / (warmup + 1)), (warmup, 1.0), (start, 1.0), (steps, 0.0)]
     return [k for i, k in enumerate(knots) if i == 0 or k[0] > knots[i - 1][0]]
-
-
-def _copy(model: nn.Module) -> dict[str, Tensor]:
-    return {n: t.detach().clone() for n, t in model.state_dict().items()}
-
-
-def _apart(model: nn.Module) -> dict[str, Tensor]:
-    """The model's tensors, those that share memory with an earlier one (a tied head) as copies."""
-    out: dict[str, Tensor] = {}
-    seen: set[int] = set()
-    for name, tensor in model.state_dict().items():
-        out[name] = tensor.clone() if tensor.data_ptr() in seen else tensor
-        seen.add(tensor.data_ptr())
-    return out
-
-
-@torch.no_grad()
-def _average(average: Mapping[str, Tensor], model: nn.Module, decay: float, step: int) -> None:
-    """average += (1 - decay) (model - average), with a shorter memory at the start."""
-    state = model.state_dict()
-    keep = min(decay, (1 + step) / (10 + step))
-    torch._foreach_lerp_(list(average.values()), [state[n] for n in average], 1 - keep)
