@@ -37,6 +37,9 @@ from tests.test_sounds import tones
 from omnifill import api
 from omnifill.serve.guard import Guard, Keys
 from omnifill.serve.limits import Limits
+from omnifill.serve.opener import COMMAND, Opener
+from omnifill.serve.opener import OPENED as VALUE
+from omnifill.serve.refusals import Refusal
 from omnifill.serve.store import JOBS, PARTS, Store
 
 KEY = "a-key-of-many-letters"
@@ -307,19 +310,64 @@ def test_hostile_bodies_are_refused(server: str, body: bytes, status: int) -> No
     assert "Traceback" not in got.text and time.monotonic() - started < 10
 
 
-def test_a_string_is_never_a_path(server: str, tmp_path: Path) -> None:
-    """Pictures come as bytes; the schema of this model has none, so the values module is asked."""
-    from omnifill.errors import RequestError
-    from omnifill.schema import FieldSpec
-    from omnifill.serve.values import _read
+PHOTO = {"photo": {"type": "image", "options": {"width": 4, "height": 4, "mode": "RGB"}}}
 
-    spec = FieldSpec(name="photo", type="image", codec="image")
+
+def opened(values: list[Any], opener: Opener) -> list[Any]:
+    """What an opener makes of each value of a photo, one after another: a value, or why not."""
+
+    async def all_of_them() -> list[Any]:
+        out: list[Any] = []
+        for value in values:
+            message = {"model": "m", "wish": {"given": {"photo": value, "label": "x"}}}
+            try:
+                got = await opener.opened(message, PHOTO)
+            except Refusal as refusal:
+                out.append(str(refusal))
+            else:
+                assert got["wish"]["given"]["label"] == "x"
+                out.append(base64.b64decode(got["wish"]["given"]["photo"][VALUE]))
+        await opener.stop()
+        return out
+
+    return asyncio.run(all_of_them())
+
+
+def photo(side: int) -> dict[str, str]:
+    data = io.BytesIO()
+    Image.new("RGB", (side, side), "red").save(data, "PNG")
+    return {"data": base64.b64encode(data.getvalue()).decode()}
+
+
+def test_a_string_is_never_a_path(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"\x89PNG")
-    for value in (str(tmp_path / "a.png"), {"data": "%%%"}, {"url": "http://x"}, 3):
-        with pytest.raises(RequestError, match="photo"):
-            _read(spec, value, "given.photo")
-    data = base64.b64encode(b"abc").decode()
-    assert _read(spec, {"data": data}, "given.photo") == b"abc"
+    value = base64.b64encode(b"\x00" * 48).decode()
+    for wrong in (str(tmp_path / "a.png"), {"url": "http://x"}, 3, {VALUE: value}):
+        (why,) = opened([wrong], Opener())
+        assert "given.photo: must be" in why
+    (why,) = opened([{"data": "%%%"}], Opener())
+    assert "given.photo: the data is no base64" in why
+
+
+def test_files_are_opened_apart_and_none_of_them_stops_the_others() -> None:
+    """Not one that ends the process that opens it, nor one over which it never ends."""
+    red = bytes([255, 0, 0]) * 16
+    text = {"data": base64.b64encode(b"no picture").decode()}
+    got = opened([photo(4), text, photo(9)], Opener())
+    assert got[0] == got[2] == red and "given.photo: is no picture" in got[1]
+    for program in ("import sys; sys.stdin.buffer.read(1)", "import time; time.sleep(60)"):
+        opener = Opener([sys.executable, "-c", program], seconds=1.0)
+        (why,) = opened([photo(4)], opener)
+        assert "given.photo: cannot be opened in 1 s" in why
+        opener.command, opener.seconds = COMMAND, 20.0
+        assert opened([photo(4)], opener) == [red]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems limit no memory")
+def test_a_file_that_takes_too_much_memory_is_refused() -> None:
+    small = "from omnifill.serve import opener as o; o.MEMORY = 400 << 20; o.main()"
+    got = opened([photo(6000), photo(4)], Opener([sys.executable, "-c", small]))
+    assert "given.photo: " in got[0] and got[1] == bytes([255, 0, 0]) * 16
 
 
 def test_full_is_said_at_once_and_every_request_ends(server: str) -> None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import json
 import sys
-from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
 from jinja2 import TemplateError
 from jinja2.ext import Extension, loopcontrols
 from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+from omnifill.bounded import limit
 
 SECONDS, MEMORY = 2, 1 << 30
 """Of the processor, and bytes."""
@@ -53,21 +54,9 @@ def _now(form: str) -> str:
     return datetime.now().strftime(form)
 
 
-def limit() -> None:
-    """Have the system stop this process when it takes too much; Windows has only the time that
-    its parent waits."""
-    try:
-        import resource
-    except ImportError:
-        return
-    for kind, most in ((resource.RLIMIT_CPU, SECONDS), (resource.RLIMIT_AS, MEMORY)):
-        with suppress(ValueError, OSError):  # macOS does not know the second
-            resource.setrlimit(kind, (most, most))
-
-
 def main() -> None:
     asked = json.load(sys.stdin)
-    limit()
+    limit(MEMORY, SECONDS)
     try:
         out = {"text": run(asked["template"], asked["values"])}
     except Exception as error:  # whatever somebody else's program comes up with

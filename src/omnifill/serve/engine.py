@@ -146,7 +146,8 @@ def run(settings: EngineSettings, source: BinaryIO, out: BinaryIO) -> None:
     except UserError as error:
         desk.send({"id": 0, "do": "failed", "message": str(error)})
         return
-    desk.send({"id": 0, "do": "ready", "models": [s.about() for s in models.values()]})
+    desk.send({"id": 0, "do": "ready", "models": [s.about() for s in models.values()],
+               "media": {s.name: s.media() for s in models.values()}})  # fmt: skip
     asked: queue.Queue[dict[str, Any] | None] = queue.Queue()
     threading.Thread(target=_listen, args=(source, asked), daemon=True).start()
     told = 0.0

@@ -13,6 +13,7 @@ from typing import Any
 
 from omnifill.errors import RunError
 from omnifill.serve.limits import RETRY, Limits
+from omnifill.serve.opener import Opener
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.wire import HEAD, EngineSettings, packed, size_of, unpacked
 
@@ -56,6 +57,9 @@ class Link:
     def __init__(self, settings: EngineSettings, limits: Limits) -> None:
         self.settings, self.limits = settings, limits
         self.models: dict[str, dict[str, Any]] = {}
+        self.media: dict[str, dict[str, Any]] = {}
+        """Model -> its fields of pictures and sounds, with type and options."""
+        self.opener = Opener()
         self.open: dict[int, Answer] = {}
         self.stats: dict[str, Any] = {"waiting": 0, "tasks": 0, "rows": {}, "written": 0}
         self.work = 0
@@ -86,11 +90,13 @@ class Link:
             self._process = None
             raise RunError("the engine did not start" if first is None else first["message"])
         self.models = {about["name"]: about for about in first["models"]}
+        self.media = first["media"]
         self._reader = asyncio.create_task(self._read(process))
 
     async def stop(self) -> None:
         """End the process, and leave none behind."""
         self._leaving = True
+        await self.opener.stop()
         if self._process is None:
             return
         with suppress(OSError):
@@ -124,15 +130,19 @@ class Link:
         answer = Answer(numbers)
         self.open |= dict.fromkeys(numbers, answer)
         self.work += work
+        sent: set[int] = set()
         try:
             for number, message in zip(numbers, messages, strict=True):
-                self._send(message | {"id": number})
+                media = self.media.get(message["model"], {})
+                opened = await self.opener.opened(message, media) if media else message
+                self._send(opened | {"id": number})
+                sent.add(number)
             yield answer
         finally:
             self.work -= work
             for number in numbers:
                 self.open.pop(number, None)
-                if number not in answer.over:
+                if number in sent - answer.over:
                     self._send({"id": number, "do": "cancel"})
 
     def _send(self, message: dict[str, Any]) -> None:

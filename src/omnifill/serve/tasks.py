@@ -27,6 +27,7 @@ from omnifill.generate.engine import Engine, Job, rows_of
 from omnifill.generate.following import Follower, Piece
 from omnifill.generate.trace import MOST, Token, Trace, told_prompt
 from omnifill.generate.wishes import Request, Wish, sampling_of
+from omnifill.schema import MEDIA
 from omnifill.serve.values import described, read_record, told
 
 Send = Callable[[dict[str, Any]], None]
@@ -46,6 +47,11 @@ class Served:
         chats = (self.run.folder.path / ORIGIN).exists()
         return {"name": self.name, "sha256": self.sha256, "texts": texts, "chats": chats,
                 **described(self.run)}  # fmt: skip
+
+    def media(self) -> dict[str, Any]:
+        """Of pictures and sounds, type and options by field."""
+        return {spec.name: {"type": spec.type, "options": spec.options}
+                for spec in self.run.schema.fields if spec.type in MEDIA}  # fmt: skip
 
 
 class Task(Protocol):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,10 +11,12 @@ from omnifill.data.results import USUAL, Origin, encoded
 from omnifill.data.values import to_native, to_text
 from omnifill.errors import RequestError
 from omnifill.schema import MEDIA, FieldSpec
+from omnifill.serve.opener import OPENED
 
 
 def read_record(run: LoadedRun, record: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """Values of a request as the library takes them; RequestError says which is none."""
+    """Values of a request as the library takes them, files among them opened; RequestError says
+    which is none."""
     return {key: _read(run.schema[key], value, f"{name}.{key}") for key, value in record.items()}
 
 
@@ -24,14 +25,7 @@ def _read(spec: FieldSpec, value: Any, name: str) -> Any:
         return value
     if spec.type not in MEDIA:
         raise RequestError(f"{name}: must be text, a number, true, false or null")
-    data = value.get("data") if isinstance(value, Mapping) else None
-    if not isinstance(data, str) or set(value) - {"data", "type", "format"}:
-        # Text alone might be a path, and files are never read for a client.
-        raise RequestError(f'{name}: must be {{"data": …}} with the bytes of a file in base64')
-    try:
-        return base64.b64decode(data, validate=True)
-    except (binascii.Error, ValueError):
-        raise RequestError(f"{name}.data: is no base64") from None
+    return to_native(spec, base64.b64decode(value[OPENED]))
 
 
 def told(spec: FieldSpec, value: Any, origin: Origin, kind: str | None = None) -> Any:
