@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import os
+import signal
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -87,7 +88,7 @@ class Opener:
         async with self._turn:
             try:
                 return await asyncio.wait_for(self._exchanged(message), self.seconds)
-            except (TimeoutError, OSError, asyncio.IncompleteReadError):
+            except (TimeoutError, OSError, ValueError, asyncio.IncompleteReadError):
                 await self.stop()
                 return None
 
@@ -125,6 +126,8 @@ def answers(asked: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
 
 
 def main() -> None:
+    for one in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(one, signal.SIG_IGN)  # the server says when it is time
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints is no message
     limit(MEMORY)
@@ -132,8 +135,8 @@ def main() -> None:
         for answer in answers(messages(sys.stdin.buffer)):
             out.write(packed(answer))
             out.flush()
-    except (BrokenPipeError, KeyboardInterrupt):
-        pass  # the server is gone, or goes
+    except BrokenPipeError:
+        pass  # the server is gone
 
 
 if __name__ == "__main__":
