@@ -405,6 +405,9 @@ def test_pictures_and_sounds_that_come_by_often_are_learned_with_noise() -> None
     seldom, often = most(8.0), most(20.0)
     assert seldom is not None and often is not None and 0 < seldom < often < 1
     assert most(400.0, has_media=False) is None
+    quiet = Recipe().with_values(**{"form.noise": 0.0})
+    plain, noisy = (suited_to(r, 400.0, False, True).model.dropout for r in (quiet, Recipe()))
+    assert plain is not None and noisy is not None and noisy < plain
     assert most(400.0, Recipe().with_values(**{"objective.name": "masked"})) is None
 
 

@@ -167,14 +167,19 @@ def suited_to(
     masked = recipe.objective.name == "masked"
     epochs = epochs / LOOKS_NEW if masked else epochs
     first = 8.0 if has_text else 1.0
+    noise = recipe.form.noise
+    if noise is None:
+        noise = noise_for(epochs) if has_media and not masked else 0.0
     seldom = epochs < 1.5 * first  # a little dropout costs more than it brings (docs/log.md)
-    dropout = 0.0 if seldom else round(min(0.3, 0.05 * math.log2(epochs / first)), 3)
+    # Noise hinders over-fitting too; of both less is known by heart than has to be.
+    most = 0.3 - 0.2 * noise
+    dropout = 0.0 if seldom else round(min(most, 0.05 * math.log2(epochs / first)), 3)
     often = epochs >= OFTEN and not has_media
     at_random = MixSettings(schema_order=0, random_order=1, one_last=0)
     mix = MEDIA_MIX if has_media else at_random if often else MixSettings()
     changes: dict[str, Any] = {}
     if recipe.form.noise is None and has_media and not masked:
-        changes["form.noise"] = noise_for(epochs)
+        changes["form.noise"] = noise
     if recipe.model.dropout is None:
         changes["model.dropout"] = dropout
     if recipe.form.mix is None and not recipe.form.tasks:
