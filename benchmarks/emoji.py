@@ -94,7 +94,9 @@ def measured(args, run: Path, frame: pd.DataFrame, names: list[str], folder: Pat
                     lambda judge: retrieval.train(judge, real, captions, steps))  # fmt: skip
     num, out = 20 if args.quick else ASKED, {}
     for part in ("train", "test"):
-        some = frame.index[frame["part"] == part][:num]
+        # Not the first ones: the table begins with all the faces, which are hard to tell apart.
+        rows = frame.index[frame["part"] == part]
+        some = rows[np.sort(np.random.default_rng(1).permutation(len(rows))[:num])]
         for language in SHOWN:
             name = f"name_{language}"
             texts, others = frame.loc[some, name].tolist(), frame[name].tolist()

@@ -398,17 +398,16 @@ def test_with_pictures_and_sounds_they_or_what_is_told_from_them_come_last() -> 
 
 
 def test_pictures_and_sounds_that_come_by_often_are_learned_with_noise() -> None:
-    def most(epochs: float, recipe: Recipe | None = None, has_media: bool = True) -> float | None:
-        return suited_to(recipe or Recipe(), epochs, False, has_media).form.noise
+    def most(epochs: float, noisy: bool = True) -> float | None:
+        return suited_to(Recipe(), epochs, False, True, noisy).form.noise
 
     assert most(2.0) == 0 and most(400.0) == 1
     seldom, often = most(8.0), most(20.0)
     assert seldom is not None and often is not None and 0 < seldom < often < 1
-    assert most(400.0, has_media=False) is None
+    assert most(400.0, noisy=False) is None
     quiet = Recipe().with_values(**{"form.noise": 0.0})
-    plain, noisy = (suited_to(r, 400.0, False, True).model.dropout for r in (quiet, Recipe()))
+    plain, noisy = (suited_to(r, 400.0, False, True, True).model.dropout for r in (quiet, Recipe()))
     assert plain is not None and noisy is not None and noisy < plain
-    assert most(400.0, Recipe().with_values(**{"objective.name": "masked"})) is None
 
 
 def test_what_the_user_sets_is_never_decided_again() -> None:

@@ -263,6 +263,7 @@ class Session:
             windows=bool(recipe.form.windows),
             has_text=any(f.slots is None for f in vocabulary.fields),
             has_media=any(spec.type in MEDIA for spec in schema.fields),
+            noisy=any(field.noisy for field in vocabulary.fields),
         )
 
         def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:

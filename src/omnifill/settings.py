@@ -194,9 +194,9 @@ class FormSettings(Settings):
     """Share of a named task's records that are read without what is given, so that guidance has
     something to compare with. Where any field may come first, such records are there anyway."""
     noise: float | None = Field(None, ge=0, le=1)
-    """Causal models of pictures and sounds: in training, up to this share of the codes before each
-    are others by chance, so that what is given is read. Chosen if not given: more the more often a
-    record will come by."""
+    """Causal models of pictures and sounds whose codec learns: in training, up to this share of the
+    codes before each are others by chance, so that what is given is read. Chosen if not given: more
+    the more often a record will come by."""
     windows: bool | None = None
     """Whether a record longer than the context is read in windows, each told its fields of few
     tokens; or else cut to fit. Chosen if not given: windows, where all texts but one are short."""

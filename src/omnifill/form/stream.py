@@ -106,8 +106,8 @@ def noisy(
     ids, before = batch.ids.numpy().copy(), batch.field.numpy()[:, :-1]
     hit = rng.random(before.shape) < rng.random((len(ids), 1)) * most
     for field in vocabulary.fields:
-        if field.settles:
-            others = math.prod(field.axes) if field.axes else field.codec.size
+        if field.noisy:
+            others = math.prod(field.axes)
             at = hit & (before == field.index) & (last == field.index)
             at &= (ids[:, 1:] >= field.first) & (ids[:, 1:] < field.first + others)
             ids[:, 1:][at] = field.first + rng.integers(others, size=int(at.sum()))

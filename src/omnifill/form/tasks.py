@@ -22,9 +22,9 @@ def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
     if not form.tasks and form.drop_given != FormSettings().drop_given:
         raise RecipeError("form.drop_given: is about what named tasks give (form.tasks, --given), "
                           "and there are none; leave it out")  # fmt: skip
-    if form.noise and not any(f.settles for f in vocabulary.fields):
-        raise RecipeError("form.noise: is about pictures and sounds of causal models, and there "
-                          "are none; leave it out")  # fmt: skip
+    if form.noise and not any(f.noisy for f in vocabulary.fields):
+        raise RecipeError("form.noise: is about pictures and sounds of causal models whose codec "
+                          "learns, and there are none; leave it out")  # fmt: skip
     names = vocabulary.schema.names
     for task in form.tasks:
         against = [] if task.against is None else [task.against]

@@ -94,6 +94,12 @@ class FieldIds:
         return len(values()) if values else 0
 
     @property
+    def noisy(self) -> bool:
+        """Whether codes may be replaced in training: those of a picture or sound that a codec has
+        learned. Exact pixels have few values, of which none looks like noise."""
+        return self.settles and hasattr(self.codec, "learner")
+
+    @property
     def axes(self) -> tuple[int, ...]:
         """Steps along each axis of what the first codes stand for, the first axis changing fastest:
         one of a number, several of a learned code; none of a category."""

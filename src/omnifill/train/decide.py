@@ -79,6 +79,8 @@ class DataNumbers:
     """Any text field at all."""
     has_media: bool
     """Any picture or sound."""
+    noisy: bool
+    """Any whose codes may be replaced in training."""
 
 
 Measure = Callable[[ModelConfig, TrainPlan, int], float]
@@ -112,7 +114,7 @@ def decide(
     elif size == "auto":
         size = auto_size(numbers, time)
     epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
-    recipe = suited_to(recipe, epochs, numbers.has_text, numbers.has_media)
+    recipe = suited_to(recipe, epochs, numbers.has_text, numbers.has_media, numbers.noisy)
     context = recipe.model.context or default_context(numbers, seconds)
     least = numbers.head + ROOM if numbers.windows else numbers.longest
     context = max(context, least, 2)
@@ -156,7 +158,7 @@ def default_context(numbers: DataNumbers, seconds: float | None) -> int:
 
 
 def suited_to(
-    recipe: Recipe, epochs: float, has_text: bool, has_media: bool = False
+    recipe: Recipe, epochs: float, has_text: bool, has_media: bool = False, noisy: bool = False
 ) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
@@ -169,7 +171,7 @@ def suited_to(
     first = 8.0 if has_text else 1.0
     noise = recipe.form.noise
     if noise is None:
-        noise = noise_for(epochs) if has_media and not masked else 0.0
+        noise = noise_for(epochs) if noisy else 0.0
     seldom = epochs < 1.5 * first  # a little dropout costs more than it brings (docs/log.md)
     # Noise hinders over-fitting too; of both less is known by heart than has to be.
     most = 0.3 - 0.2 * noise
@@ -178,7 +180,7 @@ def suited_to(
     at_random = MixSettings(schema_order=0, random_order=1, one_last=0)
     mix = MEDIA_MIX if has_media else at_random if often else MixSettings()
     changes: dict[str, Any] = {}
-    if recipe.form.noise is None and has_media and not masked:
+    if recipe.form.noise is None and noisy:
         changes["form.noise"] = noise
     if recipe.model.dropout is None:
         changes["model.dropout"] = dropout
