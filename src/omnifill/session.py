@@ -328,11 +328,8 @@ class Session:
         self._attach(trainer)
         earlier = seconds_spent(self.folder.metrics)
         events = Events(self.folder.path, trainer.progress.step)
-        listeners: list[Callable[[Report], None]] = [
-            MetricsFile(self.folder.metrics, trainer.progress.step),
-            events,
-            self.live,
-        ]
+        metrics = MetricsFile(self.folder.metrics, trainer.progress.step)
+        listeners: list[Callable[[Report], None]] = [metrics, events, self.live]
 
         def listen(report: Report) -> None:
             for listener in listeners:
@@ -389,8 +386,8 @@ class Session:
     ) -> Network:  # fmt: skip
         """The network as it is before step one, or before a checkpoint is put into it."""
         network, begin = built(recipe, config, vocabulary), getattr(objective, "begin", None)
-        begun = any(self.folder.checkpoints.glob("step-*"))
-        if begin is not None or recipe.train.lora is not None or not begun:
+        begun = any(self.folder.checkpoints.glob("step-*")) and recipe.train.lora is None
+        if begin is not None or not begun:
             base = open_base(recipe)
             if base is not None:
                 begin_with(network, base, vocabulary)
