@@ -30,6 +30,8 @@ class Answer:
     since: float = field(default_factory=time.monotonic)
     began: bool = False
     """Whether something has been written."""
+    lost: bool = False
+    """Whether the engine that was asked is gone."""
     over: set[int] = field(default_factory=set)
     """Questions of which the engine has nothing more to say."""
 
@@ -135,8 +137,9 @@ class Link:
             for number, message in zip(numbers, messages, strict=True):
                 media = self.media.get(message["model"], {})
                 opened = await self.opener.opened(message, media) if media else message
-                self._send(opened | {"id": number})
-                sent.add(number)
+                if not answer.lost:  # or else the next engine would write for nobody
+                    self._send(opened | {"id": number})
+                    sent.add(number)
             yield answer
         finally:
             self.work -= work
@@ -169,6 +172,7 @@ class Link:
                     self.on_first(time.monotonic() - answer.since)
                 answer.told.put_nowait(message)
         for number, answer in self.open.items():
+            answer.lost = True
             answer.told.put_nowait({"id": number, "do": "fault"})
         self._process = None
         await process.wait()

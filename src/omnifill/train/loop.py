@@ -190,7 +190,7 @@ class Trainer:
                 f"began; put those back, or begin anew in another folder"
             )
         put(self.model, groups["model"])
-        self.optimizer.load(groups.get("optim", {}))
+        self.optimizer.load(groups["optim"])
         if self.average is not None:
             self.average = groups["average"]
         self.best = groups.get("best", {})
