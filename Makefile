@@ -20,19 +20,19 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 
-$(VENV)/core.stamp: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e .
+$(VENV)/demo.stamp: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[report]'
 	@touch $@
 
 $(VENV)/dev.stamp: pyproject.toml constraints.txt | $(BIN)/python
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev]'
-	@touch $@ $(VENV)/core.stamp
+	@touch $@ $(VENV)/demo.stamp
 
 $(VENV)/slow.stamp: $(VENV)/dev.stamp
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,browser]'
 	@touch $@
 
-demo: $(VENV)/core.stamp
+demo: $(VENV)/demo.stamp
 	$(BIN)/omnifill demo
 
 test: $(VENV)/dev.stamp

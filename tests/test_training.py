@@ -245,6 +245,15 @@ def test_settled_weights_are_kept_if_they_are_as_good_up_to_noise(last: float, k
         assert all(torch.equal(trainer.best[name], state[name]) for name in state)
 
 
+def test_a_run_without_patience_goes_on_to_its_end_and_keeps_its_last_weights() -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(60, patience=0), None)
+    progress = trainer.run(stream, loss, lambda model: 1.0 + trainer.progress.step, ignore)
+    assert (progress.step, progress.best_step, progress.over_fitted) == (60, 60, False)
+    state = trainer.model.state_dict()
+    assert all(torch.equal(trainer.best[name], state[name]) for name in state)
+
+
 def test_noise_shrinks_with_the_ids_read_and_widens_what_counts_as_no_worse() -> None:
     assert noise(10) > noise(200) > noise(10_000) == noise(1_000_000) == 0.005
     torch.manual_seed(0)
@@ -406,14 +415,16 @@ def test_pictures_and_sounds_that_come_by_often_are_learned_with_noise() -> None
     assert seldom is not None and often is not None and 0 < seldom < often < 1
     assert most(400.0, noisy=False) is None
     quiet = Recipe().with_values(**{"form.noise": 0.0})
-    plain, noisy = (suited_to(r, 400.0, False, True, True).model.dropout for r in (quiet, Recipe()))
-    assert plain is not None and noisy is not None and noisy < plain
+    plain, noisy = (suited_to(r, 400.0, False, True, True) for r in (quiet, Recipe()))
+    assert plain.model.dropout is not None and noisy.model.dropout is not None
+    assert noisy.model.dropout < plain.model.dropout
+    assert plain.train.patience == 4 and noisy.train.patience == 0
 
 
 def test_what_the_user_sets_is_never_decided_again() -> None:
     mine = {"model.dropout": 0.0, "train.lr": 0.01, "form.mix": {"one_last": 1.0},
             "train.ema": 0.5, "train.settle": 0.2, "train.weight_decay": 0.2,
-            "train.optim": "muon", "train.lr_adamw": 0.001}  # fmt: skip
+            "train.optim": "muon", "train.lr_adamw": 0.001, "train.patience": 7}  # fmt: skip
     recipe = Recipe().with_values(**mine)
     assert suited_to(recipe, 200.0, False) == recipe
     assert suited_to(recipe, 2.0, False) == recipe

@@ -378,7 +378,7 @@ class Session:
         )
         self.live.say(
             f"trained {progress.step} steps in {clock(seconds)}, "
-            f"best validation loss {progress.best:.4f} at step {progress.best_step}"
+            f"validation loss {progress.best:.4f} of what is kept (step {progress.best_step})"
         )
 
     def _begun(

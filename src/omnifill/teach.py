@@ -131,7 +131,7 @@ def _plan(
         schedule=knots or default_schedule(steps, min(100, max(1, steps // 20)), train.decay),
         optim=OptimConfig(False, lr_adamw=settings.lr, weight_decay=0.0),
         ema=AVERAGE,
-        patience=steps,
+        patience=0,
         eval_every=train.eval_every or max(1, steps // 10),
         save_every=train.save_every or max(50, steps // 10),
         seed=train.seed,

@@ -49,9 +49,14 @@ NARROW = 96
 """Networks of less width than this stay in fp32 (docs/log.md)."""
 RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 """Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
+PATIENCE = 4
+"""Validations without a better loss after which over-fitting stops a run."""
 MEDIA_MIX = MixSettings(schema_order=0.2, random_order=0, one_last=0.8)
 """Orders of records with pictures or sounds, however often they come by: nothing stands behind
 these but the one field that is told from all others (docs/log.md)."""
+DRAWN = 8.0
+"""Weights for each id of records with pictures or sounds, at most: the same time of a narrower
+network is worth more where there are few (docs/log.md)."""
 FAMILIAR = 32
 """Times that a picture or sound comes by, until it is known by heart (docs/log.md)."""
 RATE_GUESS = 1.2e11
@@ -201,6 +206,8 @@ def suited_to(
         changes["train.ema"] = 0.0 if often or (has_text and not has_media) else AVERAGE
     if recipe.train.settle is None:
         changes["train.settle"] = 0.0 if often else SETTLE
+    if recipe.train.patience is None:  # drawings that obey are no likelier ones (docs/log.md)
+        changes["train.patience"] = 0 if noise and not masked else PATIENCE
     return recipe.with_values(**changes)
 
 
@@ -225,7 +232,7 @@ def epochs_ahead(
 def auto_size(numbers: DataNumbers, seconds: float) -> str:
     """The size that time and data can feed."""
     by_time = math.sqrt(RATE_GUESS * seconds / (6 * TOKENS_PER_WEIGHT))
-    by_data = 40.0 * numbers.ids
+    by_data = (DRAWN if numbers.has_media else 40.0) * numbers.ids
     return nearest_size(min(by_time, by_data))
 
 
@@ -295,7 +302,7 @@ def build_plan(
         micro_tokens=settings.micro_tokens,
         eval_every=eval_every,
         save_every=settings.save_every or max(50, steps // 10),
-        patience=settings.patience,
+        patience=PATIENCE if settings.patience is None else settings.patience,
         margin=margin,
         seed=settings.seed,
         decay=settings.decay,
@@ -323,6 +330,7 @@ def resolved(recipe: Recipe, config: ModelConfig, plan: TrainPlan, batch_tokens:
         "train.settle": plan.settle,
         "train.precision": "bf16" if plan.bf16 else "fp32",
         "train.eval_every": plan.eval_every,
+        "train.patience": plan.patience,
         "train.save_every": plan.save_every,
     }
     return recipe.with_values(**changes)

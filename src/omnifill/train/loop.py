@@ -63,6 +63,8 @@ class TrainPlan:
     eval_every: int = 100
     save_every: int = 500
     patience: int = 4
+    """Validations that are clearly worse after which the run ends; 0: it never does, and the last
+    weights are kept."""
     margin: float = 0.005
     """A validation loss within this share of the best one is noise, not over-fitting."""
     seed: int = 0
@@ -317,13 +319,14 @@ class Trainer:
         if own is not None:
             put(self.model, own)
         # At the end the rate is zero: what looks a hair worse there is noise, but settled.
-        last = progress.step >= progress.end
-        if valid < progress.best * (1 + self.plan.margin * last):
+        last, patience = progress.step >= progress.end, self.plan.patience
+        no_worse = not patience or valid <= progress.best * (1 + self.plan.margin)
+        if valid < progress.best or (last and no_worse):
             progress.best, progress.best_step, progress.stale = valid, progress.step, 0
             self.best = {n: t.clone() for n, t in self.weights().items()}
-        elif valid > progress.best * (1 + self.plan.margin):
+        elif not no_worse:
             progress.stale += 1
-            if progress.stale >= self.plan.patience:
+            if progress.stale >= patience:
                 self._over_fitted()
         self.validating = time.monotonic() - started
         self.clock_time += self.validating
