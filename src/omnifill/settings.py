@@ -359,8 +359,8 @@ class TrainSettings(Settings):
     save_every: int | None = Field(None, gt=0)
     """Steps between checkpoints."""
     patience: int | None = Field(None, ge=0)
-    """Validations without a better loss after which over-fitting stops the run; 0: it goes on to its
-    end, and its last weights are kept. Chosen if not given: 4, and 0 beside `form.noise`."""
+    """Validations without a better loss after which over-fitting stops the run; 0: it goes on to
+    its end, and its last weights are kept. Chosen if not given: 4, and 0 beside `form.noise`."""
 
     @model_validator(mode="after")
     def _has_a_base(self) -> TrainSettings:
