@@ -85,12 +85,14 @@ def _letters(out: Path, budget: str, say: Callable[[str], None]) -> None:
     unseen = table[table["part"] == "test"].drop(columns="part").reset_index(drop=True)
     made = model.fill(unseen.assign(glyph=None))["glyph"]
     told = model.fill(unseen.assign(name=None))["name"]
-    asked, drawn, real = (_black(glyphs) for glyphs in (unseen["glyph"], made, table["glyph"]))
+    asked, drawn, real = (
+        _black(glyphs.tolist()) for glyphs in (unseen["glyph"], made, table["glyph"])
+    )
     off = (asked != drawn).sum(axis=(1, 2))
     nearest = (drawn[:, None] != real).sum(axis=(2, 3)).min(axis=1)
-    say(_side_by_side(asked[:SHOWN]))
+    say(side_by_side(asked[:SHOWN]))
     say("   as the font draws them (above), and as the model does:")
-    say(_side_by_side(drawn[:SHOWN]))
+    say(side_by_side(drawn[:SHOWN]))
     names = pd.DataFrame({"drawn": unseen["name"], "read as": told})
     _show(names[:SHOWN], say)
     letter = [str(read).startswith(name.partition(" WITH ")[0])
@@ -107,10 +109,11 @@ def letters() -> pd.DataFrame:
     table = glyph_records()[["name", "glyph"]].assign(part="train")
     table = table[table["name"].str.fullmatch(ACCENTED)].reset_index(drop=True)
     parts = table["name"].str.extract(ACCENTED).dropna()
-    for row in np.random.default_rng(0).permutation(parts.index):
+    for row in np.random.default_rng(0).permutation(parts.index).tolist():
         others = parts.drop(index=row)
-        if all((others[axis] == parts.loc[row, axis]).sum() > 1 for axis in parts):
-            table.loc[row, "part"], parts = "test", others
+        if all((others[axis] == parts.at[row, axis]).sum() > 1 for axis in (0, 1)):
+            table.at[row, "part"] = "test"
+            parts = others
         if (table["part"] == "test").sum() == UNSEEN:
             break
     return table
@@ -122,7 +125,7 @@ def _black(glyphs: Sequence[object]) -> Bools:
     return pixels.reshape(len(pixels), SIDE, SIDE, -1)[..., 0] > 127
 
 
-def _side_by_side(drawings: Bools) -> str:
+def side_by_side(drawings: Bools) -> str:
     """Drawings as text, two rows of pixels in a line."""
     wide = np.concatenate([*drawings], axis=1)
     upper, lower = wide[::2].astype(int), wide[1::2].astype(int)

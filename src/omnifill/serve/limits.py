@@ -36,7 +36,9 @@ class Limits:
     jobs: int = 1000
     """Jobs that are not over."""
     arrival: float = 30.0
-    """Seconds that the body of a request may take to come."""
+    """Seconds that the head of a request may take to come, and its body."""
+    taking: float = 60.0
+    """Seconds that a client may leave what it is told untaken."""
     seconds: float = 600.0
     """Time that a request may take, waiting included."""
     headers: int = 64

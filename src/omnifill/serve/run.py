@@ -10,6 +10,7 @@ import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -118,6 +119,7 @@ def serve(
         import uvicorn
 
         from omnifill.serve.app import build_app
+        from omnifill.serve.connection import Connection
         from omnifill.serve.front import has_page
         from omnifill.serve.guard import Keys
         from omnifill.serve.link import Link
@@ -152,8 +154,10 @@ def serve(
                 what = "the API" if shown is None else "a page and the API"
                 say(f"serving {', '.join(link.models)} at {where} ({what}); Ctrl-C ends it")
 
+    connection: Any = partial(Connection, limits=limits)
     server = Server(uvicorn.Config(
-        app, host=host, port=port, log_level="warning", access_log=False, server_header=False,
+        app, host=host, port=port, http=connection, ws="none",
+        log_level="warning", access_log=False, server_header=False,
         timeout_graceful_shutdown=GRACE, timeout_keep_alive=15, h11_max_incomplete_event_size=16384,
     ))  # fmt: skip
     try:

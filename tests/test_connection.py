@@ -1,0 +1,131 @@
+"""Clients that say nothing, or too much, or take nothing, keep nobody else out."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import httpx2
+import pytest
+import uvicorn
+
+from omnifill.serve.connection import Connection
+from omnifill.serve.limits import Limits
+
+SHORT = replace(Limits(), arrival=0.4, taking=0.4)
+LARGE = 1 << 18
+HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
+
+
+class Answers:
+    """An app: a word at /, more than any buffer holds at /much; and what became of the latter."""
+
+    def __init__(self) -> None:
+        self.ended = threading.Event()
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] == "lifespan":
+            return
+        much = scope["path"] == "/much"
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        try:
+            for _ in range(400 if much else 1):
+                body = b"x" * (LARGE if much else 1)
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+        finally:
+            if much:
+                self.ended.set()
+
+
+@pytest.fixture(scope="module")
+def app() -> Answers:
+    return Answers()
+
+
+@pytest.fixture(scope="module")
+def port(app: Answers) -> Iterator[int]:
+    """Of a server in a thread, of little patience."""
+    connection: Any = partial(Connection, limits=SHORT)
+    config = uvicorn.Config(app, http=connection, log_level="critical", lifespan="off",
+                            h11_max_incomplete_event_size=4096)  # fmt: skip
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=server.run, args=([listening],))
+        thread.start()
+        yield listening.getsockname()[1]
+        server.should_exit = True
+        thread.join()
+
+
+def all_of(client: socket.socket) -> bytes:
+    """What comes until the server hangs up."""
+    out = b""
+    try:
+        while part := client.recv(1 << 16):
+            out += part
+    except ConnectionResetError:
+        pass
+    return out
+
+
+@pytest.mark.parametrize("said", [b"", b"GET", HEAD])
+def test_a_request_that_is_never_asked_is_not_waited_for(port: int, said: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(said)
+        assert all_of(client) == b""
+
+
+def test_nor_one_that_is_asked_letter_by_letter(port: int) -> None:
+    """Each of them would have waited anew."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        started = time.monotonic()
+        with pytest.raises(OSError):
+            for letter in HEAD * 100:
+                client.sendall(bytes([letter]))
+                time.sleep(0.02)
+        assert time.monotonic() - started < len(HEAD) * 100 * 0.02
+
+
+def test_nor_a_second_one(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(HEAD + b"\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        client.sendall(HEAD)
+        assert b"200" not in all_of(client)
+
+
+def test_who_takes_nothing_is_left(port: int, app: Answers) -> None:
+    """What was being told is told no more."""
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(HEAD.replace(b"/ ", b"/much ", 1) + b"\r\n")
+        assert app.ended.wait(20)
+        assert len(all_of(client)) < 400 * LARGE
+
+
+def test_who_takes_slowly_is_told_all(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(HEAD.replace(b"/ ", b"/much ", 1) + b"Connection: close\r\n\r\n")
+        time.sleep(0.1)
+        got = 0
+        while part := client.recv(1 << 22):
+            got += len(part)
+        assert got > 400 * LARGE
+
+
+@pytest.mark.parametrize("said", [
+    b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + b"\xff" * 200,  # TLS
+    b"x" * 10_000, HEAD + b"A: " + b"b" * 10_000, HEAD + b"A: b\r\n" * 2000,
+    b"GET / SPDY\r\n\r\n", HEAD + b"Content-Length: -1\r\n\r\n",
+])  # fmt: skip
+def test_what_is_no_request_is_refused(port: int, said: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(said)
+        answer = all_of(client)
+        assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
+    assert httpx2.get(f"http://127.0.0.1:{port}/").text == "x"
