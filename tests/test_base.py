@@ -241,3 +241,79 @@ def test_it_says_how_much_is_learned_and_how_much_only_read(
     said = f"of {learned + read:,} tokens of training rows {learned:,} are learned (answer), and " \
            f"{read:,} are only read"  # fmt: skip
     assert said in notes
+
+
+def answers(data: pd.DataFrame) -> pd.DataFrame:
+    return data.assign(answer="So: " + data["kind"] + ", 好")[["text", "answer"]]
+
+
+@pytest.mark.parametrize("lora", [None, {"rank": 8, "targets": ["q_proj", "v_proj", "up_proj"]}])
+@pytest.mark.parametrize("came", [False, True])
+def test_what_learned_to_answer_leaves_as_what_its_base_came_as(
+    base: api.Model, lora: Any, came: bool, tmp_path: Path
+) -> None:
+    """Messages stand there as the texts did in training; the libraries of others say the same."""
+    transformers = pytest.importorskip("transformers")
+    path = base.run.folder.path
+    if came:
+        base.export(tmp_path / "hf")
+        path = tmp_path / "hf"
+    fields = {"text": {"type": "text"}, "answer": {"type": "text"}}
+    model = api.train(
+        answers(texts(200, seed=8)), tmp_path / "run", given=["text"], want=["answer"], steps=250,
+        recipe={"train": {"base": str(path), "lora": lora, "lr_adamw": 0.01},
+                "schema": {"fields": fields}},
+    )  # fmt: skip
+    assert model.run.network.fields is None
+    assert (tmp_path / "run" / "adapter").exists() == (lora is not None)
+    asked = answers(texts(12, seed=9))
+    told = [
+        model.generate(1, given={"text": text}, temperature=0, max_tokens=40)["answer"][0]
+        for text in asked["text"]
+    ]
+    assert lora or (asked["answer"] == told).mean() > 0.8, "it has learned it"
+
+    model.export(tmp_path / "out")
+    theirs = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "out")
+    tokenizer = transformers.AutoTokenizer.from_pretrained(tmp_path / "out")
+    again = api.import_checkpoint(tmp_path / "out", tmp_path / "in")
+    for text, answer in zip(asked["text"], told, strict=True):
+        messages = [{"role": "user", "content": text}]
+        ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+        out = theirs.generate(**ids, max_new_tokens=40, do_sample=False)[0]
+        said = tokenizer.decode(out[ids["input_ids"].shape[1] :], skip_special_tokens=True)
+        # Ours never writes half a character.
+        assert said == answer or "\ufffd" in said
+        ours = again.generate(1, prompt=messages, temperature=0, max_tokens=40)["text"][0]
+        assert ours == said
+
+
+def test_what_came_to_prefer_leaves_too(base: api.Model, tmp_path: Path) -> None:
+    base.export(tmp_path / "hf")
+    data = texts(60, seed=3).rename(columns={"text": "prompt"})
+    data = data.assign(chosen="Yes: " + data["kind"], rejected="No.").drop(columns="kind")
+    fields = {name: {"type": "text"} for name in data}
+    model = api.train(data, tmp_path / "run", steps=20, recipe={
+        "train": {"base": str(tmp_path / "hf"), "lr_adamw": 0.002}, "objective": {"name": "dpo"},
+        "schema": {"fields": fields},
+    })  # fmt: skip
+    model.export(tmp_path / "out")
+    again = api.import_checkpoint(tmp_path / "out", tmp_path / "in")
+    for prompt in data["prompt"][:4]:
+        told = model.generate(1, given={"prompt": prompt}, want=["chosen"], temperature=0,
+                              max_tokens=12)["chosen"][0]  # fmt: skip
+        messages = [{"role": "user", "content": prompt}]
+        said = again.generate(1, prompt=messages, temperature=0, max_tokens=12)["text"][0]
+        assert said == told or "\ufffd" in said
+
+
+def test_two_tasks_are_told_apart_and_stay(base: api.Model, tmp_path: Path) -> None:
+    fields = {"text": {"type": "text"}, "answer": {"type": "text"}}
+    tasks = [{"given": ["text"], "want": ["answer"]}, {"given": ["answer"], "want": ["text"]}]
+    model = api.train(answers(texts(60)), tmp_path / "run", steps=2, recipe={
+        "train": {"base": str(base.run.folder.path)}, "schema": {"fields": fields},
+        "form": {"tasks": tasks},
+    })  # fmt: skip
+    assert model.run.network.fields is not None
+    with pytest.raises(RunError, match="single task that gives texts and wants one"):
+        model.export(tmp_path / "out")

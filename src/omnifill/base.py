@@ -7,7 +7,7 @@ their own, whose ids stand behind; a category begins as the mean of the tokens t
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -20,7 +20,7 @@ from omnifill.errors import RecipeError, RunError
 from omnifill.exchange import ORIGIN, came_with, check_full, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
 from omnifill.model.adapter import beside, write_adapter
-from omnifill.model.config import ModelConfig
+from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.model.families import Family, family_of
 from omnifill.model.hf import CONFIG, qwen3
 from omnifill.model.lora import A, B, add_lora, merged
@@ -118,6 +118,19 @@ def adapted(folder: RunFolder, network: Network, adapter: Path) -> Network:
     if family is None:
         raise RunError(f"{folder.path}: no adapter of other projects can be of this network")
     return beside(network, family, adapter)
+
+
+def alphabet_beside(base: Base | None, vocabulary: Vocabulary, recipe: Recipe) -> Alphabet:
+    """What a network must know of a vocabulary.
+
+    Beside a base of one text, the texts of a single task are told apart by where they stand, since
+    they always stand alike: nothing is added, so that the network can leave as what the base was.
+    """
+    alphabet = vocabulary.alphabet
+    if base is None or base.config.fields > 1 or base.config.full or base.config.memory:
+        return alphabet
+    alike = len(recipe.form.tasks) == 1 and len(vocabulary.blocks) == 1
+    return replace(alphabet, fields=1) if alike else alphabet
 
 
 def _check_settings(recipe: Recipe) -> None:

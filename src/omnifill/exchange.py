@@ -31,6 +31,7 @@ from omnifill.data.sink import check_place
 from omnifill.errors import RequestError, RunError, unknown_name
 from omnifill.files import reason
 from omnifill.form.vocabulary import BOS, END, MASK, MISSING, NUM_SPECIAL, PAD, Vocabulary
+from omnifill.generate.chat import turns_before, write_turns
 from omnifill.generate.likelihood import record_nats
 from omnifill.golden import replay, transcripts
 from omnifill.model.adapter import with_adapter
@@ -160,7 +161,8 @@ def export(run: LoadedRun, out: Path, kind: str) -> None:
 
 
 def export_checkpoint(run: LoadedRun, out: Path) -> None:
-    """A run of one text -> the folder `out`, as the Hugging Face libraries read one.
+    """A run of one text, or of one task over texts that was trained further from such -> the folder
+    `out`, as the Hugging Face libraries read one. What is given is then asked for by messages.
 
     A run that was imported, or trained further from a checkpoint, leaves as what it came as; one
     that was trained here is a Qwen3. What was written is read and answers as the run does (see
@@ -170,7 +172,8 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
     codec, objective = run.vocabulary.fields[0].codec, run.recipe.objective.name
     came = (run.folder.path / ORIGIN / CONFIG).exists()
     alone = run.network.config.fields == 1 and (objective != "masked" or run.schema.stream)
-    if not alone or (not came and objective != "causal"):
+    turns = turns_before(run)
+    if not alone or turns is None or (not came and objective not in ("causal", "dpo")):
         fields = f"{len(run.schema.fields)} fields and is {objective}"
         raise RunError(f"{run.folder.path}: has {fields}; {ALONE}")
     # A tied head is named once.
@@ -189,7 +192,8 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
             }  # fmt: skip
             write_tokenizer(folder, codec, run.network.config.context)
         write_checkpoint(folder.path, tree, weights)
-        _prove(run, folder.path)
+        end = write_turns(folder, codec) if turns else ""
+        _prove(run, folder.path, turns, end)
 
 
 def export_gguf(run: LoadedRun, out: Path) -> None:
@@ -262,14 +266,14 @@ def check_full(config: ModelConfig, path: Path) -> None:
                        f"that it was made of")  # fmt: skip
 
 
-def _prove(run: LoadedRun, written: Path) -> None:
+def _prove(run: LoadedRun, written: Path, turns: int, end: str) -> None:
     """RunError unless a checkpoint that was written from a run answers as it does."""
     golden = transcripts(run)
     again = written.with_name(f"{written.name}.read")
     shutil.rmtree(again, ignore_errors=True)
     try:
         import_checkpoint(written, again)
-        replay(open_run(again), golden)
+        replay(open_run(again), golden, turns, end)
     finally:
         shutil.rmtree(again, ignore_errors=True)
 

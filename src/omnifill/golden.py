@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from omnifill.artifact import LoadedRun
+from omnifill.codecs.pretrained import Templated
 from omnifill.errors import RunError
 from omnifill.generate import requests, wishes
 from omnifill.generate.filters import Sampling
@@ -42,18 +43,21 @@ def transcripts(run: LoadedRun) -> list[Transcript]:
     return made
 
 
-def replay(run: LoadedRun, golden: list[Transcript]) -> None:
-    """RunError if a run answers otherwise."""
+def replay(run: LoadedRun, golden: list[Transcript], turns: int = 0, end: str = "") -> None:
+    """RunError if a run of one text answers otherwise. `turns`: how often what is asked stands
+    before the answer, each time with an `end` behind it."""
     for one in golden:
-        answer = answered(run, one.asked)
+        answer = answered(run, Templated((one.asked + end) * turns) if turns else one.asked)
         if answer != one.answer:
             raise RunError(f"what was exported answers {one.asked!r} by {answer!r}, and the run by "
                            f"{one.answer!r}: it was not kept")  # fmt: skip
 
 
 def answered(run: LoadedRun, text: str) -> str:
-    """What a run of one text writes behind another, or between it and an end, or for it."""
+    """What a run writes behind a text, or between it and an end, or for it."""
     *given, wanted = run.schema.names
+    if task := next(iter(run.recipe.form.tasks), None):
+        given, wanted = list(task.given), task.want[0]
     most = run.network.config.most_slots or TOKENS + 100
     asked: dict[str, Any] = {"given": {name: text for name in given}} if given else {"prompt": text}
     if run.vocabulary.canvas:

@@ -24,7 +24,7 @@ import numpy as np
 from torch import nn
 
 from omnifill.artifact import LoadedRun, RunFolder, codec_folders
-from omnifill.base import begin_with, built, finished, open_base
+from omnifill.base import alphabet_beside, begin_with, built, finished, open_base
 from omnifill.data.shards import Shard, open_shard
 from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
@@ -274,8 +274,9 @@ class Session:
 
         left, deadline = self._time_left(recipe)
         decision = decide(
-            recipe, numbers, vocabulary.alphabet, seconds=left, deadline=deadline, measure=measure,
-            needs=objective.needs, base=base.config if base else None,
+            recipe, numbers, alphabet_beside(base, vocabulary, recipe), seconds=left,
+            deadline=deadline, measure=measure, needs=objective.needs,
+            base=base.config if base else None,
         )  # fmt: skip
         self.folder.save_codecs(schema, codecs)
         self.folder.write("schema.json", schema.model_dump_json(indent=1))

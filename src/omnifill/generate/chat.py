@@ -14,11 +14,13 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from omnifill.artifact import LoadedRun
+from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.codecs.pretrained import PretrainedCodec, Templated
 from omnifill.errors import RequestError, check_kind
 from omnifill.model.hf import default_template
+from omnifill.types import Codec
 
+TEMPLATE, TOKENS = "chat_template.jinja", "tokenizer_config.json"
 ORIGIN = "origin"
 """Folder of an imported run with the files that came with it."""
 PATIENCE = 20.0
@@ -41,6 +43,31 @@ def templated(run: LoadedRun, messages: Messages) -> Templated:
     return Templated(render(source, messages, names))
 
 
+def turns_before(run: LoadedRun) -> int | None:
+    """How many texts are given before the one that is wanted, where they always are; None, where
+    there are other tasks, or more than one is wanted."""
+    if len(run.schema.fields) == 1 or run.network.config.memory:
+        return 0
+    tasks = run.recipe.form.tasks
+    return len(tasks[0].given) if len(tasks) == 1 and len(tasks[0].want) == 1 else None
+
+
+def write_turns(folder: RunFolder, codec: Codec) -> str:
+    """Write the chat template that lays out messages as training laid out texts, one behind the
+    other; what stands behind each."""
+    tree = folder.read_json(TOKENS) if (folder.path / TOKENS).exists() else {}
+    tree.pop("chat_template", None)
+    begin, end = tree.get("bos_token"), tree.get("eos_token")
+    if isinstance(codec, PretrainedCodec):
+        begin = None if codec.bos is None else codec.tokenizer.id_to_token(codec.bos)
+        end = codec.tokenizer.id_to_token(codec.ends[0])
+    said = "{% for m in messages %}{{ m['content'] + " + json.dumps(end) + " }}{% endfor %}"
+    opened = "{{ " + json.dumps(begin) + " }}" if begin else ""
+    folder.write(TEMPLATE, opened + said)
+    folder.write(TOKENS, json.dumps(tree, indent=1, ensure_ascii=False))
+    return str(end)
+
+
 def check_messages(messages: Any) -> None:
     """RequestError unless it is a list of roles and what they say."""
     check_kind("prompt", messages, Sequence, "text, or a list of messages")
@@ -57,14 +84,14 @@ def _template(run: LoadedRun) -> tuple[str, dict[str, Any]]:
     """The template's text, and the names of tokens that it may use."""
     folder = run.folder.path / ORIGIN
     tree: Any = {}
-    if (folder / "tokenizer_config.json").exists():
-        tree = run.folder.read_json(f"{ORIGIN}/tokenizer_config.json")
+    if (folder / TOKENS).exists():
+        tree = run.folder.read_json(f"{ORIGIN}/{TOKENS}")
     names = {}
     for name in ("bos_token", "eos_token", "pad_token", "unk_token"):
         value = tree.get(name)
         names[name] = value.get("content") if isinstance(value, dict) else value
-    if (folder / "chat_template.jinja").exists():
-        return run.folder.read(f"{ORIGIN}/chat_template.jinja"), names
+    if (folder / TEMPLATE).exists():
+        return run.folder.read(f"{ORIGIN}/{TEMPLATE}"), names
     source = default_template(tree)
     if source is None:
         raise RequestError("prompt: messages need a chat template, and this run has none; give the "

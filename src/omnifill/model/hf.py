@@ -27,7 +27,8 @@ from omnifill.model.network import Network
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
-ALONE = "only a causal transformer of one text can be exported"
+ALONE = ("only a causal transformer of one text can be exported, or one that was trained further "
+         "from such for a single task that gives texts and wants one")  # fmt: skip
 
 
 @dataclass(frozen=True)
