@@ -214,13 +214,15 @@ class Session:
         schema = self.folder.load_schema()
         codecs = self.folder.load_codecs(schema)
         self.asked_for = self.asked_for or self.folder.read_state().get("asked", {})
-        for name, place in codec_folders(schema).items():
+        learning = {name: place for name, place in codec_folders(schema).items()
+                    if is_learned(codecs[name])}  # fmt: skip
+        for name, place in learning.items():
             done = self._learned(schema, name)
-            if not is_learned(codecs[name]) or done.exists():
+            if done.exists():
                 continue
             stage = Stage(name, self.folder.checkpoints / f"codec-{place}",
                           self.folder.path / f"metrics-codec-{place}.jsonl",
-                          self._time_left(recipe)[0])  # fmt: skip
+                          self._time_left(recipe)[0], len(set(learning.values())))  # fmt: skip
             recipe = teach(codecs[name], stage, staged, recipe, self.live, self._attach)
             self.trainer = None
             self.folder.save_codecs(schema, codecs)

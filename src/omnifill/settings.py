@@ -94,8 +94,9 @@ class DataSettings(Settings):
 class LearnSettings(Settings):
     """How a codec that learns is trained, before the model."""
 
-    share: float = Field(0.3, gt=0, lt=1)
-    """Share of what is left of the budget when its turn comes."""
+    share: float | None = Field(None, gt=0, lt=1)
+    """Share of what is left of the budget when its turn comes; default: 0.3, or a little more for
+    several together."""
     steps: int | None = Field(None, gt=0)
     """Optimiser steps; default: what the budget has time for, or as many as the model's."""
     schedule: list[tuple[int, float]] | None = None
@@ -164,7 +165,7 @@ class MixSettings(Settings):
     """Shares of the orders in which a record is laid out when no task is named.
 
     Left open, they are these; all at random where records come by often; with pictures or sounds
-    0.2, 0 and 0.8.
+    0.2, 0 and 0.8, partly.
     """
 
     schema_order: float = Field(0.5, ge=0)
@@ -174,11 +175,15 @@ class MixSettings(Settings):
     """Every record in an order of its own."""
     one_last: float = Field(0.25, ge=0)
     """One random field moved to the end: it is predicted from all the others."""
+    partly: bool = False
+    """Whether it is predicted from some of the others instead, how many and which by chance."""
 
     @model_validator(mode="after")
     def _some(self) -> MixSettings:
         if self.schema_order + self.random_order + self.one_last <= 0:
             raise ValueError("at least one share must be above 0")
+        if self.partly and not self.one_last:
+            raise ValueError("partly is about one_last, whose share is 0")
         return self
 
 

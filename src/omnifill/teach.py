@@ -47,6 +47,13 @@ class Stage:
     metrics: Path
     seconds: float | None
     """What is left of the budget for everything; None: there is none."""
+    num: int = 1
+    """Codecs that learn, in all."""
+
+    @property
+    def share(self) -> float:
+        """Of what is left, for this one: less where others want some, too."""
+        return 0.3 if self.num == 1 else 0.4 / self.num
 
 
 def teach(
@@ -117,14 +124,15 @@ def _plan(
         steps = math.ceil(train.epochs * num / settings.batch)
     if steps is None:
         assert stage.seconds is not None, "a run without steps and epochs has a budget"
-        seconds = stage.seconds * settings.share
+        share = settings.share or stage.share
+        seconds = stage.seconds * share
         deadline = time.monotonic() + seconds
         batches = ((batch, None) for batch, _ in stream({}))
         pace = measure_pace(copy.deepcopy(learner.network), draft, batches, learner.loss)
         steps = int((deadline - time.monotonic()) / (pace * 1.05))
         if steps < 10:
             why = f"the codec of {stage.name} takes {pace:.2f} s a step"
-            raise too_small(train, why, 20 * pace / settings.share - stage.seconds)
+            raise too_small(train, why, 20 * pace / share - stage.seconds)
     knots = [(int(s), float(r)) for s, r in settings.schedule or []]
     return TrainPlan(
         steps=steps,

@@ -18,7 +18,7 @@ from omnifill.errors import DataError, RecipeError
 from omnifill.form.layout import draw_orders
 from omnifill.form.stream import BatchStream, Position, epoch_ids, eval_batches
 from omnifill.form.tasks import unread
-from omnifill.settings import FormSettings, Task
+from omnifill.settings import FormSettings, MixSettings, Task
 
 
 @pytest.fixture(scope="module")
@@ -122,6 +122,30 @@ def test_a_record_serves_only_tasks_of_which_it_has_both_sides(ways: api.Model) 
     none = draw_orders(missing, vocabulary, form.model_copy(update={"tasks": form.tasks[:2]}),
                        np.random.default_rng(0))  # fmt: skip
     assert (none.fields[:200] == -1).all() and not none.wanted[:200].any()
+
+
+def test_one_field_is_told_from_any_of_the_others(ways: api.Model) -> None:
+    """Where nothing is ever left out, nothing is learned of what has no other given."""
+    vocabulary = ways.run.vocabulary
+    num = len(vocabulary.fields)
+    missing = np.zeros((4000, num), bool)
+    missing[:1000, 1] = True
+    mix = MixSettings(schema_order=0, random_order=0, one_last=1, partly=True)
+    orders = draw_orders(missing, vocabulary, FormSettings(mix=mix), np.random.default_rng(0))
+    whole = draw_orders(missing, vocabulary, FormSettings(mix=mix.model_copy(
+        update={"partly": False})), np.random.default_rng(0))  # fmt: skip
+    assert orders.wanted.all()
+    seen = set()
+    for row, full in zip(orders.fields.tolist(), whole.fields.tolist(), strict=True):
+        there, all_of_it = ([f for f in fields if f >= 0] for fields in (row, full))
+        assert there[-1] == all_of_it[-1] and 2 <= len(there) <= len(all_of_it)
+        assert there == [f for f in all_of_it if f in there]
+        seen.add((frozenset(there[:-1]), there[-1]))
+    assert not any(1 in row for row in orders.fields[:1000].tolist())
+    subsets = 2 ** (num - 1) - 1
+    assert len(seen) == num * subsets, "every field from every choice of others"
+    with pytest.raises(ValueError, match="partly is about one_last"):
+        MixSettings(one_last=0, partly=True)
 
 
 def test_validation_asks_what_the_tasks_want_and_nothing_else(ways: api.Model) -> None:

@@ -65,6 +65,8 @@ def draw_orders(
         shuffled = rng.permuted(fields, axis=1)
         last = np.where(missing, -1.0, rng.random((num, num_fields))).argmax(axis=1)
         moved = one_last(missing, last, vocabulary)
+        if mix.partly:
+            moved = _partly(moved, rng)
         fields = np.where((kind == 1)[:, None], shuffled, fields)
         fields = np.where((kind == 2)[:, None], moved, fields)
     if vocabulary.canvas and num_fields > 1:
@@ -264,6 +266,16 @@ def one_last(missing: Bools, last: Ints, vocabulary: Vocabulary) -> Ints:
     places = np.argsort(rank, axis=1, kind="stable")
     absent = np.take_along_axis(rank, places, axis=1) == 2
     return np.where(absent, -1, vocabulary.order[places])
+
+
+def _partly(fields: Ints, rng: Generator) -> Ints:
+    """(n, F) fields, -1 at the end: the last one, and some of those before it, as many as they may
+    be."""
+    place, before = np.arange(fields.shape[1]), (fields >= 0).sum(axis=1, keepdims=True) - 1
+    most = rng.integers(1, np.maximum(before, 1), endpoint=True)
+    lots = np.where(place < before, rng.random(fields.shape), 2.0)
+    drawn = lots.argsort(axis=1).argsort(axis=1)  # the number that each has drawn
+    return np.where((place < before) & (drawn >= most), -1, fields)
 
 
 def ask_one(missing: Bools, wanted: int, vocabulary: Vocabulary) -> Orders:

@@ -51,9 +51,9 @@ RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 """Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
 PATIENCE = 4
 """Validations without a better loss after which over-fitting stops a run."""
-MEDIA_MIX = MixSettings(schema_order=0.2, random_order=0, one_last=0.8)
+MEDIA_MIX = MixSettings(schema_order=0.2, random_order=0, one_last=0.8, partly=True)
 """Orders of records with pictures or sounds, however often they come by: nothing stands behind
-these but the one field that is told from all others (docs/log.md)."""
+these but the one field that is told from others (docs/log.md)."""
 DRAWN = 8.0
 """Weights for each id of records with pictures or sounds, at most: the same time of a narrower
 network is worth more where there are few (docs/log.md)."""
