@@ -29,7 +29,7 @@ from omnifill.errors import (
     RunError,
     ValueRefused,
 )
-from omnifill.form.layout import Former, Orders
+from omnifill.form.layout import ASKED, Former, Orders, draw_orders
 from omnifill.form.stream import noisy
 from omnifill.generate import likelihood
 from omnifill.generate.filters import MEDIA_MIN_P
@@ -686,3 +686,13 @@ def test_a_run_of_pictures_and_sounds(
 def test_aims_and_beams_over_pictures_are_refused_by_name(exact: api.Model) -> None:
     with pytest.raises(RequestError):
         exact.generate(1, want=["image"], prompt="a bar")
+
+
+def test_a_label_is_told_from_a_picture_more_often_than_a_picture_from_it(
+    learned: api.Model,
+) -> None:
+    vocabulary, form = learned.run.vocabulary, learned.run.recipe.form
+    assert form.mix is not None and form.mix.one_last == 0.8
+    orders = draw_orders(np.zeros((4000, 2), bool), vocabulary, form, np.random.default_rng(0))
+    share = float((orders.fields[:, 1] == vocabulary["label"].index).mean())
+    assert share == pytest.approx(0.8 * ASKED / (1 + ASKED), abs=0.03)

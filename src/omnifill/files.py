@@ -1,4 +1,5 @@
-"""Files that are whole or not there: written beside, flushed to disk, renamed."""
+"""Files that are whole or not there: written beside, flushed to disk, renamed; and whether who
+holds one is still there."""
 
 from __future__ import annotations
 
@@ -67,3 +68,16 @@ def write_atomic(path: Path, data: bytes) -> None:
     """Write a file, whole or not at all."""
     with atomic_path(path) as beside:
         beside.write_bytes(data)
+
+
+def is_alive(process: int) -> bool:
+    """Whether a process of that number runs; on Windows, where one cannot ask safely: no."""
+    if os.name == "nt":
+        return False
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

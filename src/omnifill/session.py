@@ -29,7 +29,7 @@ from omnifill.data.shards import Shard, open_shard
 from omnifill.data.stage import Staged
 from omnifill.errors import DataError, Interrupted, RecipeError, RunError
 from omnifill.exchange import ORIGIN
-from omnifill.files import reason, write_atomic
+from omnifill.files import is_alive, reason, write_atomic
 from omnifill.form.layout import check_served
 from omnifill.form.stream import BatchStream, Position, epoch_ids, eval_batches
 from omnifill.form.vocabulary import Vocabulary
@@ -110,7 +110,7 @@ class Session:
         path = self.folder.path / "lock"
         with suppress(OSError, ValueError):
             owner = int(path.read_text(encoding="utf-8"))
-            if owner != os.getpid() and _is_alive(owner):
+            if owner != os.getpid() and is_alive(owner):
                 raise RunError(
                     f"{self.folder.path}: another training (process {owner}) writes there; wait "
                     f"for it or choose another --out"
@@ -214,15 +214,16 @@ class Session:
         schema = self.folder.load_schema()
         codecs = self.folder.load_codecs(schema)
         self.asked_for = self.asked_for or self.folder.read_state().get("asked", {})
-        learning = {name: place for name, place in codec_folders(schema).items()
-                    if is_learned(codecs[name])}  # fmt: skip
-        for name, place in learning.items():
-            done = self._learned(schema, name)
+        places = codec_folders(schema)
+        learning = [name for name in places if is_learned(codecs[name])]
+        num = len({places[name] for name in learning})
+        for name in learning:
+            done, place = self._learned(schema, name), places[name]
             if done.exists():
                 continue
-            stage = Stage(name, self.folder.checkpoints / f"codec-{place}",
-                          self.folder.path / f"metrics-codec-{place}.jsonl",
-                          self._time_left(recipe)[0], len(set(learning.values())))  # fmt: skip
+            metrics = self.folder.path / f"metrics-codec-{place}.jsonl"
+            stage = Stage(name, self.folder.checkpoints / f"codec-{place}", metrics,
+                          self._time_left(recipe)[0], num)  # fmt: skip
             recipe = teach(codecs[name], stage, staged, recipe, self.live, self._attach)
             self.trainer = None
             self.folder.save_codecs(schema, codecs)
@@ -436,16 +437,3 @@ def check_matrix(recipe: Recipe, objective: Any) -> None:
             f"model.backbone = {recipe.model.backbone!r} cannot do what objective.name = "
             f"{recipe.objective.name!r} needs: {', '.join(sorted(lacking))}"
         )
-
-
-def _is_alive(process: int) -> bool:
-    """Whether a process of that number runs; on Windows, where one cannot ask safely: no."""
-    if os.name == "nt":
-        return False
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True

@@ -20,11 +20,15 @@ from omnifill.form.batch import Batch
 from omnifill.form.tasks import learned_order, task_order
 from omnifill.form.vocabulary import BOS, MISSING, PAD, Vocabulary, ragged
 from omnifill.form.windows import Windows
+from omnifill.schema import MEDIA
 from omnifill.settings import FormSettings, MixSettings
 from omnifill.types import Bools, Ints
 
 CHECKED = 8192
 """Records looked at together."""
+ASKED = 2.0
+"""Times that anything else is the one field told from all others, for each time that a picture or a
+sound is: the one slot of a label holds the whole lesson (docs/log.md)."""
 THIN = 0.25
 """Share of the records of a canvas that are read without some of their fields."""
 
@@ -63,7 +67,9 @@ def draw_orders(
         shares = np.array([mix.schema_order, mix.random_order, mix.one_last])
         kind = np.asarray(rng.choice(3, num, p=shares / shares.sum()))
         shuffled = rng.permuted(fields, axis=1)
-        last = np.where(missing, -1.0, rng.random((num, num_fields))).argmax(axis=1)
+        media = np.array([field.type in MEDIA for field in vocabulary.fields])
+        lots = rng.random((num, num_fields)) ** np.where(media, 1.0, 1 / ASKED)
+        last = np.where(missing, -1.0, lots).argmax(axis=1)
         moved = one_last(missing, last, vocabulary)
         if mix.partly:
             moved = _partly(moved, rng)
