@@ -14,10 +14,13 @@ import torch
 
 from omnifill import api
 from omnifill.artifact import RunFolder
+from omnifill.data.shards import open_shard
 from omnifill.errors import Interrupted, RecipeError, RunError
+from omnifill.form.stream import eval_batches
 from omnifill.model.lora import add_lora, merged
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
+from omnifill.objectives import causal
 from omnifill.train.checkpoint import load_newest
 from omnifill.train.loop import Trainer
 
@@ -317,3 +320,43 @@ def test_two_tasks_are_told_apart_and_stay(base: api.Model, tmp_path: Path) -> N
     assert model.run.network.fields is not None
     with pytest.raises(RunError, match="single task that gives texts and wants one"):
         model.export(tmp_path / "out")
+
+
+def test_a_head_that_does_not_learn_is_told_some_rows_at_a_time_and_says_the_same(
+    base: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nats, and the gradients of all that does learn; the control is another head."""
+    run = base.run
+    torch.manual_seed(0)
+    network = Network(run.network.config)
+    network.load_state_dict(run.network.state_dict())
+    add_lora(network, 4, 0.5, ["q_proj", "up_proj"], vectors=False)
+    for name, parameter in network.named_parameters():
+        if "lora" in name:
+            parameter.data = 0.1 * torch.randn_like(parameter)
+    network.eval()
+    shard = open_shard(run.folder.encoded / "train")
+    batch = next(eval_batches(shard, run.vocabulary, run.recipe.form, context=64, batch_tokens=900,
+                              limit=900))  # fmt: skip
+
+    def told(learns: bool, held: int) -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        monkeypatch.setattr(causal, "HELD", held)
+        network.zero_grad()
+        network.head.requires_grad_(learns)
+        nats = run.objective.nats(network, batch)
+        (nats * torch.arange(len(nats))).sum().backward()
+        named = network.named_parameters()
+        return nats.detach(), {
+            n: p.grad.clone() for n, p in named if p.grad is not None and "lora" in n
+        }
+
+    whole, slopes = told(learns=True, held=1)
+    with torch.no_grad():
+        torch.testing.assert_close(run.objective.nats(network, batch), whole, rtol=1e-5, atol=1e-5)
+    assert len(slopes) == 2 * 2 * run.network.config.layers
+    for held in (1, 3000, 1 << 23):
+        nats, some = told(learns=False, held=held)
+        torch.testing.assert_close(nats, whole, rtol=1e-5, atol=1e-5)
+        for name, slope in slopes.items():
+            torch.testing.assert_close(some[name], slope, rtol=1e-4, atol=1e-3)
+    assert float(max(slope.abs().max() for slope in slopes.values())) > 1

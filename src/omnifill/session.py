@@ -46,7 +46,7 @@ from omnifill.schema import MEDIA, Schema
 from omnifill.teach import Stage, teach
 from omnifill.train.decide import DEFAULT_BUDGET, DataNumbers, build_plan, decide, noise
 from omnifill.train.loop import Report, Trainer, TrainPlan
-from omnifill.train.memory import keep_freed_memory
+from omnifill.train.memory import give_back_freed_memory, keep_freed_memory
 from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock, seconds_spent
 from omnifill.train.pace import measure_pace
 from omnifill.types import Codec
@@ -359,6 +359,7 @@ class Session:
         finally:
             events.close()
         trainer.finish()
+        give_back_freed_memory()
         weights = finished(recipe, network.state_dict(), self.folder)
         self.folder.save_model(config, weights)
         done = recipe.with_values(**{

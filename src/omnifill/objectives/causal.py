@@ -6,7 +6,7 @@ grouped by block, so that each is scored against its own field's columns and no 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +29,8 @@ from omnifill.model.mask import Mask
 from omnifill.model.network import Network
 from omnifill.model.packed import rows_of, told_by
 
+HELD = 1 << 23
+"""Scores that are held at once where the head does not learn."""
 PRESENCE = 0.05
 """Weight in training of *whether* a value is there, against 1 for *which* it is.
 
@@ -167,14 +169,64 @@ def target_nats(
         nothing: Tensor = hidden.float().sum(dim=1) * 0
         return nothing
     at = at[block_of[at].argsort(stable=True)]
-    target, allow = target[at], allow[at]
-    values, first = [], 0
-    for block, logits in enumerate(columns.all_scores(network, hidden[at], allow)):
-        column = columns.column_of(target[first : first + len(logits)], block)
-        values.append(weighed(logits, column, presence, smoothing))
-        first += len(logits)
-    out = torch.zeros(hidden.shape[0], device=target.device)
+    hidden, target, allow, num = hidden[at], target[at], allow[at], hidden.shape[0]
+    values: list[Tensor] = []
+    if torch.is_grad_enabled() and network.head.weight.requires_grad:
+        first = 0
+        for block, logits in enumerate(columns.all_scores(network, hidden, allow)):
+            column = columns.column_of(target[first : first + len(logits)], block)
+            values.append(weighed(logits, column, presence, smoothing))
+            first += len(logits)
+    else:  # a head that does not learn needs no scores but those of the rows at hand
+        nums = torch.bincount(block_of[at], minlength=columns.num).tolist()
+        parts = zip(*(torch.split(part, nums) for part in (hidden, target, allow)), strict=True)
+        for block, (some, wanted, rows) in enumerate(parts):
+
+            def told(
+                part: Tensor, where: slice, block: int = block, wanted: Tensor = wanted,
+                rows: Tensor = rows,
+            ) -> Tensor:  # fmt: skip
+                logits = columns.scores(network, part, block, rows[where])
+                column = columns.column_of(wanted[where], block)
+                return weighed(logits, column, presence, smoothing)
+
+            values.append(by_rows(some, told, max(1, HELD // columns.sizes[block])))
+    out = torch.zeros(num, device=target.device)
     return out.index_put((at,), torch.cat(values))
+
+
+def by_rows(hidden: Tensor, function: Callable[[Tensor, slice], Tensor], most: int) -> Tensor:
+    """hidden (n, D) -> (n,): a number of each row by a function of rows, and where they are, that
+    looks at no other row and learns nothing itself; at most so many at a time."""
+    if torch.is_grad_enabled():
+        out: Tensor = _ByRows.apply(hidden, function, most)  # type: ignore[no-untyped-call]
+        return out
+    places = [slice(first, first + most) for first in range(0, len(hidden), most)]
+    return torch.cat([torch.zeros(0), *(function(hidden[where], where) for where in places)])
+
+
+class _ByRows(torch.autograd.Function):
+    """The gradient of each row is found with its number, so that nothing is kept of how."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, function: Callable[[Tensor, slice], Tensor], most: int
+    ) -> Tensor:
+        values, slopes = [torch.zeros(0)], [hidden.new_zeros(0, hidden.shape[1])]
+        for first in range(0, len(hidden), most):
+            where = slice(first, first + most)
+            with torch.enable_grad():
+                part = hidden[where].detach().requires_grad_()
+                told = function(part, where)
+                slopes.extend(torch.autograd.grad(told.sum(), part))
+            values.append(told.detach())
+        ctx.save_for_backward(torch.cat(slopes))
+        return torch.cat(values)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Any) -> tuple[Tensor, None, None]:
+        (slopes,) = ctx.saved_tensors
+        return (slopes * grads[0][:, None]).to(slopes.dtype), None, None
 
 
 def weighed(logits: Tensor, column: Tensor, presence: float, smoothing: float = 0.0) -> Tensor:

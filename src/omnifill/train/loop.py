@@ -285,6 +285,7 @@ class Trainer:
             valid = self._validate(evaluate) if at_eval else None
             if at_eval or progress.step % 10 == 0:
                 now = time.monotonic()
+                since += self.validating * (valid is not None)  # it is no training
                 mean = sums[0] / max(sums[1], 1e-12)
                 rate = rate_between(progress.schedule, progress.step)
                 speed = tokens / max(now - since, 1e-9)

@@ -6,7 +6,7 @@ import ctypes
 import sys
 from contextlib import suppress
 
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of glibc's mallopt (malloc.h)."""
 
 
@@ -17,5 +17,12 @@ def keep_freed_memory() -> None:
         return
     with suppress(OSError, AttributeError):  # another C library
         options = ctypes.CDLL(None).mallopt
-        options(M_MMAP_THRESHOLD, 32 << 20)
+        options(M_MMAP_MAX, 0)
         options(M_TRIM_THRESHOLD, 1 << 30)
+
+
+def give_back_freed_memory() -> None:
+    """What steps freed goes back to the system, for whatever comes after them."""
+    if sys.platform.startswith("linux"):
+        with suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)
