@@ -11,14 +11,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load, save
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
 from torch import Tensor
 
 from omnifill import __version__, state
@@ -27,7 +28,7 @@ from omnifill.errors import RunError
 from omnifill.files import write_atomic
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
-from omnifill.model.network import BACKBONES, Network
+from omnifill.model.network import BACKBONES, Network, undrawn
 from omnifill.model.packed import pack
 from omnifill.objectives.table import OBJECTIVES, build_objective, on_canvas
 from omnifill.recipe import Recipe, load_recipe
@@ -147,7 +148,9 @@ class RunFolder:
     def load_network(self, config: ModelConfig) -> Network:
         path = self.path / "model.safetensors"
         try:
-            tensors = load(path.read_bytes())
+            with safe_open(path, "pt") as file:
+                # Copies: where a file's bytes lie in memory must not make a difference to products.
+                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path}: cannot be read ({error})") from None
         for part in PARTS if config.tied else ():
@@ -155,13 +158,12 @@ class RunFolder:
                 tensors[f"head.{part}"] = tensors[f"embed.{part}"]
         plain = config.weights == "fp32" and config.backbone in BACKBONES
         # Where all is known there is no need to draw weights that would be thrown away.
-        with torch.device("meta" if plain else "cpu"):
+        with undrawn() if plain else nullcontext():
             network = Network(config)
         if not plain and config.weights != "fp32":
             pack(network, config.weights)
         try:
-            # Copies: where a file's bytes lie in memory must not make a difference to products.
-            network.load_state_dict({n: t.clone() for n, t in tensors.items()}, assign=plain)
+            network.load_state_dict(tensors, assign=plain)
         except RuntimeError as error:
             raise RunError(f"{path}: does not fit config.json ({error})") from None
         if config.tied and plain:
@@ -222,7 +224,16 @@ def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
             f"{path}: its training has not finished; continue it with "
             f"`omnifill train DATA --out {path} --resume`"
         )
-    folder.check_sums()
+    with ThreadPoolExecutor(1) as pool:
+        checked = pool.submit(folder.check_sums)  # takes as long as to read the weights
+        try:
+            return _opened(folder, allow_code)
+        finally:
+            checked.result()  # that something is damaged explains all else
+
+
+def _opened(folder: RunFolder, allow_code: Sequence[str]) -> LoadedRun:
+    path = folder.path
     schema, recipe = folder.load_schema(), load_recipe(path / "recipe.yaml")
     config = folder.load_config()
     check_code(

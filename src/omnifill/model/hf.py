@@ -23,7 +23,7 @@ from omnifill.files import write_atomic
 from omnifill.model.config import ModelConfig
 from omnifill.model.families import Family, family_of
 from omnifill.model.foreign import READERS, Settings, read_config
-from omnifill.model.network import Network
+from omnifill.model.network import Network, undrawn
 
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 TOKENIZER_CONFIG = "tokenizer_config.json"
@@ -253,7 +253,7 @@ def _joined(parts: Sequence[tuple[str, Tensor]]) -> Tensor:
 
 def shapes(config: ModelConfig) -> dict[str, torch.Size]:
     """Every parameter that is stored, and its shape."""
-    with torch.device("meta"):
+    with torch.device("meta"), undrawn():
         named = dict(Network(config).named_parameters())  # a tied head is named once
     return {name: parameter.shape for name, parameter in named.items()}
 

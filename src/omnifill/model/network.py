@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from omnifill.model.cache import Cache, StandingCache
 from omnifill.model.config import ModelConfig
@@ -175,6 +176,20 @@ class Network(nn.Module):
         inner = self.backbone.new_cache(rows, length, sinks)
         width = self.config.dim if self.config.standing else 0
         return StandingCache(inner, next(self.parameters()).new_zeros(rows, width), memory)
+
+
+class undrawn(TorchFunctionMode):  # a context, as torch.no_grad is
+    """Networks that are built within have shapes, and no numbers yet: none are drawn (which takes
+    longer than to read them), and chance is left alone."""
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
+    ) -> Any:
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        if func in (torch.randn, torch.rand):
+            func = torch.empty
+        return func(*args, **(kwargs or {}))
 
 
 class HeadDense(nn.Module):
