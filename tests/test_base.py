@@ -11,12 +11,15 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from omnifill import api
 from omnifill.artifact import RunFolder
+from omnifill.codecs.pretrained import PretrainedCodec, Templated
 from omnifill.data.shards import open_shard
 from omnifill.errors import Interrupted, RecipeError, RunError
 from omnifill.form.stream import eval_batches
+from omnifill.generate.chat import render, write_turns
 from omnifill.model.lora import add_lora, merged
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -360,3 +363,27 @@ def test_a_head_that_does_not_learn_is_told_some_rows_at_a_time_and_says_the_sam
         for name, slope in slopes.items():
             torch.testing.assert_close(some[name], slope, rtol=1e-4, atol=1e-3)
     assert float(max(slope.abs().max() for slope in slopes.values())) > 1
+
+
+def spaced(scheme: str) -> PretrainedCodec:
+    """A tokenizer that puts a space before the first word, of all texts or never again."""
+    letters = [chr(i) for i in range(33, 127)] + list("▁你好")
+    vocab = {token: i for i, token in enumerate(["<s>", "</s>", "<unk>", *letters])}
+    made = Tokenizer(models.BPE(vocab, [], unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    made.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    made.add_special_tokens(["<s>", "</s>"])
+    return PretrainedCodec(made.to_str(), len(vocab), [1], None, (), 0)
+
+
+@pytest.mark.parametrize("scheme", ["first", "always", "never"])
+def test_a_template_gives_texts_the_tokens_that_they_have_alone(
+    scheme: str, tmp_path: Path
+) -> None:
+    codec = spaced(scheme)
+    told = write_turns(RunFolder(tmp_path), codec, 2)
+    alone = [*codec.encode("to be"), 1]
+    assert codec.encode(Templated(told("to be"))).tolist() == alone * 2
+    written = (tmp_path / "chat_template.jinja").read_text(encoding="utf-8")
+    messages = [{"role": "user", "content": "to be"}] * 2
+    assert render(written, messages, {}) == told("to be")

@@ -23,7 +23,8 @@ HEAD = b"GET / HTTP/1.1\r\nHost: localhost\r\n"
 
 
 class Answers:
-    """An app: a word at /, more than any buffer holds at /much; and what became of the latter."""
+    """An app: a word at /, some thousand bytes at /some, more than any buffer holds at /much, and
+    at /once in one piece; and what became of the last but one."""
 
     def __init__(self) -> None:
         self.ended = threading.Event()
@@ -32,10 +33,11 @@ class Answers:
         if scope["type"] == "lifespan":
             return
         much = scope["path"] == "/much"
+        size = {"/much": LARGE, "/some": 30_000, "/once": 8 * LARGE}.get(scope["path"], 1)
         await send({"type": "http.response.start", "status": 200, "headers": []})
         try:
             for _ in range(400 if much else 1):
-                body = b"x" * (LARGE if much else 1)
+                body = b"x" * size
                 await send({"type": "http.response.body", "body": body, "more_body": True})
             await send({"type": "http.response.body", "body": b""})
         finally:
@@ -108,14 +110,44 @@ def test_who_takes_nothing_is_left(port: int, app: Answers) -> None:
         assert len(all_of(client)) < 400 * LARGE
 
 
-def test_who_takes_slowly_is_told_all(port: int) -> None:
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
-        client.sendall(HEAD.replace(b"/ ", b"/much ", 1) + b"Connection: close\r\n\r\n")
-        time.sleep(0.1)
-        got = 0
-        while part := client.recv(1 << 22):
+def small(port: int) -> socket.socket:
+    """A client that the system keeps little for."""
+    client = socket.socket()
+    client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+    client.settimeout(20)
+    client.connect(("127.0.0.1", port))
+    return client
+
+
+def test_who_takes_steadily_is_told_all_however_long_it_takes(port: int) -> None:
+    with small(port) as client:
+        client.sendall(HEAD.replace(b"/ ", b"/once ", 1) + b"Connection: close\r\n\r\n")
+        got, started = 0, time.monotonic()
+        while part := client.recv(1 << 14):
             got += len(part)
-        assert got > 400 * LARGE
+            time.sleep(0.01)
+        assert got > 8 * LARGE
+        assert time.monotonic() - started > 2 * SHORT.taking
+
+
+def test_nor_is_it_waited_for_that_the_little_that_is_left_is_taken(port: int) -> None:
+    """However little: what the system has taken off our hands is nobody's business."""
+    held = [small(port) for _ in range(30)]
+    for number, client in enumerate(held):
+        many = 1 + number // 3  # so that some have a little left, wherever the system's room ends
+        client.sendall((HEAD.replace(b"/ ", b"/some ", 1) + b"\r\n") * many)
+    time.sleep(4 * SHORT.taking)
+    for client in held:
+        with client:
+            all_of(client)  # which ends, or else takes longer than the client waits
+
+
+def test_a_body_that_has_its_answer_is_not_waited_for(port: int) -> None:
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as client:
+        client.sendall(HEAD.replace(b"GET", b"POST") + b"Content-Length: 1000\r\n\r\n")
+        assert client.recv(1 << 16).startswith(b"HTTP/1.1 200")
+        client.sendall(b"a")
+        assert b"200" not in all_of(client)
 
 
 @pytest.mark.parametrize("said", [

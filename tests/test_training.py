@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -528,3 +529,13 @@ def test_the_time_of_all_sessions_is_counted(tmp_path: Path) -> None:
              ((10, 2.0), (20, 4.0), (30, 1.5), (40, 3.0), (50, 1.0))]  # fmt: skip
     path.write_text("\n".join([*lines, '{"step": 6']), encoding="utf-8")
     assert seconds_spent(path) == 4.0 + 3.0 + 1.0
+
+
+@pytest.mark.parametrize("patience", [0, 4])
+def test_a_loss_that_is_no_number_never_counts_as_the_best(patience: int) -> None:
+    torch.manual_seed(0)
+    trainer = Trainer(Net(), plan(40, patience=patience), None)
+    progress = trainer.run(
+        stream, loss, lambda model: 1.0 if trainer.progress.step == 20 else math.nan, ignore
+    )
+    assert (progress.best, progress.best_step, progress.step) == (1.0, 20, 40)

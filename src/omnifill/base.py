@@ -123,13 +123,13 @@ def adapted(folder: RunFolder, network: Network, adapter: Path) -> Network:
 def alphabet_beside(base: Base | None, vocabulary: Vocabulary, recipe: Recipe) -> Alphabet:
     """What a network must know of a vocabulary.
 
-    Beside a base of one text, the texts of a single task are told apart by where they stand, since
-    they always stand alike: nothing is added, so that the network can leave as what the base was.
+    Beside a base of one text, the texts of a single task that wants one are told apart by where
+    they stand: nothing is added, so that the network can leave as what the base was.
     """
     alphabet = vocabulary.alphabet
     if base is None or base.config.fields > 1 or base.config.full or base.config.memory:
         return alphabet
-    alike = len(recipe.form.tasks) == 1 and len(vocabulary.blocks) == 1
+    alike = [len(task.want) for task in recipe.form.tasks] == [1] and len(vocabulary.blocks) == 1
     return replace(alphabet, fields=1) if alike else alphabet
 
 

@@ -64,7 +64,7 @@ def run_demo(out: Path, budget: str, say: Callable[[str], None]) -> None:
     say("6. how good is it, on records that it has not seen?")
     say(f"   $ omnifill evaluate {out}")
     say(render(model.evaluate()))
-    _letters(out.with_name(f"{out.name}-letters"), budget, say)
+    _letters(out / "letters", budget, say)
     say(f"\ndone in {time.monotonic() - started:.0f} s. Try next, on your own file:")
     say("   omnifill inspect my.csv")
     say("   omnifill train my.csv --out my-run --budget 5m")

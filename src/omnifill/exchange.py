@@ -192,8 +192,8 @@ def export_checkpoint(run: LoadedRun, out: Path) -> None:
             }  # fmt: skip
             write_tokenizer(folder, codec, run.network.config.context)
         write_checkpoint(folder.path, tree, weights)
-        end = write_turns(folder, codec) if turns else ""
-        _prove(run, folder.path, turns, end)
+        told = write_turns(folder, codec, turns) if turns else None
+        _prove(run, folder.path, told)
 
 
 def export_gguf(run: LoadedRun, out: Path) -> None:
@@ -266,14 +266,14 @@ def check_full(config: ModelConfig, path: Path) -> None:
                        f"that it was made of")  # fmt: skip
 
 
-def _prove(run: LoadedRun, written: Path, turns: int, end: str) -> None:
+def _prove(run: LoadedRun, written: Path, told: Callable[[str], str] | None) -> None:
     """RunError unless a checkpoint that was written from a run answers as it does."""
     golden = transcripts(run)
     again = written.with_name(f"{written.name}.read")
     shutil.rmtree(again, ignore_errors=True)
     try:
         import_checkpoint(written, again)
-        replay(open_run(again), golden, turns, end)
+        replay(open_run(again), golden, told)
     finally:
         shutil.rmtree(again, ignore_errors=True)
 

@@ -5,6 +5,7 @@ written again by what was exported, before anybody relies on it.
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -43,11 +44,13 @@ def transcripts(run: LoadedRun) -> list[Transcript]:
     return made
 
 
-def replay(run: LoadedRun, golden: list[Transcript], turns: int = 0, end: str = "") -> None:
-    """RunError if a run of one text answers otherwise. `turns`: how often what is asked stands
-    before the answer, each time with an `end` behind it."""
+def replay(
+    run: LoadedRun, golden: list[Transcript], told: Callable[[str], str] | None = None
+) -> None:
+    """RunError if a run of one text answers otherwise. `told`: what a template makes of what is
+    asked, where there is one."""
     for one in golden:
-        answer = answered(run, Templated((one.asked + end) * turns) if turns else one.asked)
+        answer = answered(run, Templated(told(one.asked)) if told else one.asked)
         if answer != one.answer:
             raise RunError(f"what was exported answers {one.asked!r} by {answer!r}, and the run by "
                            f"{one.answer!r}: it was not kept")  # fmt: skip

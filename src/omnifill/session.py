@@ -55,6 +55,8 @@ EVAL_IDS = 30_000
 """Ids of the validation part that are read at each validation."""
 SAMPLE_SECONDS = 20.0
 """Least time between two samples that are shown."""
+TAKEN = b'{"taken": true}'
+"""What the mark of a codec says that came from elsewhere."""
 RESERVE = 0.02
 """Share of the budget kept for saving and leaving, beside a second and a half."""
 
@@ -93,6 +95,7 @@ class Session:
         for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.live.close()
+        give_back_freed_memory()
         with suppress(OSError):
             (self.folder.path / "lock").unlink()
         if kind is not None and self.preparing:  # nothing half-written stays behind
@@ -203,7 +206,7 @@ class Session:
         self.folder.write("schema.json", schema.model_dump_json(indent=1))
         self.folder.write("recipe.yaml", dump_recipe(recipe))
         for name in taken:
-            write_atomic(self._learned(schema, name), b"{}")
+            write_atomic(self._learned(schema, name), TAKEN)
         if any(map(is_learned, codecs.values())):
             self.folder.write_state(state="learning codecs", asked=self.asked_for)
             self.preparing = False
@@ -216,7 +219,8 @@ class Session:
         self.asked_for = self.asked_for or self.folder.read_state().get("asked", {})
         places = codec_folders(schema)
         learning = [name for name in places if is_learned(codecs[name])]
-        num = len({places[name] for name in learning})
+        marks = {self._learned(schema, name) for name in learning}
+        num = sum(not mark.exists() or mark.read_bytes() != TAKEN for mark in marks)
         for name in learning:
             done, place = self._learned(schema, name), places[name]
             if done.exists():
@@ -358,8 +362,8 @@ class Session:
             progress = trainer.run(batches, objective.loss, evaluate, listen)
         finally:
             events.close()
+            give_back_freed_memory()
         trainer.finish()
-        give_back_freed_memory()
         weights = finished(recipe, network.state_dict(), self.folder)
         self.folder.save_model(config, weights)
         done = recipe.with_values(**{

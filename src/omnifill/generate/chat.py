@@ -11,18 +11,20 @@ import importlib.util
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.codecs.pretrained import PretrainedCodec, Templated
-from omnifill.errors import RequestError, check_kind
+from omnifill.errors import RequestError, RunError, check_kind
 from omnifill.model.hf import default_template
 from omnifill.types import Codec
 
 TEMPLATE, TOKENS = "chat_template.jinja", "tokenizer_config.json"
 ORIGIN = "origin"
 """Folder of an imported run with the files that came with it."""
+SAID = ("The first of them", "1, 2, 3", "你好 ")
+"""Texts that a template is tried with."""
 PATIENCE = 20.0
 """Seconds that a template may take, all in all."""
 Messages = Sequence[Mapping[str, Any]]
@@ -52,20 +54,34 @@ def turns_before(run: LoadedRun) -> int | None:
     return len(tasks[0].given) if len(tasks) == 1 and len(tasks[0].want) == 1 else None
 
 
-def write_turns(folder: RunFolder, codec: Codec) -> str:
+def write_turns(folder: RunFolder, codec: Codec, turns: int) -> Callable[[str], str]:
     """Write the chat template that lays out messages as training laid out texts, one behind the
-    other; what stands behind each."""
+    other; what it makes of so many that say the same. RunError where no template can."""
     tree = folder.read_json(TOKENS) if (folder.path / TOKENS).exists() else {}
     tree.pop("chat_template", None)
-    begin, end = tree.get("bos_token"), tree.get("eos_token")
+    begin, end, lead = str(tree.get("bos_token", "")), str(tree.get("eos_token", "")), ""
     if isinstance(codec, PretrainedCodec):
-        begin = None if codec.bos is None else codec.tokenizer.id_to_token(codec.bos)
-        end = codec.tokenizer.id_to_token(codec.ends[0])
-    said = "{% for m in messages %}{{ m['content'] + " + json.dumps(end) + " }}{% endfor %}"
-    opened = "{{ " + json.dumps(begin) + " }}" if begin else ""
-    folder.write(TEMPLATE, opened + said)
+        named = codec.tokenizer.id_to_token
+        begin = "" if codec.bos is None else named(codec.bos) or ""
+        end = named(codec.ends[0]) or ""
+        lead = _lead(codec, begin, end)
+    each = f"{{{{ {json.dumps(lead)} + m['content'] + {json.dumps(end)} }}}}"
+    said = f"{{% for m in messages %}}{each}{{% endfor %}}"
+    folder.write(TEMPLATE, f"{{{{ {json.dumps(begin)} }}}}{said}" if begin else said)
     folder.write(TOKENS, json.dumps(tree, indent=1, ensure_ascii=False))
-    return str(end)
+    return lambda text: begin + (lead + text + end) * turns
+
+
+def _lead(codec: PretrainedCodec, begin: str, end: str) -> str:
+    """What stands before a text in a template, so that it has the tokens there that it has alone:
+    some tokenizers put a space before the first word of all, and of no other."""
+    for lead in ("", " "):
+        told = [codec.encode(Templated(begin + (lead + text + end) * 2)) for text in SAID]
+        alone = [[*codec.encode(text), codec.ends[0]] * 2 for text in SAID]
+        if [some.tolist() for some in told] == alone:
+            return lead
+    raise RunError("no chat template can lay out messages as training did: behind another text, "
+                   "this tokenizer reads a text otherwise than alone")  # fmt: skip
 
 
 def check_messages(messages: Any) -> None:

@@ -202,7 +202,11 @@ def by_rows(hidden: Tensor, function: Callable[[Tensor, slice], Tensor], most: i
         out: Tensor = _ByRows.apply(hidden, function, most)  # type: ignore[no-untyped-call]
         return out
     places = [slice(first, first + most) for first in range(0, len(hidden), most)]
-    return torch.cat([torch.zeros(0), *(function(hidden[where], where) for where in places)])
+    return torch.cat([_none(hidden), *(function(hidden[where], where) for where in places)])
+
+
+def _none(hidden: Tensor) -> Tensor:
+    return hidden.new_zeros(0, dtype=torch.float32)
 
 
 class _ByRows(torch.autograd.Function):
@@ -212,7 +216,7 @@ class _ByRows(torch.autograd.Function):
     def forward(
         ctx: Any, hidden: Tensor, function: Callable[[Tensor, slice], Tensor], most: int
     ) -> Tensor:
-        values, slopes = [torch.zeros(0)], [hidden.new_zeros(0, hidden.shape[1])]
+        values, slopes = [_none(hidden)], [hidden.new_zeros(0, hidden.shape[1])]
         for first in range(0, len(hidden), most):
             where = slice(first, first + most)
             with torch.enable_grad():

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from omnifill.serve.limits import Limits
@@ -29,12 +28,14 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """A client is there; it has something to ask."""
         super().connection_made(transport)
+        transport.set_write_buffer_limits(high=0)  # so that all that waits to be taken is seen
         self.asking = self.loop.call_later(self.limits.arrival, transport.abort)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes of a request; the time for its head is not lengthened by them."""
+        """Some bytes: of a request's head, whose time they do not lengthen, or of a body. What
+        still comes of one that has its answer is waited for no longer than for a head."""
         super().data_received(data)
-        if self.conn.their_state is not h11.IDLE:
+        if self.cycle is not None and not self.cycle.response_complete:
             self._asked()
         elif self.asking is None:
             self.asking = self.loop.call_later(self.limits.arrival, self.transport.abort)
@@ -42,7 +43,8 @@ class Connection(H11Protocol):
     def pause_writing(self) -> None:
         """The client takes less than it is told."""
         super().pause_writing()
-        self.taking = self.loop.call_later(self.limits.taking, self.transport.abort)
+        self._took()
+        self._wait_for_taking(self.transport.get_write_buffer_size())
 
     def resume_writing(self) -> None:
         """It has taken enough that more can be said."""
@@ -54,6 +56,18 @@ class Connection(H11Protocol):
         self._asked()
         self._took()
         super().connection_lost(exc)
+
+    def _wait_for_taking(self, before: int) -> None:
+        """End the connection unless less is left by then than there was before."""
+
+        def look() -> None:
+            left = self.transport.get_write_buffer_size()
+            if left < before:
+                self._wait_for_taking(left)
+            else:
+                self.transport.abort()
+
+        self.taking = self.loop.call_later(self.limits.taking, look)
 
     def _asked(self) -> None:
         if self.asking is not None:

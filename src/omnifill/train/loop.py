@@ -321,11 +321,12 @@ class Trainer:
             put(self.model, own)
         # At the end the rate is zero: what looks a hair worse there is noise, but settled.
         last, patience = progress.step >= progress.end, self.plan.patience
-        no_worse = not patience or valid <= progress.best * (1 + self.plan.margin)
+        limit = progress.best * (1 + self.plan.margin)
+        no_worse = valid <= limit or (not patience and not math.isnan(valid))
         if valid < progress.best or (last and no_worse):
             progress.best, progress.best_step, progress.stale = valid, progress.step, 0
             self.best = {n: t.clone() for n, t in self.weights().items()}
-        elif not no_worse:
+        elif patience and valid > limit:
             progress.stale += 1
             if progress.stale >= patience:
                 self._over_fitted()

@@ -8,6 +8,8 @@ from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Options of glibc's mallopt (malloc.h)."""
+USUAL = {M_TRIM_THRESHOLD: 128 << 10, M_MMAP_MAX: 65536}
+"""What they are before anybody sets them."""
 
 
 def keep_freed_memory() -> None:
@@ -23,6 +25,10 @@ def keep_freed_memory() -> None:
 
 def give_back_freed_memory() -> None:
     """What steps freed goes back to the system, for whatever comes after them."""
-    if sys.platform.startswith("linux"):
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).malloc_trim(0)
+    if not sys.platform.startswith("linux"):
+        return
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL(None)
+        for option, value in USUAL.items():
+            library.mallopt(option, value)
+        library.malloc_trim(0)
