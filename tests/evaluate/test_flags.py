@@ -9,7 +9,13 @@ import numpy as np
 import pytest
 
 from omnifill.evaluate.evaluation import Evaluation
-from omnifill.evaluate.flags import flags, shown, worse_than_usual
+from omnifill.evaluate.flags import (
+    disobeyed,
+    flags,
+    shown,
+    worse_than_plain,
+    worse_than_usual,
+)
 from omnifill.evaluate.intervals import interval
 from omnifill.evaluate.memory import copied_rows
 from omnifill.evaluate.rows import as_arrays, two_sample
@@ -164,6 +170,30 @@ def test_a_column_is_called_unlearnable_only_where_nothing_tells_it() -> None:
 def test_few_records_raise_no_flag_by_chance() -> None:
     parts = {"train": records(40, 1), "held_out": records(12, 2), "made": records(40, 3)}
     assert [f for f in found(parts) if f["name"] != "a group without data"] == []
+
+
+@pytest.mark.parametrize(
+    ("ours", "named"),
+    [((30.0, 0.2), {"worse than a plain baseline", "not what was asked for"}),
+     ((5.0, 0.2), {"not what was asked for"}), ((5.0, 0.55), set())],
+)  # fmt: skip
+def test_drawings_that_are_of_something_else_or_no_better_than_noise_are_named(
+    ours: tuple[float, float], named: set[str]
+) -> None:
+    def drawn(distance: float, told: float) -> dict[str, Any]:
+        right = interval((np.arange(400) < told * 400).astype(float))
+        off = {"value": distance, "low": distance - 0.5, "high": distance + 0.5, "n": 400}
+        return {"fields": {"colour": {"frechet": off, "label_recovered": right}}, "rows": {}}
+
+    figures = drawn(*ours) | {"baselines": {
+        "held_out": drawn(0.1, 0.6), "noise": drawn(12.0, 0.1), "mean": drawn(60.0, 0.1),
+    }}  # fmt: skip
+    parts = sound()
+    coded = as_arrays(SCHEMA, parts["train"], parts["held_out"], parts["made"])
+    evaluation = Evaluation(SCHEMA, figures, parts["train"], parts["held_out"], parts["made"],
+                            (coded[0], coded[1], coded[2]))  # fmt: skip
+    found = [*worse_than_plain(evaluation), *disobeyed(evaluation)]
+    assert {flag.name for flag in found} == named
 
 
 @pytest.mark.parametrize(("right", "named"), [(0.5, True), (0.8, False), (0.95, False)])

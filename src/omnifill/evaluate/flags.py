@@ -27,6 +27,8 @@ BY_HEART = 1.5
 """How much less likely unseen records are than training ones where a model has over-fitted."""
 FAR = 0.1
 """Share of accuracy by which the usual model is far better."""
+HEEDED = 0.7
+"""Share of real pictures' recognised labels below which drawn ones are of something else."""
 NO_GAIN = 0.1
 """Share of a column's log loss that the other columns save where they tell anything at all."""
 NO_SPAN = 10
@@ -47,7 +49,7 @@ def flags(found: Evaluation) -> list[dict[str, str]]:
     """Every rule that fires, as plain data."""
     rules = [
         leaked_rows, leaked_column, over_fitted, copied, collapsed, worse_than_plain,
-        worse_than_usual, unlearnable,
+        worse_than_usual, disobeyed, unlearnable,
         unseen_group, failed_group, drifted, repeated_rows, constant, told_apart,
     ]  # fmt: skip
     return [asdict(flag) for rule in rules for flag in rule(found)]
@@ -196,6 +198,8 @@ def worse_than_plain(e: Evaluation) -> Iterator[Flag]:
         ("most_frequent_or_median", "accuracy", 1),
         ("most_frequent_or_median", "absolute_error", -1),
         ("ngram", "bits_per_byte", -1),
+        ("noise", "frechet", -1),
+        ("mean", "frechet", -1),
     ):
         for name in e.names:
             ours, base = e.ours(name, measure), e.baseline(label, name, measure)
@@ -205,6 +209,18 @@ def worse_than_plain(e: Evaluation) -> Iterator[Flag]:
             if ends[0] < ends[1]:
                 yield Flag("worse than a plain baseline", name, f"{measure} {ours['value']:.3g}, "
                            f"{label} {base['value']:.3g}")  # fmt: skip
+
+
+def disobeyed(e: Evaluation) -> Iterator[Flag]:
+    """Pictures or sounds of which the label that they were drawn for is told far less often than of
+    real ones."""
+    for name in e.names:
+        ours, real = (e.ours(name, "label_recovered"),
+                      e.baseline("held_out", name, "label_recovered"))  # fmt: skip
+        if ours and real and ours["high"] < HEEDED * real["low"]:
+            yield Flag("not what was asked for", name, f"its label is told from {ours['value']:.0%} of "
+                       f"what is drawn for it, and from {real['value']:.0%} of what is real: train "
+                       "longer?")  # fmt: skip
 
 
 def worse_than_usual(e: Evaluation) -> Iterator[Flag]:
