@@ -218,9 +218,9 @@ def disobeyed(e: Evaluation) -> Iterator[Flag]:
         ours, real = (e.ours(name, "label_recovered"),
                       e.baseline("held_out", name, "label_recovered"))  # fmt: skip
         if ours and real and ours["high"] < HEEDED * real["low"]:
-            yield Flag("not what was asked for", name, f"its label is told from {ours['value']:.0%} of "
-                       f"what is drawn for it, and from {real['value']:.0%} of what is real: train "
-                       "longer?")  # fmt: skip
+            told, beside = f"{ours['value']:.0%}", f"{real['value']:.0%}"
+            yield Flag("not what was asked for", name, f"its label is told from {told} of what is "
+                       f"drawn for it, of real ones from {beside}: train longer?")  # fmt: skip
 
 
 def worse_than_usual(e: Evaluation) -> Iterator[Flag]:
