@@ -387,3 +387,10 @@ def test_a_template_gives_texts_the_tokens_that_they_have_alone(
     written = (tmp_path / "chat_template.jinja").read_text(encoding="utf-8")
     messages = [{"role": "user", "content": "to be"}] * 2
     assert render(written, messages, {}) == told("to be")
+
+
+def test_a_base_that_names_no_end_has_no_template(tmp_path: Path) -> None:
+    codec = spaced("never")
+    codec.ends = []
+    with pytest.raises(RunError, match="names no token that ends a text"):
+        write_turns(RunFolder(tmp_path), codec, 1)

@@ -362,8 +362,8 @@ class Session:
             progress = trainer.run(batches, objective.loss, evaluate, listen)
         finally:
             events.close()
-            give_back_freed_memory()
         trainer.finish()
+        give_back_freed_memory()
         weights = finished(recipe, network.state_dict(), self.folder)
         self.folder.save_model(config, weights)
         done = recipe.with_values(**{

@@ -174,7 +174,8 @@ class MixSettings(Settings):
     random_order: float = Field(0.25, ge=0)
     """Every record in an order of its own."""
     one_last: float = Field(0.25, ge=0)
-    """One random field moved to the end: it is predicted from all the others."""
+    """One random field moved to the end: it is predicted from all the others. A picture or sound is
+    it half as often as anything else."""
     partly: bool = False
     """Whether it is predicted from some of the others instead, how many and which by chance."""
 

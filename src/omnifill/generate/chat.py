@@ -61,6 +61,9 @@ def write_turns(folder: RunFolder, codec: Codec, turns: int) -> Callable[[str], 
     tree.pop("chat_template", None)
     begin, end, lead = str(tree.get("bos_token", "")), str(tree.get("eos_token", "")), ""
     if isinstance(codec, PretrainedCodec):
+        if not codec.ends:
+            raise RunError("no chat template can be written: the base names no token that ends a "
+                           "text (eos_token_id)")  # fmt: skip
         named = codec.tokenizer.id_to_token
         begin = "" if codec.bos is None else named(codec.bos) or ""
         end = named(codec.ends[0]) or ""

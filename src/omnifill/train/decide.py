@@ -207,7 +207,7 @@ def suited_to(
     if recipe.train.settle is None:
         changes["train.settle"] = 0.0 if often else SETTLE
     if recipe.train.patience is None:  # drawings that obey are no likelier ones (docs/log.md)
-        changes["train.patience"] = 0 if noise and not masked else PATIENCE
+        changes["train.patience"] = 0 if noise else PATIENCE
     return recipe.with_values(**changes)
 
 
