@@ -1,14 +1,16 @@
 """One model of three modalities: digits as a label, a picture (mnist) and a sound (fsdd).
 
-    python benchmarks/modalities.py --data DIR [--budget 90m] [--single 45m] [--quick]
+    python benchmarks/modalities.py --data DIR [--budget 90m] [--single 30m] [--codec RUN]
+                                    [--only one|two] [--quick]
 
-All six directions are asked of one model, and each of a model of the two fields alone. Classifiers
-trained here on real pictures and sounds tell the digit of what was made; unseen pictures and sounds
-are what is given.
+All six directions are asked of one model, and each of a model of the two fields alone; the latter
+have the codecs of the former (or all have those of RUN). Classifiers trained here on real pictures
+and sounds tell the digit of what was made; unseen pictures and sounds are what is given.
 """
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,35 +22,44 @@ from pictures import FILES, judge_of
 
 ROWS = 20_000
 ASKED = 1000
+WHOLE = ("label", "image", "audio")
 PAIRS = (("label", "image"), ("label", "audio"), ("image", "audio"))
 
 
 def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--budget", default="90m")
-    parser.add_argument("--single", default="45m", help="of each model of two fields")
+    parser.add_argument("--single", default="30m", help="of each model of two fields")
+    parser.add_argument("--codec", type=Path, help="a run whose codecs all models have")
+    parser.add_argument("--only", choices=("one", "two"), help="one model, or those of two")
     args = parser.parse_args()
     data = harness.need_data(args)
     from omnifill import api
 
     judges, unseen = judged(data, args)
     budget, single = ("2m", "1m") if args.quick else (args.budget, args.single)
-    figures: dict[str, Any] = {}
     table = digits(data, args)
-    for fields in [("label", "image", "audio"), *PAIRS]:
-        run = harness.fresh(args.work / "modalities" / "-".join(fields))
-        length = budget if len(fields) == 3 else single
-        model = api.train(table[list(fields)], run, budget=length, seed=args.seed)
-        name = "one model" if len(fields) == 3 else "models of two"
-        part = figures.setdefault(name, {})
-        for given in fields:
-            for want in fields:
-                if given != want:
-                    part[f"{given} -> {want}"] = asked(model, given, want, unseen, judges)
-        protocol = (
-            f"{ROWS:,} records, a picture and a sound of one digit each; {budget} for the model of "
-            f"all three fields, {single} for each of two; {ASKED} unseen records for each direction"
-        )
+    protocol = (
+        f"{ROWS:,} records, a picture and a sound of one digit each; {budget} for the model of all "
+        f"three fields, {single} for each of two, "
+        f"{'codecs from elsewhere' if args.codec else 'with the codecs of the former'}; {ASKED} "
+        f"unseen records for each direction"
+    )
+    runs = args.work / "modalities"
+    models = {"one": [WHOLE], "two": PAIRS, None: [WHOLE, *PAIRS]}[args.only]
+    for fields in models:
+        run, whole = harness.fresh(runs / "-".join(fields)), fields == WHOLE
+        codec = args.codec or (None if whole else runs / "-".join(WHOLE))
+        model = api.train(
+            table[list(fields)], run, budget=budget if whole else single, seed=args.seed,
+            recipe={"train": {"codec": codec and str(codec)}},
+        )  # fmt: skip
+        part = {
+            f"{given} -> {want}": asked(model, given, want, unseen, judges)
+            for given in fields for want in fields if given != want
+        }  # fmt: skip
+        figures = harness.kept("modalities", protocol)
+        figures.setdefault("one model" if whole else "models of two", {}).update(part)
         harness.keep("modalities", protocol, figures, ["pillow", "soundfile"], args.quick)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,19 @@ def decode_values(run: LoadedRun, name: str, pieces: Sequence[Ints]) -> list[Any
     codes = [field.codes_of(ids) for ids, there in zip(pieces, known, strict=True) if there]
     values = iter(decode_grid(field.codec, np.stack(codes)) if codes else [])
     return [next(values) if there else None for there in known]
+
+
+def decoded_values(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, Any]]:
+    """(row of the plan, field, value) of everything that was chosen."""
+    row = np.concatenate([s.row for s in steps])
+    field = np.concatenate([s.field for s in steps])
+    ids = np.concatenate([s.id for s in steps])
+    for index in np.unique(field):
+        name, here = run.schema.names[index], np.flatnonzero(field == index)
+        here = here[np.argsort(row[here], kind="stable")]
+        starts = np.flatnonzero(np.diff(row[here], prepend=-1))
+        values = decode_values(run, name, np.split(ids[here], starts[1:]))
+        yield from zip(row[here][starts].tolist(), repeat(name), values, strict=False)
 
 
 def without_end(ids: Ints) -> Ints:

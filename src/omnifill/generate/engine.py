@@ -21,7 +21,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.generate.autoregressive import Autoregressive, drawn
 from omnifill.generate.filters import Sampling
 from omnifill.generate.plan import Plan, Step, Stopper
-from omnifill.generate.requests import build_sampler
+from omnifill.generate.samplers import build_sampler
 from omnifill.generate.state import State, chances
 from omnifill.model.slots import Slots, padded
 from omnifill.types import Ints

@@ -25,11 +25,12 @@ from omnifill.generate.choices import choose
 from omnifill.generate.constraint import Constraint
 from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
 from omnifill.generate.given import in_view
-from omnifill.generate.parallel import Parallel
 from omnifill.generate.part import completed, whole_ones
 from omnifill.generate.plan import Leaning, Plan, drained
 from omnifill.generate.rerank import agreed
+from omnifill.generate.samplers import build_sampler
 from omnifill.generate.steer import Steer, needs_steering
+from omnifill.generate.ways import once, ways, with_ways
 from omnifill.generate.wishes import Request
 from omnifill.progress import Progress
 from omnifill.schema import FieldSpec
@@ -37,13 +38,6 @@ from omnifill.types import Bools, Floats, Ints
 
 ROWS = 512
 """Rows of a batch."""
-
-
-def build_sampler(run: LoadedRun) -> Any:
-    """What makes records of a plan: slot by slot, or all slots in a few steps."""
-    if run.vocabulary.canvas:
-        return Parallel(run.network, run.vocabulary, run.objective.columns, run.objective.schedule)
-    return Autoregressive(run.network, run.vocabulary, run.objective.columns)
 
 
 def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
@@ -56,6 +50,7 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         values[request.part.field] = [request.part.told]
         begun = request.part.begins
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
+    which, numbers = np.zeros(num, np.int64), np.arange(first, first + num)
     if request.prompt is not None and not run.vocabulary.canvas:
         shard = _open_end(run, shard, request.want[0])
     if request.part is not None and not run.vocabulary.canvas:
@@ -63,10 +58,15 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     if first == 0:
         _tell_far(run, shard, request)
         check_places(run, shard, request.want, request.max_tokens)
-    names = run.vocabulary.in_order(request.given)
+    given = run.vocabulary.in_order(request.given)
+    if between := _between(run, request):
+        known = {name: values[name] * num for name in given}
+        told = with_ways(run, known, between, numbers, request.seed, request.sampling.temperature)
+        shard, which = once(run, told)
+        given = run.vocabulary.in_order(told)
     row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
     wanted = np.zeros(len(row), bool)
-    given = [*names, *([request.want[0]] if begun else [])]
+    given = [*given, *([request.want[0]] if begun else [])]
     order = [run.vocabulary[n].index for n in [*given, *request.want]]
     row[: len(order)] = order
     wanted[len(given) : len(order)] = True
@@ -80,12 +80,22 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     there |= {request.part.field} if request.part is not None else set()
     forbid = np.array([n in there for n in run.schema.names])
     return Plan(
-        shard, np.zeros(num, np.int64), Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))),
-        np.arange(first, first + num), request.seed, request.sampling, request.max_tokens,
+        shard, which, Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))), numbers,
+        request.seed, request.sampling, request.max_tokens,
         forbid, partial=begun, leaning=leaning,
         known=None if request.part is None else request.part.codes,
         suffix=None if request.suffix is None else _codes(run, request.want[0], request.suffix),
     )  # fmt: skip
+
+
+def _between(run: LoadedRun, request: Request) -> list[str]:
+    """What is drawn first, beside what is given; nothing where that is a beginning, or where the
+    likeliest is sought."""
+    begun = request.prompt is not None or request.part is not None
+    if begun or not request.given or request.sampling.beams > 1:
+        return []
+    said = {*request.given, *request.want}
+    return [name for name in ways(run, request.want) if name not in said]
 
 
 def _codes(run: LoadedRun, name: str, text: str) -> Ints:

@@ -6,7 +6,6 @@ import warnings
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
-from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +27,15 @@ from omnifill.form.tasks import best_task, tell_untrained, unread, wanted_fields
 from omnifill.generate.beam import BeamSearch, as_steps
 from omnifill.generate.checks import check_sampler, check_steps, usual_guidance
 from omnifill.generate.choices import parse_choices
-from omnifill.generate.decoding import decode_values
+from omnifill.generate.decoding import decoded_values
 from omnifill.generate.embed import embedded
 from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, choice_log_probs, record_nats
 from omnifill.generate.plan import Plan
-from omnifill.generate.requests import (
-    ROWS,
-    build_sampler,
-    tell_moved,
-)
+from omnifill.generate.requests import ROWS, tell_moved
+from omnifill.generate.samplers import build_sampler
+from omnifill.generate.ways import ways, with_ways
 from omnifill.schema import MEDIA
 from omnifill.types import ABSENT, Bools
 
@@ -177,14 +174,17 @@ def fill_columns(
     Each blank is asked for by itself, given all known cells of its row, and a category gets its
     most probable value, a number or date its median (or another `quantile`), a text its likeliest
     tokens one after another, or with `sampling.beams` the likeliest whole; with `draw` the blanks
-    of a row are drawn one after another, so that they fit together.
+    of a row are drawn one after another, so that they fit together; pictures and sounds by way of
+    the categories that are not known of their rows.
     """
-    shard = encoded_to_ask(run, columns)
-    index = {name: run.schema.index(name) for name in columns}
     laid = run.vocabulary.in_order(run.schema.names)
-    blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
     asked = [n for n in laid if n in columns and (only is None or n in only)]
     result: dict[str, dict[int, Any]] = {}
+    if draw:
+        columns, result = _by_way(run, columns, asked, seed, sampling.temperature)
+    shard = encoded_to_ask(run, columns)
+    index = {name: run.schema.index(name) for name in columns}
+    blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
     for name in [] if draw else [n for n in asked if run.schema[n].type == "category"]:
         rows = np.flatnonzero(blanks[name])
         best = category_log_probs(run, shard, name, rows).argmax(axis=1)
@@ -192,7 +192,7 @@ def fill_columns(
         result[name] = {
             row: decode(np.array([code])) for row, code in zip(rows.tolist(), best, strict=True)
         }
-    asks = _asks(run, asked, blanks, result, draw)
+    asks = _asks(run, asked, blanks, () if draw else result, draw)
     first = 0
     for part, search in _parts(run, asks, sampling.beams):
         fields = np.full((len(part), len(run.vocabulary.fields)), -1, np.int64)
@@ -214,9 +214,35 @@ def fill_columns(
         first += len(part)
         sampler = build_sampler(run)
         steps = list(as_steps(BeamSearch(sampler)(plan), 1) if search else sampler(plan))
-        for i, name, value in _decoded(run, steps):
+        for i, name, value in decoded_values(run, steps):
             result.setdefault(name, {})[part[i][0]] = value
     return result
+
+
+def _by_way(
+    run: LoadedRun, columns: Mapping[str, list[Any]], asked: Sequence[str], seed: int,
+    temperature: float,
+) -> tuple[dict[str, list[Any]], dict[str, dict[int, Any]]]:  # fmt: skip
+    """Columns in which the categories are drawn that pictures and sounds are drawn by way of, and
+    those of them that were asked for: {field: {row: value}}."""
+    media = [name for name in asked if run.schema[name].type in MEDIA]
+    names = ways(run, media)
+    num = len(next(iter(columns.values()), ()))
+    whole = dict(columns) | {name: [None] * num for name in names if name not in columns}
+    rows = [row for row in range(num) if any(columns[name][row] is None for name in media)
+            and any(values[row] is not None for values in columns.values())]  # fmt: skip
+    if not names or not rows:
+        return dict(columns), {}
+    some = {name: [values[row] for row in rows] for name, values in columns.items()}
+    told = with_ways(run, some, names, np.array(rows), seed, temperature)
+    result: dict[str, dict[int, Any]] = {}
+    for name in names:
+        whole[name] = list(whole[name])
+        for row, value in zip(rows, told[name], strict=True):
+            if whole[name][row] is None and name in asked:
+                result.setdefault(name, {})[row] = value
+            whole[name][row] = value
+    return whole, result
 
 
 Blanks = tuple[int, list[str]]
@@ -314,19 +340,6 @@ def _check_blanks(run: LoadedRun, columns: Mapping[str, Sequence[Any]], sampling
     blank = [name for name, values in columns.items() if any(v is None for v in values)]
     tell_untrained(run.recipe.form, (), blank)
     check_steps(run, sampling, blank, MOST_TOKENS)
-
-
-def _decoded(run: LoadedRun, steps: Sequence[Any]) -> Iterator[tuple[int, str, Any]]:
-    """(row of the plan, field, value) of everything that was chosen."""
-    row = np.concatenate([s.row for s in steps])
-    field = np.concatenate([s.field for s in steps])
-    ids = np.concatenate([s.id for s in steps])
-    for index in np.unique(field):
-        name, here = run.schema.names[index], np.flatnonzero(field == index)
-        here = here[np.argsort(row[here], kind="stable")]
-        starts = np.flatnonzero(np.diff(row[here], prepend=-1))
-        values = decode_values(run, name, np.split(ids[here], starts[1:]))
-        yield from zip(row[here][starts].tolist(), repeat(name), values, strict=False)
 
 
 def embed(run: LoadedRun, records: pd.DataFrame | Sequence[str]) -> NDArray[np.float32]:

@@ -23,7 +23,8 @@ from omnifill.form.vocabulary import (
 )
 from omnifill.generate.decoding import Stopper
 from omnifill.generate.plan import Leaning
-from omnifill.generate.requests import build_sampler, plan_of
+from omnifill.generate.requests import plan_of
+from omnifill.generate.samplers import build_sampler
 from omnifill.generate.wishes import Request
 from omnifill.types import Ints
 
