@@ -30,6 +30,7 @@ from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
 from omnifill.model.network import BACKBONES, Network, undrawn
 from omnifill.model.packed import pack
+from omnifill.model.products import settle
 from omnifill.objectives.table import OBJECTIVES, build_objective, on_canvas
 from omnifill.recipe import Recipe, load_recipe
 from omnifill.schema import Schema
@@ -246,7 +247,9 @@ def _opened(folder: RunFolder, allow_code: Sequence[str]) -> LoadedRun:
     if vocabulary.size != config.vocabulary:
         raise RunError(f"{path}: codecs and config.json do not belong together")
     objective = build_objective(recipe.objective, vocabulary)
-    return LoadedRun(folder, recipe, schema, vocabulary, folder.load_network(config), objective)
+    network = folder.load_network(config)
+    settle(network)
+    return LoadedRun(folder, recipe, schema, vocabulary, network, objective)
 
 
 def code_named_in(recipe: Recipe) -> list[str]:

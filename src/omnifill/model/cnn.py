@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
+from omnifill.model.products import Linear
 from omnifill.model.streaming import LayerMemory, Stack
 
 
@@ -44,8 +45,8 @@ class Convolution(nn.Module):
     def __init__(self, config: ModelConfig, dilation: int) -> None:
         super().__init__()
         self.kernel, self.dilation = config.kernel, dilation
-        self.in_proj = nn.Linear(config.kernel * config.dim, 2 * config.dim, bias=False)
-        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.in_proj = Linear(config.kernel * config.dim, 2 * config.dim, bias=False)
+        self.o_proj = Linear(config.dim, config.dim, bias=False)
         self.kept = ((config.kernel - 1) * dilation, config.dim)
 
     def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
+from omnifill.model.products import Linear
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -24,9 +25,9 @@ class FeedForward(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         if config.gated:
-            self.gate_proj = nn.Linear(config.dim, config.ffn, bias=config.ffn_bias)
-        self.up_proj = nn.Linear(config.dim, config.ffn, bias=config.ffn_bias)
-        self.down_proj = nn.Linear(config.ffn, config.dim, bias=config.ffn_bias)
+            self.gate_proj = Linear(config.dim, config.ffn, bias=config.ffn_bias)
+        self.up_proj = Linear(config.dim, config.ffn, bias=config.ffn_bias)
+        self.down_proj = Linear(config.ffn, config.dim, bias=config.ffn_bias)
         self.gated, self.act = config.gated, config.act
 
     def forward(self, x: Tensor) -> Tensor:

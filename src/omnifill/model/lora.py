@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.model.network import Network
+from omnifill.model.products import linear
 
 A, B = "lora_a", "lora_b"
 
@@ -30,7 +31,7 @@ class Lora(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
         added = F.linear(F.linear(x, self.lora_a), self.lora_b)
-        return F.linear(x, self.weight, self.bias) + self.scale * added
+        return linear(x, self.weight, self.bias) + self.scale * added
 
 
 def add_lora(

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
 from omnifill.model.norm import RMSNorm
+from omnifill.model.products import Linear
 
 
 class Memory:
@@ -38,10 +39,10 @@ class CrossAttention(nn.Module):
         super().__init__()
         self.heads, self.head_dim = config.heads, config.head_dim
         width = self.heads * self.head_dim
-        self.q_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(width, config.dim, bias=config.o_bias)
+        self.q_proj = Linear(config.dim, width, bias=config.qkv_bias)
+        self.k_proj = Linear(config.dim, width, bias=config.qkv_bias)
+        self.v_proj = Linear(config.dim, width, bias=config.qkv_bias)
+        self.o_proj = Linear(width, config.dim, bias=config.o_bias)
         self.q_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
         self.k_norm = RMSNorm(self.head_dim, config.norm_eps) if config.qk_norm else None
         self.scale = config.attn_scale

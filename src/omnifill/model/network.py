@@ -29,6 +29,7 @@ from omnifill.model.feedforward import ACTS
 from omnifill.model.mask import Mask
 from omnifill.model.memory import Memory
 from omnifill.model.norm import norm
+from omnifill.model.products import Linear
 from omnifill.named import load_class
 
 VECTORS = ("embed.weight", "head.weight", "head.bias")
@@ -85,7 +86,7 @@ class Network(nn.Module):
                      "opens": config.encoder_opens}  # fmt: skip
             self.encoder = load_backbone(config.backbone)(config.model_copy(update=sided))
         self.head_in = HeadDense(config) if config.head_dense else None
-        self.head = nn.Linear(config.dim, config.vocabulary, bias=config.head_bias)
+        self.head = Linear(config.dim, config.vocabulary, bias=config.head_bias)
         nn.init.normal_(self.embed.weight, std=1.0)
         for first, *steps in config.ordered:
             _embed_smoothly(self.embed.weight[first : first + math.prod(steps)], steps)
@@ -197,7 +198,7 @@ class HeadDense(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.dense, self.act = nn.Linear(config.dim, config.dim), config.act
+        self.dense, self.act = Linear(config.dim, config.dim), config.act
         self.norm = norm(config)
 
     def forward(self, x: Tensor) -> Tensor:

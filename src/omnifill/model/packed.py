@@ -13,12 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omnifill.model.products import is_settled, linear
+
 if TYPE_CHECKING:
     from omnifill.model.network import Network
 
 Kind = Literal["bf16", "int8"]
 FEW = {"bf16": 2, "int8": 16}
-"""Up to so many slots at once products of few bits are faster than unpacking (docs/log.md)."""
+"""Up to so many slots at once products of few bits are faster than unpacking (docs/log.md); those
+of bf16 always, where oneDNN lays the weights out."""
 LEAST = 1 << 12
 """Smaller matrices stay as they are: there is nothing to gain."""
 
@@ -60,12 +63,13 @@ class Packed(nn.Module):
     def told(self, x: Tensor, ids: slice | list[int]) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
         flat, bias = x.reshape(-1, x.shape[-1]), None if self.bias is None else self.bias[ids]
-        if len(flat) > FEW[self.kind] or not isinstance(ids, slice):
+        few = len(flat) <= FEW[self.kind] or (self.scale is None and is_settled(self.weight))
+        if not few or not isinstance(ids, slice):
             out = F.linear(flat, self.rows(ids), bias)
             return out.view(*x.shape[:-1], -1)
         half = flat.bfloat16()
         if self.scale is None:
-            out = F.linear(half, self.weight[ids]).float()
+            out = linear(half, self.weight, None, ids).float()
         else:
             out = torch._weight_int8pack_mm(half, self.weight[ids], self.ones[ids]).float()
             out.mul_(self.scale[ids])
@@ -96,6 +100,8 @@ def told_by(head: nn.Module, hidden: Tensor, ids: slice | list[int]) -> Tensor:
     if isinstance(head, Packed):
         return head.told(hidden, ids)
     weight, bias = cast(Tensor, head.weight), cast("Tensor | None", head.bias)
+    if isinstance(ids, slice):
+        return linear(hidden, weight, bias, ids)
     return F.linear(hidden, weight[ids], None if bias is None else bias[ids])
 
 

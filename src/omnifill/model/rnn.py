@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
+from omnifill.model.products import Linear
 from omnifill.model.streaming import LayerMemory, Stack
 
 
@@ -35,7 +36,7 @@ class Gated(nn.Module):
         self.is_lstm = config.cell == "lstm"
         kind = nn.LSTM if self.is_lstm else nn.GRU
         self.cell = kind(config.dim, config.dim, batch_first=True)
-        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.o_proj = Linear(config.dim, config.dim, bias=False)
         self.kept = (1, config.dim * (1 + self.is_lstm))
 
     def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:
@@ -75,9 +76,9 @@ class MinGru(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.z_proj = nn.Linear(config.dim, config.dim, bias=False)
-        self.n_proj = nn.Linear(config.dim, config.dim, bias=False)
-        self.o_proj = nn.Linear(config.dim, config.dim, bias=False)
+        self.z_proj = Linear(config.dim, config.dim, bias=False)
+        self.n_proj = Linear(config.dim, config.dim, bias=False)
+        self.o_proj = Linear(config.dim, config.dim, bias=False)
         self.kept = (1, config.dim)
 
     def forward(self, x: Tensor, memory: LayerMemory | None) -> Tensor:

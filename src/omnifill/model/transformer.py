@@ -22,6 +22,7 @@ from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
 from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm, norm
+from omnifill.model.products import Linear, is_turned_on
 from omnifill.model.relative import RelativePositions
 from omnifill.model.rotary import Rotation, rotate
 
@@ -36,10 +37,10 @@ class Attention(nn.Module):
         super().__init__()
         self.heads, self.kv_heads, self.head_dim = config.heads, config.kv_heads, config.head_dim
         width, kv_width = self.heads * self.head_dim, self.kv_heads * self.head_dim
-        self.q_proj = nn.Linear(config.dim, width, bias=config.qkv_bias)
-        self.k_proj = nn.Linear(config.dim, kv_width, bias=config.qkv_bias)
-        self.v_proj = nn.Linear(config.dim, kv_width, bias=config.qkv_bias)
-        self.o_proj = nn.Linear(width, config.dim, bias=config.o_bias)
+        self.q_proj = Linear(config.dim, width, bias=config.qkv_bias)
+        self.k_proj = Linear(config.dim, kv_width, bias=config.qkv_bias)
+        self.v_proj = Linear(config.dim, kv_width, bias=config.qkv_bias)
+        self.o_proj = Linear(width, config.dim, bias=config.o_bias)
         self.qk_norm, self.scale = config.qk_norm, config.attn_scale
         if config.qk_norm:
             self.q_norm = RMSNorm(self.head_dim, config.norm_eps)
@@ -83,10 +84,10 @@ def attend(
     look, or numbers that are added to the scores; None: q may look everywhere.
 
     Short sequences on a CPU run as two products and a softmax where there is a gradient: the fused
-    kernel's backward is slower there (docs/log.md).
+    kernel's backward is slower there, and so is all of it with products by oneDNN (docs/log.md).
     """
-    learns = torch.is_grad_enabled() and k.shape[2] < LONG and q.device.type == "cpu"
-    if mask is None or not learns:
+    plainly = torch.is_grad_enabled() or is_turned_on()
+    if mask is None or not plainly or k.shape[2] >= LONG or q.device.type != "cpu":
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     weights = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     barred = mask.dtype == torch.bool
@@ -107,7 +108,7 @@ class Neighbours(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.norm = RMSNorm(config.dim, config.norm_eps)
-        self.proj = nn.Linear(3 * config.dim, config.dim, bias=False)
+        self.proj = Linear(3 * config.dim, config.dim, bias=False)
 
     def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
         """x (B, T, D), inside (B, T) bool -> (B, T, D); nothing stands outside."""

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from omnifill.errors import Interrupted, RunError, TrainingStopped
+from omnifill.model.products import by_onednn
 from omnifill.train.checkpoint import Checkpoint, load_newest, save_checkpoint
 from omnifill.train.kept import apart, average_in, copies, digest_of_frozen, learned, put
 from omnifill.train.optim import OptimConfig, Optimizer, clip_gradient
@@ -230,6 +231,7 @@ class Trainer:
 
     # --- steps -----------------------------------------------------------------------------
 
+    @by_onednn()
     def step(self, batch: Splittable, loss: Loss) -> tuple[float, float, float]:
         """One optimiser step -> (loss sum, weight sum, gradient norm)."""
         plan, progress = self.plan, self.progress
@@ -308,6 +310,7 @@ class Trainer:
         self.save()
         return progress
 
+    @by_onednn()
     def _validate(self, evaluate: Callable[[nn.Module], float]) -> float:
         """Validation loss of the weights that would be kept; remembers the best."""
         progress, started = self.progress, time.monotonic()

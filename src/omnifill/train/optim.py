@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from omnifill.train.precision import multiplies_bf16
+from omnifill.train.precision import iterates_bf16
 
 MOMENTUM = 0.95
 BETAS = (0.9, 0.95)
@@ -38,7 +38,7 @@ def is_matrix(name: str, parameter: Tensor) -> bool:
 def orthogonalise(matrices: Tensor, steps: int = 5) -> Tensor:
     """matrices (N, m, n) -> nearly semi-orthogonal ones, by a quintic Newton-Schulz iteration."""
     a, b, c = 3.4445, -4.7750, 2.0315
-    x = matrices.bfloat16() if multiplies_bf16() else matrices.float()
+    x = matrices.bfloat16() if iterates_bf16() else matrices.float()
     tall = x.shape[1] > x.shape[2]
     if tall:
         x = x.mT

@@ -6,6 +6,8 @@ from functools import cache
 
 import torch
 
+from omnifill.model.products import prefers_onednn
+
 
 @cache
 def multiplies_bf16() -> bool:
@@ -14,3 +16,12 @@ def multiplies_bf16() -> bool:
     if torch.cuda.is_available():
         return bool(torch.cuda.is_bf16_supported())
     return bool(torch.cpu._is_amx_tile_supported())
+
+
+@cache
+def iterates_bf16() -> bool:
+    """Whether products that need few digits are faster in bf16: also where they are made by oneDNN
+    with AVX-512's own instructions for it, but by so little that nothing else pays (docs/log.md).
+    """
+    narrow = prefers_onednn() and torch.cpu._is_avx512_bf16_supported()
+    return multiplies_bf16() or bool(narrow)
