@@ -1,18 +1,22 @@
 """How fast an imported checkpoint writes, beside `transformers`.
 
-    python benchmarks/decoding.py [--layers 12 --width 768 --tokens 128] [--quick]
+    python benchmarks/decoding.py [--layers 12 --width 768 --ids 50257 --tokens 128] [--quick]
 
-A GPT-2 of the given shape with random weights, which the two sides read from the same folder; both
+A GPT-2 of the given shape with random weights, which all sides read from the same folder; they
 write the likeliest tokens behind the same prompt, alone and eight at once, in turns. Beside it are
-the same weights as int8 and bf16, and a text without reading ahead, or without repetition. Import
-takes the time until the first token is there.
+the same weights as int8 and bf16, and a text without reading ahead, or without repetition.
+`transformers` is there as it is called without options, and with what makes it fastest: a static
+cache and a compiled step; CTranslate2 with int8. Import takes the time until the first token is
+there.
 """
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,19 +30,21 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--ids", type=int, default=50257)
     parser.add_argument("--tokens", type=int, default=128)
     args = parser.parse_args()
     if args.quick:
-        args.layers, args.width, args.tokens = 2, 128, 16
+        args.layers, args.width, args.ids, args.tokens = 2, 128, 300, 16
     with tempfile.TemporaryDirectory() as folder:
         figures = measured(args, Path(folder))
     protocol = (
-        f"GPT-2 of {args.layers} layers of width {args.width}, 50,257 ids, random weights, fp32; "
+        f"GPT-2 of {args.layers} layers of width {args.width}, {args.ids:,} ids, random weights; "
         f"greedy, {args.tokens} tokens behind {len(PROMPT)} bytes; the best of {ROUNDS} rounds in "
         f"turns in one process, after one to warm up; `transformers` is `generate` as it is called "
-        f"without options"
+        f"without options, and compiled: with a static cache and a compiled forward"
     )
-    harness.keep("decoding", protocol, figures, quick=args.quick)
+    name = "decoding" if args.width == 768 else f"decoding-{args.layers}x{args.width}"
+    harness.keep(name, protocol, figures, ["transformers", "ctranslate2"], args.quick)
 
 
 def measured(args: Any, folder: Path) -> dict[str, Any]:
@@ -74,25 +80,43 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
         autoregressive.looks_ahead = plain if ahead else lambda plan: False
         models[weights].generate(rows, prompt=PROMPT, max_tokens=args.tokens, temperature=0, **more)
 
-    def they(rows: int, **more: Any) -> None:
+    def they(rows: int, theirs: Any = theirs, **more: Any) -> None:
         some = ids.expand(rows, -1)
         theirs.generate(
             some, attention_mask=torch.ones_like(some), do_sample=False, pad_token_id=0,
             min_new_tokens=args.tokens, max_new_tokens=args.tokens, **more,
         )  # fmt: skip
 
+    quick = transformers.AutoModelForCausalLM.from_pretrained(folder / "hf").eval()
+    quick.forward = torch.compile(quick.forward)
+    others = translator(folder)
+    tokens = [others.vocabulary[i] for i in ids[0].tolist()]
+
+    def theirs_in_int8(rows: int) -> None:
+        others.generator.generate_batch(
+            [tokens] * rows, max_length=args.tokens, min_length=args.tokens, sampling_topk=1,
+            include_prompt_in_result=False,
+        )  # fmt: skip
+
     sides: dict[str, tuple[int, Callable[[], None]]] = {
         "alone / omnifill": (1, lambda: we(1)),
         "alone / omnifill, not ahead": (1, lambda: we(1, ahead=False)),
         "alone / transformers": (1, lambda: they(1)),
+        "alone / transformers, compiled": (
+            1, lambda: they(1, quick, cache_implementation="static")),
+        "alone / ctranslate2, int8": (1, lambda: theirs_in_int8(1)),
         "alone / omnifill, int8": (1, lambda: we(1, weights="int8")),
         "alone / omnifill, bf16": (1, lambda: we(1, weights="bf16")),
         "alone, no repetition / omnifill": (1, lambda: we(1, no_repeat_ngram=2)),
         "alone, no repetition / transformers": (1, lambda: they(1, no_repeat_ngram_size=2)),
         "eight / omnifill": (8, lambda: we(8)),
         "eight / omnifill, int8": (8, lambda: we(8, weights="int8")),
+        "eight / omnifill, bf16": (8, lambda: we(8, weights="bf16")),
         "eight / transformers": (8, lambda: they(8)),
-    }
+        "eight / transformers, compiled": (
+            8, lambda: they(8, quick, cache_implementation="static")),
+        "eight / ctranslate2, int8": (8, lambda: theirs_in_int8(8)),
+    }  # fmt: skip
     best = dict.fromkeys(sides, 0.0)
     for number in range(ROUNDS + 1):
         for name, (rows, run) in sides.items():
@@ -110,6 +134,32 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
     return out
 
 
+@dataclass(frozen=True)
+class Translator:
+    """CTranslate2's generator of int8, and what it calls each id."""
+
+    generator: Any
+    vocabulary: list[str]
+
+
+def translator(folder: Path) -> Translator:
+    import ctranslate2
+    import transformers
+
+    there = folder / "padded"
+    shutil.copytree(folder / "hf", there)
+    tokenizer = transformers.AutoTokenizer.from_pretrained(there)
+    size = transformers.AutoConfig.from_pretrained(there).vocab_size
+    tokenizer.add_tokens([f"<{i}>" for i in range(len(tokenizer), size)])  # it wants all of them
+    tokenizer.save_pretrained(there)
+    convert = ctranslate2.converters.TransformersConverter(str(there)).convert
+    convert(str(folder / "ctranslate2"), quantization="int8")
+    return Translator(
+        ctranslate2.Generator(str(folder / "ctranslate2"), intra_threads=harness.THREADS),
+        tokenizer.convert_ids_to_tokens(list(range(size))),
+    )
+
+
 def first_token(load: Callable[[], Any], write: Callable[[Any], Any]) -> tuple[float, Any]:
     started = time.monotonic()
     model = load()
@@ -123,9 +173,9 @@ def made(args: Any, folder: Path) -> None:
     import transformers
 
     torch.manual_seed(args.seed)
-    config = transformers.GPT2Config(n_layer=args.layers, n_embd=args.width,
-                                     n_head=max(1, args.width // 64), bos_token_id=50256,
-                                     eos_token_id=50256, initializer_range=0.05)  # fmt: skip
+    config = transformers.GPT2Config(n_layer=args.layers, n_embd=args.width, vocab_size=args.ids,
+                                     n_head=max(1, args.width // 64), bos_token_id=args.ids - 1,
+                                     eos_token_id=args.ids - 1, initializer_range=0.05)  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
     harness.byte_tokenizer().save(str(folder / "tokenizer.json"))

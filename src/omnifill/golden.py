@@ -51,7 +51,11 @@ def replay(
     asked, where there is one."""
     for one in golden:
         answer = answered(run, Templated(told(one.asked)) if told else one.asked)
-        if answer != one.answer:
+        # A checkpoint knows no grammar: it may leave a character half written; a run never does.
+        whole, half, _ = answer.partition("\ufffd")
+        more = whole.removeprefix("" if told else one.asked)
+        broken_off = half and more and half not in one.answer and one.answer.startswith(whole)
+        if answer != one.answer and not broken_off:
             raise RunError(f"what was exported answers {one.asked!r} by {answer!r}, and the run by "
                            f"{one.answer!r}: it was not kept")  # fmt: skip
 

@@ -25,13 +25,14 @@ class Lora(nn.Module):
     def __init__(self, plain: nn.Linear, rank: int, scale: float) -> None:
         super().__init__()
         self.weight, self.bias, self.scale = plain.weight, plain.bias, scale
+        self.settled = getattr(plain, "settled", None)
         self.lora_a = nn.Parameter(torch.randn(rank, plain.in_features) * plain.in_features**-0.5)
         self.lora_b = nn.Parameter(torch.zeros(plain.out_features, rank))
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) -> (…, out)."""
         added = F.linear(F.linear(x, self.lora_a), self.lora_b)
-        return linear(x, self.weight, self.bias) + self.scale * added
+        return linear(x, self) + self.scale * added
 
 
 def add_lora(

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifill.model.products import is_settled, linear
+from omnifill.model.products import Settled, linear
 
 if TYPE_CHECKING:
     from omnifill.model.network import Network
@@ -31,6 +31,7 @@ class Packed(nn.Module):
 
     weight: Tensor
     scale: Tensor | None
+    settled: Settled | None = None
     ones: Tensor
 
     def __init__(self, kind: Kind, rows: int, columns: int, bias: bool) -> None:
@@ -63,13 +64,14 @@ class Packed(nn.Module):
     def told(self, x: Tensor, ids: slice | list[int]) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
         flat, bias = x.reshape(-1, x.shape[-1]), None if self.bias is None else self.bias[ids]
-        few = len(flat) <= FEW[self.kind] or (self.scale is None and is_settled(self.weight))
+        few = len(flat) <= FEW[self.kind] or (self.scale is None and self.settled is not None)
         if not few or not isinstance(ids, slice):
             out = F.linear(flat, self.rows(ids), bias)
             return out.view(*x.shape[:-1], -1)
         half = flat.bfloat16()
         if self.scale is None:
-            out = linear(half, self.weight, None, ids).float()
+            told = self.settled.told if self.settled is not None else None
+            out = (told(half, None, ids) if told else F.linear(half, self.weight[ids])).float()
         else:
             out = torch._weight_int8pack_mm(half, self.weight[ids], self.ones[ids]).float()
             out.mul_(self.scale[ids])
@@ -101,7 +103,7 @@ def told_by(head: nn.Module, hidden: Tensor, ids: slice | list[int]) -> Tensor:
         return head.told(hidden, ids)
     weight, bias = cast(Tensor, head.weight), cast("Tensor | None", head.bias)
     if isinstance(ids, slice):
-        return linear(hidden, weight, bias, ids)
+        return linear(hidden, head, ids)
     return F.linear(hidden, weight[ids], None if bias is None else bias[ids])
 
 

@@ -16,7 +16,6 @@ from typing import Any, cast
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.weak import WeakTensorKeyDictionary
 
 LEAST = 1 << 14
 """Smaller matrices are multiplied as they are: they are in the processor anyway."""
@@ -78,56 +77,70 @@ def is_turned_on() -> bool:
 
 # --- weights that do not change any more ---------------------------------------------------
 
-_laid_out: Any = WeakTensorKeyDictionary()
-"""Weight -> its parts (start, stop, version) as oneDNN reads them fastest."""
+
+class Settled:
+    """A weight (N, K) that does not change, laid out as oneDNN reads it fastest: whole, or some of
+    its rows, when they are first asked for. A copy of the network that shares the weight shares
+    this."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = weight
+        self.parts: dict[tuple[int | None, int | None, int], Tensor] = {}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Settled | None:
+        return self if memo.get(id(self.weight)) is self.weight else None
+
+    def told(self, x: Tensor, bias: Tensor | None, part: slice) -> Tensor:
+        """(…, K) -> (…, n): products with some of the rows."""
+        which = part.start, part.stop, self.weight._version  # should it change after all
+        laid = self.parts.get(which)
+        if laid is None:
+            plain = self.weight.detach()[part].contiguous()
+            laid = torch.ops.mkldnn._reorder_linear_weight(plain, None)
+            self.parts[which] = laid
+        out: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid, bias, "none", [], "")
+        return out
+
+
+ALL = slice(None)
 
 
 class Linear(nn.Linear):
-    """A linear map that is faster once its weight is `settled`."""
+    """A linear map that is faster once its weight is settled."""
+
+    settled: Settled | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, K) -> (…, N)."""
-        return linear(x, self.weight, self.bias)
+        return linear(x, self)
 
 
 def settle(network: nn.Module) -> None:
     """Weights of linear maps will not change: each may be laid out anew when it is first used."""
     if not prefers_onednn():
         return
-    room = MOST_LAID_OUT
-    halves = torch.cpu._is_avx512_bf16_supported()
+    room, halves = MOST_LAID_OUT, torch.cpu._is_avx512_bf16_supported()
     for module in network.modules():
-        if not isinstance(module, nn.Linear) and not (halves and _is_bf16(module)):
+        if not isinstance(module, Linear) and not (halves and _is_bf16(module)):
             continue
         weight = cast(Tensor, module.weight)
         room -= weight.nbytes
         if room >= 0 and weight.numel() >= LEAST:
-            _laid_out[weight] = {}
+            cast(Any, module).settled = Settled(weight)
 
 
 def _is_bf16(module: nn.Module) -> bool:
     return getattr(module, "kind", None) == "bf16"
 
 
-def is_settled(weight: Tensor) -> bool:
-    """Whether products with it are made of what is laid out."""
-    return weight in _laid_out and not torch.is_grad_enabled()
-
-
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None, part: slice | None = None) -> Tensor:
-    """(…, K) -> (…, n): products with the rows of a weight (N, K), or with some of them."""
-    laid = None
-    if not (torch.is_grad_enabled() or torch.compiler.is_compiling()):
-        laid = _laid_out.get(weight)
-    if laid is None or not x.numel():
-        if part is not None:
-            weight, bias = weight[part], None if bias is None else bias[part]
-        return F.linear(x, weight, bias)
-    part = part or slice(0, len(weight))
-    which = part.start, part.stop, weight._version
-    if which not in laid:
-        plain = weight.detach()[part].contiguous()
-        laid[which] = torch.ops.mkldnn._reorder_linear_weight(plain, None)
-    bias = None if bias is None else bias[part]
-    told: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid[which], bias, "none", [], "")
-    return told
+def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
+    """(…, K) -> (…, n): what a layer of a weight (N, K) and perhaps a bias makes of x, or some of
+    its rows."""
+    weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
+    if part is not ALL and bias is not None:
+        bias = bias[part]
+    settled = cast("Settled | None", layer.settled)
+    here = settled is not None and settled.weight is weight and x.numel() > 0
+    if settled is None or not here or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return F.linear(x, weight if part is ALL else weight[part], bias)
+    return settled.told(x, bias, part)
