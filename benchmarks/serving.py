@@ -5,7 +5,8 @@
 A GPT-2 of the given shape with random weights, which both servers read from the same folder, each
 in its turn and in as many threads, that of `transformers` with and without continuous batching.
 Clients ask for completions as streams, of prompts and answers of mixed lengths, the next as soon as
-one is done; told are tokens a second of all, and how long they wait for the first.
+one is done; told are tokens a second of all, and how long they wait for the first. Our engine is
+asked the same without HTTP, through the pipe by which the server asks it.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ def main() -> None:
     parser = harness.parser(__doc__)
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--width", type=int, default=768)
+    parser.add_argument("--ids", type=int, default=50257)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--asked", type=int, default=4, help="requests of each client")
     args = parser.parse_args()
@@ -52,14 +54,22 @@ def main() -> None:
                     found = asyncio.run(asked(where, model, clients, args.asked, args.seed))
                     figures.setdefault(f"{clients} clients", {})[label] = found
                     print(clients, label, json.dumps(found), flush=True)
+        for clients in args.clients:
+            alone = engine_alone(args, folder / "run", clients)
+            figures[f"{clients} clients"]["omnifill, engine alone"] = alone
     for part in figures.values():
-        theirs = [v["tokens_per_second"] for k, v in part.items() if k != "omnifill"]
-        part["times_transformers"] = part["omnifill"]["tokens_per_second"] / max(theirs)
+        theirs = [v["tokens_per_second"] for k, v in part.items() if k.startswith("transformers")]
+        ours, alone = (
+            part[name]["tokens_per_second"] for name in ("omnifill", "omnifill, engine alone")
+        )
+        part["times_transformers"] = ours / max(theirs)
+        part["http_overhead"] = 1 - ours / alone
     protocol = (
         f"GPT-2 of {args.layers} layers of width {args.width}, random weights, fp32, "
         f"{harness.THREADS} threads; completions as streams, prompts of 8 to 96 words, answers of "
         f"16 to 64 tokens, {args.asked} one after another of each client; servers in turns; "
-        f"`times_transformers`: beside its better one"
+        f"`times_transformers`: beside its better one; `http_overhead`: what is lacking beside the "
+        f"engine alone"
     )
     harness.keep(f"serving-{args.layers}x{args.width}", protocol, figures, quick=args.quick)
 
@@ -147,6 +157,51 @@ async def asked(where: str, model: str, clients: int, num: int, seed: int) -> di
         "first_token_p50": firsts[len(firsts) // 2],
         "first_token_p95": firsts[min(len(firsts) - 1, int(0.95 * len(firsts)))],
     }  # fmt: skip
+
+
+def engine_alone(args: Any, run: Path, clients: int) -> dict[str, float]:
+    """The same requests through the engine's pipe, with nothing before it."""
+    from omnifill.serve.wire import EngineSettings, messages, packed
+
+    settings = EngineSettings({"gpt": str(run)}, rows=max(args.clients), threads=harness.THREADS)
+    chance = random.Random(args.seed)
+    bodies = [[body("gpt", chance) for _ in range(args.asked)] for _ in range(clients)]
+    command = [sys.executable, "-m", "omnifill.serve.engine", json.dumps(vars(settings))]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert process.stdin is not None and process.stdout is not None
+    told, owners, tokens, number = messages(process.stdout), {}, 0, 0
+
+    def ask(mine: list[dict[str, Any]]) -> None:
+        nonlocal number
+        one, number = mine.pop(0), number + 1
+        owners[number] = mine
+        wish = {"prompt": one["prompt"], "max_tokens": one["max_tokens"], "num": 1, "seed": 0,
+                "sampling": {"temperature": 0}}  # fmt: skip
+        process.stdin.write(packed({"id": number, "do": "generate", "model": "gpt", "wish": wish}))
+        process.stdin.flush()
+
+    def until(*over: str) -> dict[str, Any]:
+        return next(message for message in told if message["do"] in over)
+
+    until("ready")
+    ask([body("gpt", chance)])  # to warm up
+    until("end")
+    started = time.monotonic()
+    for mine in bodies:
+        ask(mine)
+    left = clients
+    while left:
+        found = until("end")
+        tokens += found["completion_tokens"]
+        mine = owners.pop(found["id"])
+        if mine:
+            ask(mine)
+        else:
+            left -= 1
+    spent = time.monotonic() - started
+    process.stdin.close()
+    process.wait(60)
+    return {"tokens_per_second": tokens / spent, "tokens": tokens}
 
 
 def body(model: str, chance: random.Random) -> dict[str, Any]:
