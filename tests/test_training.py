@@ -405,6 +405,9 @@ def test_with_pictures_and_sounds_they_or_what_is_told_from_them_come_last() -> 
     for epochs in (3.0, 200.0):
         mix = suited_to(Recipe(), epochs, False, True).form.mix
         assert mix is not None and mix.random_order == 0 < mix.schema_order < mix.one_last
+        assert not mix.partly, "of two fields there is nothing to leave out"
+        mix = suited_to(Recipe(), epochs, False, True, fields=3).form.mix
+        assert mix is not None and mix.partly
 
 
 def test_pictures_and_sounds_that_come_by_often_are_learned_with_noise() -> None:

@@ -271,6 +271,7 @@ class Session:
             has_text=any(f.slots is None for f in vocabulary.fields),
             has_media=any(spec.type in MEDIA for spec in schema.fields),
             noisy=any(field.noisy for field in vocabulary.fields),
+            fields=len(vocabulary.fields),
         )
 
         def measure(config: ModelConfig, plan: TrainPlan, batch_tokens: int) -> float:

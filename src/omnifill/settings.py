@@ -165,7 +165,7 @@ class MixSettings(Settings):
     """Shares of the orders in which a record is laid out when no task is named.
 
     Left open, they are these; all at random where records come by often; with pictures or sounds
-    0.2, 0 and 0.8, partly.
+    0.2, 0 and 0.8, partly where there are more than two fields.
     """
 
     schema_order: float = Field(0.5, ge=0)

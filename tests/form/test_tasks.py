@@ -124,7 +124,7 @@ def test_a_record_serves_only_tasks_of_which_it_has_both_sides(ways: api.Model) 
     assert (none.fields[:200] == -1).all() and not none.wanted[:200].any()
 
 
-def test_one_field_is_told_from_any_of_the_others(ways: api.Model) -> None:
+def test_one_field_is_told_from_any_of_the_others(ways: api.Model, tmp_path: Path) -> None:
     """Where nothing is ever left out, nothing is learned of what has no other given."""
     vocabulary = ways.run.vocabulary
     num = len(vocabulary.fields)
@@ -144,6 +144,9 @@ def test_one_field_is_told_from_any_of_the_others(ways: api.Model) -> None:
     assert not any(1 in row for row in orders.fields[:1000].tolist())
     subsets = 2 ** (num - 1) - 1
     assert len(seen) == num * subsets, "every field from every choice of others"
+    two = pd.DataFrame({"a": ["x", "y"] * 20, "b": [1, 2] * 20})
+    with pytest.raises(RecipeError, match="there are no three"):
+        api.train(two, tmp_path / "run", steps=1, recipe={"form": {"mix": {"partly": True}}})
     with pytest.raises(ValueError, match="partly is about one_last"):
         MixSettings(one_last=0, partly=True)
 

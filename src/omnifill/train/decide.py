@@ -51,7 +51,7 @@ RATE, BASE_RATE, LORA_RATE = 0.003, 5e-5, 0.001
 """Peak rate of AdamW: from chance; of a network that is trained further; of additions to it."""
 PATIENCE = 4
 """Validations without a better loss after which over-fitting stops a run."""
-MEDIA_MIX = MixSettings(schema_order=0.2, random_order=0, one_last=0.8, partly=True)
+MEDIA_MIX = MixSettings(schema_order=0.2, random_order=0, one_last=0.8)
 """Orders of records with pictures or sounds, however often they come by: nothing stands behind
 these but the one field that is told from others (docs/log.md)."""
 DRAWN = 8.0
@@ -86,6 +86,7 @@ class DataNumbers:
     """Any picture or sound."""
     noisy: bool
     """Any whose codes may be replaced in training."""
+    fields: int
 
 
 Measure = Callable[[ModelConfig, TrainPlan, int], float]
@@ -119,7 +120,8 @@ def decide(
     elif size == "auto":
         size = auto_size(numbers, time)
     epochs = epochs_ahead(settings, numbers, batch_tokens, size, time)
-    recipe = suited_to(recipe, epochs, numbers.has_text, numbers.has_media, numbers.noisy)
+    recipe = suited_to(recipe, epochs, numbers.has_text, numbers.has_media, numbers.noisy,
+                       numbers.fields)  # fmt: skip
     context = recipe.model.context or default_context(numbers, seconds)
     least = numbers.head + ROOM if numbers.windows else numbers.longest
     context = max(context, least, 2)
@@ -163,7 +165,8 @@ def default_context(numbers: DataNumbers, seconds: float | None) -> int:
 
 
 def suited_to(
-    recipe: Recipe, epochs: float, has_text: bool, has_media: bool = False, noisy: bool = False
+    recipe: Recipe, epochs: float, has_text: bool, has_media: bool = False, noisy: bool = False,
+    fields: int = 2,
 ) -> Recipe:  # fmt: skip
     """The recipe with what hinders over-fitting: more of it the more often a record comes by.
 
@@ -183,7 +186,8 @@ def suited_to(
     dropout = 0.0 if seldom else round(min(most, 0.05 * math.log2(epochs / first)), 3)
     often = epochs >= OFTEN and not has_media
     at_random = MixSettings(schema_order=0, random_order=1, one_last=0)
-    mix = MEDIA_MIX if has_media else at_random if often else MixSettings()
+    media_mix = MEDIA_MIX.model_copy(update={"partly": fields > 2})
+    mix = media_mix if has_media else at_random if often else MixSettings()
     changes: dict[str, Any] = {}
     if recipe.form.noise is None and noisy:
         changes["form.noise"] = noise
