@@ -23,8 +23,8 @@ def check_tasks(vocabulary: Vocabulary, form: FormSettings) -> None:
         raise RecipeError("form.drop_given: is about what named tasks give (form.tasks, --given), "
                           "and there are none; leave it out")  # fmt: skip
     if form.mix is not None and form.mix.partly and len(vocabulary.fields) < 3:
-        raise RecipeError("form.mix.partly: is about some of several other fields, and there are no "
-                          "three; leave it out")  # fmt: skip
+        raise RecipeError("form.mix.partly: is about some of several other fields, and there are "
+                          "no three; leave it out")  # fmt: skip
     if form.noise and not any(f.noisy for f in vocabulary.fields):
         raise RecipeError("form.noise: is about pictures and sounds of causal models whose codec "
                           "learns, and there are none; leave it out")  # fmt: skip
