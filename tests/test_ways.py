@@ -1,4 +1,4 @@
-"""Pictures by way of what nobody told: a category first, and then what it and all else says."""
+"""Pictures by way of what nobody told: a label first, and then what that and all else says."""
 
 from __future__ import annotations
 

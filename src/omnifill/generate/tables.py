@@ -175,7 +175,7 @@ def fill_columns(
     most probable value, a number or date its median (or another `quantile`), a text its likeliest
     tokens one after another, or with `sampling.beams` the likeliest whole; with `draw` the blanks
     of a row are drawn one after another, so that they fit together; pictures and sounds by way of
-    the categories that are not known of their rows.
+    what is short and not known of their rows.
     """
     laid = run.vocabulary.in_order(run.schema.names)
     asked = [n for n in laid if n in columns and (only is None or n in only)]
@@ -223,8 +223,8 @@ def _by_way(
     run: LoadedRun, columns: Mapping[str, list[Any]], asked: Sequence[str], seed: int,
     temperature: float,
 ) -> tuple[dict[str, list[Any]], dict[str, dict[int, Any]]]:  # fmt: skip
-    """Columns in which the categories are drawn that pictures and sounds are drawn by way of, and
-    those of them that were asked for: {field: {row: value}}."""
+    """Columns in which the fields are drawn that pictures and sounds are drawn by way of, and those
+    of them that were asked for: {field: {row: value}}."""
     media = [name for name in asked if run.schema[name].type in MEDIA]
     names = ways(run, media)
     num = len(next(iter(columns.values()), ()))

@@ -1,8 +1,8 @@
-"""Pictures and sounds by way of what nobody told: a category is drawn first, and then counts as
-given, so that guidance leans on it, too.
+"""Pictures and sounds by way of what nobody told: categories, numbers and dates are drawn first,
+and then count as given, so that guidance leans on them, too.
 
 p(sound | picture) is the sum over digits of p(digit | picture) p(sound | digit, picture): who draws
-a digit and then a sound of it has drawn from that. A category that says much of both is learned
+a digit and then a sound of it has drawn from that. What is short and says much of both is learned
 long before what a picture says of a sound by itself.
 """
 
@@ -25,26 +25,26 @@ from omnifill.schema import MEDIA
 from omnifill.types import Ints
 
 APART = 0x5EED0FA11
-"""What a seed is mixed with here, so that a category and the first code behind it are drawn by
+"""What a seed is mixed with here, so that a short value and the first code behind it are drawn by
 numbers that have nothing to do with each other."""
 
 
 def ways(run: LoadedRun, want: Collection[str]) -> list[str]:
-    """The categories to draw first where they are not known: all of them, if a picture or sound is
+    """The fields to draw first where they are not known: all short ones, if a picture or sound is
     among `want`; none where named tasks say what is read."""
     if run.recipe.form.tasks or all(run.schema[name].type not in MEDIA for name in want):
         return []
-    names = run.vocabulary.in_order(run.schema.names)
-    return [name for name in names if run.schema[name].type == "category"]
+    short = {f.name for f in run.vocabulary.fields if f.slots is not None and f.type not in MEDIA}
+    return run.vocabulary.in_order(short)
 
 
 def with_ways(
     run: LoadedRun, columns: Mapping[str, Sequence[Any]], names: Sequence[str], numbers: Ints,
     seed: int, temperature: float,
 ) -> dict[str, list[Any]]:  # fmt: skip
-    """Columns of n records (None: not known), with the categories `names` drawn where they are not
-    known, each from what is known of its record. numbers (n,): the rows that chance is drawn for.
-    """
+    """Columns of n records (None: not known), with the fields `names` drawn where they are not
+    known, from what is known of their record and one after another. numbers (n,): the rows that
+    chance is drawn for."""
     num, index = len(numbers), run.schema.index
     out = {name: list(values) for name, values in columns.items()}
     out |= {name: [None] * num for name in names if name not in columns}
