@@ -43,7 +43,8 @@ def main() -> None:
         f"turns in one process, after one to warm up; `transformers` is `generate` as it is called "
         f"without options, and compiled: with a static cache and a compiled forward"
     )
-    name = "decoding" if args.width == 768 else f"decoding-{args.layers}x{args.width}"
+    usual = (args.layers, args.width, args.ids) == (12, 768, 50257)
+    name = "decoding" if usual else f"decoding-{args.layers}x{args.width}-{args.ids}"
     harness.keep(name, protocol, figures, ["transformers", "ctranslate2"], args.quick)
 
 

@@ -180,8 +180,10 @@ def engine_alone(args: Any, run: Path, clients: int) -> dict[str, float]:
         process.stdin.write(packed({"id": number, "do": "generate", "model": "gpt", "wish": wish}))
         process.stdin.flush()
 
-    def until(*over: str) -> dict[str, Any]:
-        return next(message for message in told if message["do"] in over)
+    def until(over: str) -> dict[str, Any]:
+        found = next(m for m in told if m["do"] in (over, "error", "fault", "failed"))
+        assert found["do"] == over, found
+        return found
 
     until("ready")
     ask([body("gpt", chance)])  # to warm up

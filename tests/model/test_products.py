@@ -5,13 +5,19 @@ from __future__ import annotations
 import copy
 import platform
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
 
+import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
 
+from omnifill import api
 from omnifill.model import products
+from omnifill.model.packed import Packed
 from omnifill.model.products import Linear, by_onednn, linear, prefers_onednn, settle
+from omnifill.objectives.causal import CausalObjective
 
 pytestmark = pytest.mark.skipif(
     not torch.backends.mkldnn.is_available(), reason="this build of torch has no oneDNN"
@@ -100,26 +106,87 @@ def test_products_that_are_turned_on_are_those_of_fp32() -> None:
 
 @pytest.mark.usefixtures("preferred")
 def test_what_is_turned_on_is_turned_off_whatever_happens() -> None:
-    setting = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before, chance = setting.fp32_precision, torch.get_rng_state()
+    before, chance = _setting(), torch.get_rng_state()
     with pytest.raises(ZeroDivisionError), by_onednn():
         assert products.is_turned_on()
         raise ZeroDivisionError
-    assert setting.fp32_precision == before
+    assert _setting() == before
     prefers_onednn.__wrapped__()
     assert torch.equal(torch.get_rng_state(), chance)
 
 
 @pytest.mark.parametrize(
-    ("said", "amd"),
+    ("said", "listed", "amd"),
     [
-        ("AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD", True),
-        ("Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", False),
-        ("arm", False),
+        ("AMD64 Family 25 Model 97 Stepping 2, AuthenticAMD", None, True),
+        ("Intel64 Family 6 Model 143 Stepping 8, GenuineIntel", None, False),
+        ("arm", None, False),
+        ("", "vendor_id\t: AuthenticAMD", True),
+        ("x86_64", "vendor_id\t: AuthenticAMD", True),
+        ("x86_64", "vendor_id\t: GenuineIntel", False),
     ],
 )
 def test_the_processor_is_known_by_its_maker(
-    said: str, amd: bool, monkeypatch: pytest.MonkeyPatch
+    said: str, listed: str | None, amd: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(platform, "processor", lambda: said)
+    monkeypatch.setattr(products, "CPUS", tmp_path / "cpuinfo")
+    if listed:
+        (tmp_path / "cpuinfo").write_text(listed, encoding="utf-8")
     assert products._is_amd() == amd
+
+
+@pytest.mark.usefixtures("preferred")
+def test_runs_are_trained_by_onednn_and_settled_once_they_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    table = pd.DataFrame({"a": ["x", "y"] * 30, "note": ["one two", "three"] * 30})
+    loss = CausalObjective.loss
+
+    def watched(self: CausalObjective, network: Any, batch: Any) -> Any:
+        seen.append((network.training, products.is_turned_on()))
+        return loss(self, network, batch)
+
+    monkeypatch.setattr(CausalObjective, "loss", watched)
+    monkeypatch.setattr(products, "LEAST", 1)
+    model = api.train(table, tmp_path / "run", steps=3, recipe={"model": {"size": "nano"}})
+    assert {(True, True), (False, True)} == set(seen), "steps and validations"
+    assert not products.is_turned_on()
+    head = cast(Any, model.run.network.head)
+    assert head.settled is not None
+    model.generate(2)
+    assert head.settled.parts, "what was generated was told by what is laid out"
+
+
+@pytest.mark.usefixtures("no_gradient")
+@pytest.mark.skipif(
+    not (prefers_onednn() and torch.cpu._is_avx512_bf16_supported()),
+    reason="this processor does not multiply bf16 of any number of slots",
+)
+def test_settled_weights_of_bf16_say_the_same() -> None:
+    torch.manual_seed(0)
+    packed, x = Packed.of("bf16", Linear(130, 257)), torch.randn(40, 130)
+    plain = packed(x[:2])
+    settle(packed)
+    assert packed.settled is not None
+    told = packed(x)
+    torch.testing.assert_close(told[:2], plain)
+    torch.testing.assert_close(told, F.linear(x, packed.rows(slice(None)), packed.bias), rtol=0.02,
+                               atol=0.02)  # fmt: skip
+
+
+@pytest.mark.usefixtures("preferred")
+def test_the_last_thread_that_leaves_turns_it_off() -> None:
+    first, second = by_onednn(), by_onednn()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert products.is_turned_on()
+    second.__exit__(None, None, None)
+    assert not products.is_turned_on()
+    assert _setting() == "none"
+
+
+def _setting() -> str:
+    return str(torch.backends.mkldnn.matmul.fp32_precision)  # type: ignore[attr-defined]

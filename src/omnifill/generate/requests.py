@@ -15,6 +15,7 @@ from omnifill.data.shards import Shard
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError
 from omnifill.form.layout import Orders
+from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate.aims import best_of, fluency, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.beam import BeamSearch, as_steps
@@ -28,20 +29,17 @@ from omnifill.generate.given import in_view
 from omnifill.generate.part import completed, whole_ones
 from omnifill.generate.plan import Leaning, Plan, drained
 from omnifill.generate.rerank import agreed
-from omnifill.generate.samplers import build_sampler
+from omnifill.generate.samplers import ROWS, build_sampler
 from omnifill.generate.steer import Steer, needs_steering
-from omnifill.generate.ways import once, ways, with_ways
+from omnifill.generate.ways import draw_ways, ways
 from omnifill.generate.wishes import Request
 from omnifill.progress import Progress
 from omnifill.schema import FieldSpec
 from omnifill.types import Bools, Floats, Ints
 
-ROWS = 512
-"""Rows of a batch."""
 
-
-def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
-    """Rows first … first + num of a request."""
+def given_shard(run: LoadedRun, request: Request) -> tuple[Shard, bool]:
+    """What is given, as one record; and whether its last field is a beginning."""
     values = {name: [value] for name, value in request.given.items()}
     if request.prompt is not None:
         values[request.want[0]] = [request.prompt]
@@ -50,26 +48,31 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
         values[request.part.field] = [request.part.told]
         begun = request.part.begins
     shard = encode_given(run, values or {run.schema.names[0]: [None]})
-    which, numbers = np.zeros(num, np.int64), np.arange(first, first + num)
     if request.prompt is not None and not run.vocabulary.canvas:
         shard = _open_end(run, shard, request.want[0])
     if request.part is not None and not run.vocabulary.canvas:
         shard = _cut(run, shard, request.want[0], int((request.part.codes >= 0).sum()))
+    return shard, begun
+
+
+def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
+    """Rows first … first + num of a request."""
+    shard, begun = given_shard(run, request)
     if first == 0:
         _tell_far(run, shard, request)
         check_places(run, shard, request.want, request.max_tokens)
-    given = run.vocabulary.in_order(request.given)
+    names = run.schema.names
+    which, numbers = np.zeros(num, np.int64), np.arange(first, first + num)
+    known = np.tile([name in request.given for name in names], (num, 1))
     if between := _between(run, request):
-        known = {name: values[name] * num for name in given}
-        told = with_ways(run, known, between, numbers, request.seed, request.sampling.temperature)
-        shard, which = once(run, told)
-        given = run.vocabulary.in_order(told)
-    row = np.full(len(run.vocabulary.fields) + 1, -1, np.int64)
-    wanted = np.zeros(len(row), bool)
-    given = [*given, *([request.want[0]] if begun else [])]
-    order = [run.vocabulary[n].index for n in [*given, *request.want]]
-    row[: len(order)] = order
-    wanted[len(given) : len(order)] = True
+        wished = np.array([name in request.no_missing for name in names])
+        shard, _ = draw_ways(run, shard, which, known, between, numbers, request.seed,
+                             request.sampling, wished)  # fmt: skip
+        which = np.arange(num)
+    order = [run.vocabulary[name].index for name in [*[request.want[0]] * begun, *request.want]]
+    laid = _laid(known, order, run.vocabulary)
+    wanted = np.arange(laid.shape[1]) >= known.sum(axis=1, keepdims=True) + begun
+    wanted &= laid >= 0
     steered = needs_steering(request.aims) and not run.vocabulary.canvas
     leaning: Leaning | None = None
     if steered:
@@ -80,22 +83,30 @@ def plan_of(run: LoadedRun, request: Request, first: int, num: int) -> Plan:
     there |= {request.part.field} if request.part is not None else set()
     forbid = np.array([n in there for n in run.schema.names])
     return Plan(
-        shard, which, Orders(np.tile(row, (num, 1)), np.tile(wanted, (num, 1))), numbers,
-        request.seed, request.sampling, request.max_tokens,
-        forbid, partial=begun, leaning=leaning,
+        shard, which, Orders(laid, wanted), numbers, request.seed, request.sampling,
+        request.max_tokens, forbid, partial=begun, leaning=leaning,
         known=None if request.part is None else request.part.codes,
         suffix=None if request.suffix is None else _codes(run, request.want[0], request.suffix),
     )  # fmt: skip
 
 
+def _laid(known: Bools, order: Sequence[int], vocabulary: Vocabulary) -> Ints:
+    """(n, F + 1) fields: those that are known (n, F), as training lays them out, then some others
+    in their order, then -1."""
+    num, num_fields = known.shape
+    first = np.where(known[:, vocabulary.order], vocabulary.order, -1)
+    whole = np.hstack([first, np.tile(np.array(order, np.int64), (num, 1))])
+    places = np.argsort(whole < 0, axis=1, kind="stable")[:, : num_fields + 1]
+    out: Ints = np.take_along_axis(whole, places, axis=1)
+    return np.pad(out, ((0, 0), (0, num_fields + 1 - out.shape[1])), constant_values=-1)
+
+
 def _between(run: LoadedRun, request: Request) -> list[str]:
-    """What is drawn first, beside what is given; nothing where that is a beginning, or where the
-    likeliest is sought."""
-    begun = request.prompt is not None or request.part is not None
-    if begun or not request.given or request.sampling.beams > 1:
+    """What is drawn first and not told; nothing where a beginning is given, or where the likeliest
+    is sought."""
+    if request.prompt is not None or request.part is not None or request.sampling.beams > 1:
         return []
-    said = {*request.given, *request.want}
-    return [name for name in ways(run, request.want) if name not in said]
+    return [n for n in ways(run, request.given, request.want) if n not in request.want]
 
 
 def _codes(run: LoadedRun, name: str, text: str) -> Ints:

@@ -8,6 +8,9 @@ from omnifill.artifact import LoadedRun
 from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.parallel import Parallel
 
+ROWS = 512
+"""Rows of a batch."""
+
 
 def build_sampler(run: LoadedRun) -> Any:
     """What makes records of a plan: slot by slot, or all slots in a few steps."""

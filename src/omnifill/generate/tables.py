@@ -18,6 +18,7 @@ from omnifill.data.audio import library
 from omnifill.data.clean import read_cells
 from omnifill.data.media import MediaFile
 from omnifill.data.results import check_folder
+from omnifill.data.shards import Shard
 from omnifill.data.source import Source
 from omnifill.data.values import to_native, to_text
 from omnifill.errors import DataError, RequestError, check_kind, unknown_name
@@ -33,11 +34,11 @@ from omnifill.generate.filters import Sampling
 from omnifill.generate.given import encoded_to_ask
 from omnifill.generate.likelihood import category_log_probs, choice_log_probs, record_nats
 from omnifill.generate.plan import Plan
-from omnifill.generate.requests import ROWS, tell_moved
-from omnifill.generate.samplers import build_sampler
-from omnifill.generate.ways import ways, with_ways
+from omnifill.generate.requests import tell_moved
+from omnifill.generate.samplers import ROWS, build_sampler
+from omnifill.generate.ways import draw_ways, ways
 from omnifill.schema import MEDIA
-from omnifill.types import ABSENT, Bools
+from omnifill.types import ABSENT, Bools, Ints
 
 Where = Callable[[str, int], str]
 MOST_TOKENS = 512
@@ -180,11 +181,12 @@ def fill_columns(
     laid = run.vocabulary.in_order(run.schema.names)
     asked = [n for n in laid if n in columns and (only is None or n in only)]
     result: dict[str, dict[int, Any]] = {}
-    if draw:
-        columns, result = _by_way(run, columns, asked, seed, sampling.temperature)
     shard = encoded_to_ask(run, columns)
-    index = {name: run.schema.index(name) for name in columns}
+    index = {name: run.schema.index(name) for name in run.schema.names}
     blanks = {n: np.array([v is None for v in columns[n]], bool) for n in columns}
+    place = np.arange(len(shard))
+    if draw:
+        shard, place, result = _by_way(run, columns, shard, blanks, asked, seed, sampling)
     for name in [] if draw else [n for n in asked if run.schema[n].type == "category"]:
         rows = np.flatnonzero(blanks[name])
         best = category_log_probs(run, shard, name, rows).argmax(axis=1)
@@ -206,7 +208,7 @@ def fill_columns(
             wanted[i, len(known) : len(order)] = True
         chosen = usual_guidance(run, sampling, part[0][1]) if draw else sampling
         plan = Plan(
-            shard, np.array([row for row, _ in part]), Orders(fields, wanted),
+            shard, place[[row for row, _ in part]], Orders(fields, wanted),
             np.arange(first, first + len(part)), seed, chosen, max_tokens,
             np.ones(len(run.vocabulary.fields), bool),
             quantile=None if draw or search else quantile,
@@ -220,29 +222,39 @@ def fill_columns(
 
 
 def _by_way(
-    run: LoadedRun, columns: Mapping[str, list[Any]], asked: Sequence[str], seed: int,
-    temperature: float,
-) -> tuple[dict[str, list[Any]], dict[str, dict[int, Any]]]:  # fmt: skip
-    """Columns in which the fields are drawn that pictures and sounds are drawn by way of, and those
-    of them that were asked for: {field: {row: value}}."""
-    media = [name for name in asked if run.schema[name].type in MEDIA]
-    names = ways(run, media)
-    num = len(next(iter(columns.values()), ()))
-    whole = dict(columns) | {name: [None] * num for name in names if name not in columns}
-    rows = [row for row in range(num) if any(columns[name][row] is None for name in media)
-            and any(values[row] is not None for values in columns.values())]  # fmt: skip
-    if not names or not rows:
-        return dict(columns), {}
-    some = {name: [values[row] for row in rows] for name, values in columns.items()}
-    told = with_ways(run, some, names, np.array(rows), seed, temperature)
-    result: dict[str, dict[int, Any]] = {}
-    for name in names:
-        whole[name] = list(whole[name])
-        for row, value in zip(rows, told[name], strict=True):
-            if whole[name][row] is None and name in asked:
-                result.setdefault(name, {})[row] = value
-            whole[name][row] = value
-    return whole, result
+    run: LoadedRun, columns: Mapping[str, list[Any]], shard: Shard, blanks: dict[str, Bools],
+    asked: Sequence[str], seed: int, sampling: Sampling,
+) -> tuple[Shard, Ints, dict[str, dict[int, Any]]]:  # fmt: skip
+    """Of rows whose pictures or sounds are drawn from others of these alone: what is short is drawn
+    first (see `generate.ways`), and is blank no more. The shard with such records behind its own;
+    (N,) where each row is in it; and the values that were asked for, {field: {row: value}}."""
+    num, names = len(shard), run.schema.names
+    media = np.array([spec.type in MEDIA for spec in run.schema.fields])
+    known = np.array([
+        [name in columns and columns[name][row] not in (None, ABSENT) for name in names]
+        for row in range(num)
+    ]).reshape(num, len(names))  # fmt: skip
+    makes = [name for name in asked if run.schema[name].type in MEDIA]
+    blank = np.array([blanks[name] for name in makes]).any(axis=0)
+    rows = np.flatnonzero(known.any(axis=1) & ~known[:, ~media].any(axis=1) & blank)
+    place, found = np.arange(num), ways(run, np.array(names)[media].tolist(), makes)
+    if not found or not len(rows):
+        return shard, place, {}
+    every = np.ones(len(names), bool)
+    more, values = draw_ways(
+        run, shard, rows, known[rows], found, rows, seed, sampling, forbid=every
+    )  # fmt: skip
+    place[rows] = num + np.arange(len(rows))
+    whole = (
+        np.concatenate([np.asarray(getattr(one, part)) for one in (shard, more)])
+        for part in ("ids", "rows", "lens")
+    )
+    result = {}
+    for name in found:
+        blanks.setdefault(name, np.ones(num, bool))[rows] = False
+        if name in asked:
+            result[name] = dict(zip(rows.tolist(), values[name], strict=True))
+    return Shard(*whole), place, result
 
 
 Blanks = tuple[int, list[str]]

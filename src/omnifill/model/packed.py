@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifill.model.products import Settled, linear
+from omnifill.model.products import Settled, linear, settled_for
 
 if TYPE_CHECKING:
     from omnifill.model.network import Network
@@ -64,14 +64,15 @@ class Packed(nn.Module):
     def told(self, x: Tensor, ids: slice | list[int]) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
         flat, bias = x.reshape(-1, x.shape[-1]), None if self.bias is None else self.bias[ids]
-        few = len(flat) <= FEW[self.kind] or (self.scale is None and self.settled is not None)
+        settled = settled_for(x, self)
+        few = len(flat) <= FEW[self.kind] or settled is not None
         if not few or not isinstance(ids, slice):
             out = F.linear(flat, self.rows(ids), bias)
             return out.view(*x.shape[:-1], -1)
         half = flat.bfloat16()
         if self.scale is None:
-            told = self.settled.told if self.settled is not None else None
-            out = (told(half, None, ids) if told else F.linear(half, self.weight[ids])).float()
+            told = settled.told(half, None, ids) if settled else F.linear(half, self.weight[ids])
+            out = told.float()
         else:
             out = torch._weight_int8pack_mm(half, self.weight[ids], self.ones[ids]).float()
             out.mul_(self.scale[ids])

@@ -7,8 +7,9 @@ long and more (docs/log.md). Nothing here is less exact: both multiply and add i
 from __future__ import annotations
 
 import platform
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +18,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+CPUS = Path("/proc/cpuinfo")
+"""Where Linux tells of its processors."""
 LEAST = 1 << 14
 """Smaller matrices are multiplied as they are: they are in the processor anyway."""
 MOST_LAID_OUT = 1 << 31
@@ -39,9 +42,9 @@ def prefers_onednn() -> bool:
 
 
 def _is_amd() -> bool:
-    said = platform.processor()
-    if not said and Path("/proc/cpuinfo").exists():  # Linux
-        said = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")[:4096]
+    said = platform.processor()  # of Windows; some Linux says no more than x86_64
+    if CPUS.exists():
+        said = CPUS.read_text(encoding="utf-8", errors="replace")[:4096]
     return "AuthenticAMD" in said
 
 
@@ -60,19 +63,34 @@ def _turned_on() -> Iterator[None]:
         matmul.fp32_precision = before
 
 
+_lock, _inside = threading.Lock(), ExitStack()
+_depth = 0
+
+
 @contextmanager
 def by_onednn() -> Iterator[None]:
-    """Products within are made by oneDNN, if that is the faster; gradients, too."""
-    if prefers_onednn():
-        with _turned_on():
-            yield
-    else:
+    """Products within are made by oneDNN, if that is the faster; gradients, too. The setting is one
+    for all threads: the last one that leaves turns it off."""
+    global _depth
+    if not prefers_onednn():
         yield
+        return
+    with _lock:
+        _depth += 1
+        if _depth == 1:
+            _inside.enter_context(_turned_on())
+    try:
+        yield
+    finally:
+        with _lock:
+            _depth -= 1
+            if not _depth:
+                _inside.close()
 
 
 def is_turned_on() -> bool:
     """Whether products are made by oneDNN at this moment."""
-    return prefers_onednn() and _matmul().fp32_precision == "bf16"
+    return _depth > 0
 
 
 # --- weights that do not change any more ---------------------------------------------------
@@ -85,19 +103,22 @@ class Settled:
 
     def __init__(self, weight: Tensor) -> None:
         self.weight = weight
-        self.parts: dict[tuple[int | None, int | None, int], Tensor] = {}
+        self.parts: dict[tuple[int | None, int | None], Tensor] = {}
+        self.version = -1
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Settled | None:
         return self if memo.get(id(self.weight)) is self.weight else None
 
     def told(self, x: Tensor, bias: Tensor | None, part: slice) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
-        which = part.start, part.stop, self.weight._version  # should it change after all
-        laid = self.parts.get(which)
+        version = 0 if self.weight.is_inference() else self.weight._version
+        if version != self.version:  # it has changed after all
+            self.parts, self.version = {}, version
+        laid = self.parts.get((part.start, part.stop))
         if laid is None:
             plain = self.weight.detach()[part].contiguous()
             laid = torch.ops.mkldnn._reorder_linear_weight(plain, None)
-            self.parts[which] = laid
+            self.parts[part.start, part.stop] = laid
         out: Tensor = torch.ops.mkldnn._linear_pointwise(x, laid, bias, "none", [], "")
         return out
 
@@ -121,16 +142,14 @@ def settle(network: nn.Module) -> None:
         return
     room, halves = MOST_LAID_OUT, torch.cpu._is_avx512_bf16_supported()
     for module in network.modules():
-        if not isinstance(module, Linear) and not (halves and _is_bf16(module)):
+        if not hasattr(module, "settled"):
             continue
         weight = cast(Tensor, module.weight)
+        if weight.dtype != torch.float32 and not (halves and weight.dtype == torch.bfloat16):
+            continue
         room -= weight.nbytes
         if room >= 0 and weight.numel() >= LEAST:
             cast(Any, module).settled = Settled(weight)
-
-
-def _is_bf16(module: nn.Module) -> bool:
-    return getattr(module, "kind", None) == "bf16"
 
 
 def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
@@ -139,8 +158,15 @@ def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
     weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
     if part is not ALL and bias is not None:
         bias = bias[part]
-    settled = cast("Settled | None", layer.settled)
-    here = settled is not None and settled.weight is weight and x.numel() > 0
-    if settled is None or not here or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    settled = settled_for(x, layer)
+    if settled is None:
         return F.linear(x, weight if part is ALL else weight[part], bias)
     return settled.told(x, bias, part)
+
+
+def settled_for(x: Tensor, layer: nn.Module) -> Settled | None:
+    """What is laid out of a layer's weight, if that is to be used here."""
+    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.numel():
+        return None
+    settled = cast("Settled | None", getattr(layer, "settled", None))
+    return settled if settled is not None and settled.weight is layer.weight else None

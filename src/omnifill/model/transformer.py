@@ -86,8 +86,8 @@ def attend(
     Short sequences on a CPU run as two products and a softmax where there is a gradient: the fused
     kernel's backward is slower there, and so is all of it with products by oneDNN (docs/log.md).
     """
-    plainly = torch.is_grad_enabled() or is_turned_on()
-    if mask is None or not plainly or k.shape[2] >= LONG or q.device.type != "cpu":
+    short = k.shape[2] < LONG and q.device.type == "cpu"
+    if mask is None or not short or not (torch.is_grad_enabled() or is_turned_on()):
         return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     weights = (q @ k.transpose(-1, -2)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     barred = mask.dtype == torch.bool

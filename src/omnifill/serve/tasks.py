@@ -93,7 +93,9 @@ class Generation:
             if not self.alone and rows_of(self.request.sampling, 1) > served.engine.rows:
                 raise RequestError(f"guidance: this server writes {served.engine.rows} row at once")
             begun = self.request.prompt is not None or self.request.given
-            self.prompt = int(self._plan(0, 1).shard.sizes[0]) if begun else 0
+            self._plan(0, 1)  # says what is off
+            shard, _ = requests.given_shard(run, self.request)
+            self.prompt = int(shard.sizes[0]) if begun else 0
             self.written = message.get("written", True)
             if message.get("echo"):
                 known = [] if self.top is None else told_prompt(run, self.request, self.top)
