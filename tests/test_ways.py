@@ -51,6 +51,27 @@ def test_a_picture_is_drawn_from_another_by_way_of_their_label(both: api.Model) 
     assert right.mean() > 0.8
 
 
+def test_what_is_drawn_first_is_what_the_picture_is_of(
+    both: api.Model, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a picture of neither kind come those of the label that was drawn, in both verbs."""
+    decode = ways_module.decode_field
+    shares = {}
+    for label in ("upright", "lying"):
+
+        def drawn(run: Any, steps: Any, name: str, num: int, label: str = label) -> list[Any]:
+            return [label] * num if name == "label" else decode(run, steps, name, num)
+
+        monkeypatch.setattr(ways_module, "decode_field", drawn)
+        made = both.generate(30, given={"image": GREY}, want="square")["square"]
+        filled = both.fill(pd.DataFrame({"image": [GREY] * 30, "square": None}), draw=True)
+        shares[label] = [
+            np.mean([kind == "upright" for kind in kinds(squares)])
+            for squares in (made, filled["square"])
+        ]
+    assert (np.array(shares["upright"]) > np.array(shares["lying"]) + 0.5).all(), shares
+
+
 def test_what_is_drawn_first_is_an_answer_where_it_was_asked_for(both: api.Model) -> None:
     asked = pairs(30, seed=2)
     asked.loc[::2, "label"] = None

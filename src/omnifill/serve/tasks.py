@@ -93,9 +93,9 @@ class Generation:
             if not self.alone and rows_of(self.request.sampling, 1) > served.engine.rows:
                 raise RequestError(f"guidance: this server writes {served.engine.rows} row at once")
             begun = self.request.prompt is not None or self.request.given
-            self._plan(0, 1)  # says what is off
-            shard, _ = requests.given_shard(run, self.request)
-            self.prompt = int(shard.sizes[0]) if begun else 0
+            shard = self._plan(0, 1).shard  # what was drawn on the way is none of what was said
+            said = [run.schema.index(name) for name in (*self.request.given, self.request.want[0])]
+            self.prompt = int(shard.lens[0, said].sum()) if begun else 0
             self.written = message.get("written", True)
             if message.get("echo"):
                 known = [] if self.top is None else told_prompt(run, self.request, self.top)
