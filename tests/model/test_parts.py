@@ -45,10 +45,16 @@ def test_turned_keys_and_their_gradient() -> None:
     x = torch.randn(2, 3, 5, 8, dtype=torch.float64, requires_grad=True)
     turn = Rotation(1e4 ** (-torch.arange(0, 8, 2) / 8))
     cos, sin = (part.double() for part in turn.at(torch.arange(5)[None]))
+    angle = torch.arange(5.0)[:, None] * turn.speed
     first, second = x.chunk(2, dim=-1)
-    plain = x * cos + torch.cat([-second, first], dim=-1) * sin
+    plain = torch.cat([first * angle.cos() - second * angle.sin(),
+                       second * angle.cos() + first * angle.sin()], dim=-1)  # fmt: skip
     torch.testing.assert_close(rotate(x, cos, sin), plain)
     torch.testing.assert_close(gradients(rotate(x, cos, sin), x), gradients(plain, x))
+    with torch.no_grad():  # one slot at a time
+        parts = [rotate(x[:, :, t : t + 1], cos[:, :, t : t + 1], sin[:, :, t : t + 1])
+                 for t in range(5)]  # fmt: skip
+    torch.testing.assert_close(torch.cat(parts, dim=2), plain)
 
 
 def test_the_gate_and_its_gradient() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -12,11 +12,20 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load, save
+from torch import nn
 
 from omnifill import api
 from omnifill.model import products
-from omnifill.model.packed import Packed
-from omnifill.model.products import Linear, by_onednn, linear, prefers_onednn, settle
+from omnifill.model.packed import Kind, Packed
+from omnifill.model.products import (
+    Linear,
+    by_onednn,
+    linear,
+    prefers_onednn,
+    settle,
+    together,
+)
 from omnifill.objectives.causal import CausalObjective
 
 pytestmark = pytest.mark.skipif(
@@ -26,8 +35,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture
 def preferred(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As if this processor were one that prefers oneDNN."""
+    """As if this processor were one that prefers oneDNN, whatever the size."""
     monkeypatch.setattr(products, "prefers_onednn", lambda: True)
+    monkeypatch.setattr(products, "LEAST", 1)
 
 
 @pytest.fixture
@@ -89,6 +99,113 @@ def test_a_copy_shares_what_is_laid_out_if_it_shares_the_weight() -> None:
     apart.weight.zero_()
     torch.testing.assert_close(apart(x), layer.bias.expand(2, -1))
     assert torch.equal(layer(x), before)
+
+
+class Three(nn.Module):
+    """Two maps of the same input, and one of another."""
+
+    side_by_side = ("a", "b")
+
+    def __init__(self, bias: bool = True, kind: Kind | None = None) -> None:
+        super().__init__()
+        self.a, self.b = Linear(130, 40, bias=bias), Linear(130, 90, bias=bias)
+        self.c = Linear(130, 50, bias=bias)
+        if kind is not None:
+            self.a, self.b = Packed.of(kind, self.a), Packed.of(kind, self.b)  # type: ignore[assignment]
+
+    def forward(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [*together(x, self.a, self.b), self.c(x)]
+
+    def apart(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [self.a(x), self.b(x), self.c(x)]
+
+
+@pytest.mark.usefixtures("no_gradient")
+@pytest.mark.parametrize("laid_out", [True, False])
+@pytest.mark.parametrize("kind", [None, "bf16", "int8"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_joined_maps_say_what_each_says(
+    laid_out: bool, kind: Kind | None, bias: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "prefers_onednn", lambda: laid_out)
+    monkeypatch.setattr(products, "LEAST", 1)
+    torch.manual_seed(0)
+    network, x = Three(bias, kind), torch.randn(3, 5, 130)
+    settle(network)
+    assert network.a.joined is not None and network.b.joined is None
+    asked = _counted(network.a.joined.whole, monkeypatch)
+    for told, plain in zip(network(x), network.apart(x), strict=True):
+        torch.testing.assert_close(told, plain)
+    assert asked == [1]
+    whole = network.a.joined.whole.weight
+    held = {part.untyped_storage().data_ptr() for part in (network.a.weight, network.b.weight)}
+    assert held == {whole.untyped_storage().data_ptr()}, "no weight is held twice"
+    found = load(save(network.state_dict()))
+    assert {n: t.shape for n, t in found.items()} == {
+        n: t.shape for n, t in network.state_dict().items()
+    }
+
+
+@pytest.mark.usefixtures("preferred", "no_gradient")
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda network: network.b.weight.mul_(2),
+        lambda network: network.b.bias.add_(1),
+        lambda network: setattr(network.b, "weight", nn.Parameter(torch.ones(90, 130))),
+        lambda network: setattr(network, "b", Linear(130, 90)),
+        lambda network: network.double().float(),
+        lambda network: network.load_state_dict(Three().state_dict(), assign=True),
+    ],
+)
+def test_joined_maps_that_change_after_all_are_asked_one_by_one(
+    change: Callable[[Three], object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    network, x = Three(), torch.randn(2, 130)
+    settle(network)
+    assert network.a.joined is not None
+    asked = _counted(network.a.joined.whole, monkeypatch)
+    network(x)
+    change(network)
+    for told, plain in zip(network(x), network.apart(x), strict=True):
+        torch.testing.assert_close(told, plain)
+    assert asked == [1]
+
+
+@pytest.mark.usefixtures("preferred", "no_gradient")
+def test_a_copy_is_joined_if_it_shares_the_weights() -> None:
+    network, x = Three(), torch.randn(2, 130)
+    settle(network)
+    before = network(x)
+    shared = copy.deepcopy(network, {id(t): t for t in network.parameters()})
+    assert shared.a.joined is not None and shared.a.joined.fits((shared.a, shared.b))
+    shared.b = Linear(130, 90)  # type: ignore[unreachable]
+    torch.testing.assert_close(shared(x)[1], shared.b(x))
+    apart = copy.deepcopy(network)
+    apart.a.weight.zero_()
+    torch.testing.assert_close(apart(x)[0], apart.a.bias.expand(2, -1))
+    for told, plain in zip(network(x), before, strict=True):
+        assert torch.equal(told, plain)
+
+
+def test_gradients_pass_each_of_joined_maps() -> None:
+    network, x = Three(), torch.randn(2, 130)
+    settle(network)
+    sum(told.square().sum() for told in network(x)).backward()
+    assert all(parameter.grad is not None for parameter in network.parameters())
+
+
+def _counted(module: nn.Module, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How often it is asked, which goes on counting."""
+    asked, forward = [0], module.forward
+
+    def counted(x: torch.Tensor) -> torch.Tensor:
+        asked[0] += 1
+        return cast(torch.Tensor, forward(x))
+
+    monkeypatch.setattr(module, "forward", counted)
+    return asked
 
 
 @pytest.mark.skipif(not prefers_onednn(), reason="this processor prefers torch's own products")

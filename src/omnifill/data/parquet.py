@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from omnifill.data.cells import Chunk, Problem
 from omnifill.data.media import MOST_HELD, as_cells
 from omnifill.errors import DataError
 from omnifill.settings import DataSettings
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
 
 CHUNK_ROWS = 8192
 
@@ -48,6 +51,8 @@ def _rows_at_once(file: pq.ParquetFile) -> int:
 
 
 def _open(path: Path) -> pq.ParquetFile:
+    import pyarrow.parquet as pq  # slow to import
+
     try:
         return pq.ParquetFile(path, memory_map=True)
     except (pa.ArrowException, OSError) as error:

@@ -16,9 +16,11 @@ def dropout(x: Tensor, share: float, training: bool) -> Tensor:
     torch's own draws a number of the Mersenne twister for every value, which takes longer than a
     product of the same size; one draw here is for eight.
     """
+    if not training:
+        return x
     dropped = round(LEVELS * share)
-    if not training or not dropped or x.device.type != "cpu":
-        return F.dropout(x, share, training)
+    if not dropped or x.device.type != "cpu":
+        return F.dropout(x, share)
     num = x.numel()
     words = torch.empty(-(-num // 8), dtype=torch.int64).random_(-(2**63), None)
     kept = words.view(torch.uint8)[:num].view(x.shape) >= dropped

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from omnifill.model.config import ModelConfig
-from omnifill.model.products import Linear
+from omnifill.model.products import Linear, together
 
 ACTS: dict[str, Callable[[Tensor], Tensor]] = {
     "silu": F.silu, "gelu": F.gelu, "gelu_tanh": partial(F.gelu, approximate="tanh"),
@@ -29,6 +29,7 @@ class FeedForward(nn.Module):
         self.up_proj = Linear(config.dim, config.ffn, bias=config.ffn_bias)
         self.down_proj = Linear(config.ffn, config.dim, bias=config.ffn_bias)
         self.gated, self.act = config.gated, config.act
+        self.side_by_side = ("gate_proj", "up_proj") if config.gated else ()
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, T, D) -> (B, T, D)."""
@@ -36,10 +37,9 @@ class FeedForward(nn.Module):
         return out
 
     def _inner(self, x: Tensor) -> Tensor:
-        up: Tensor = self.up_proj(x)
         if not self.gated:
-            return ACTS[self.act](up)
-        gate: Tensor = self.gate_proj(x)
+            return ACTS[self.act](self.up_proj(x))
+        gate, up = together(x, self.gate_proj, self.up_proj)
         if self.act != "silu":
             return ACTS[self.act](gate) * up
         if not torch.is_grad_enabled():

@@ -180,13 +180,14 @@ class Network(nn.Module):
 
 
 class undrawn(TorchFunctionMode):  # a context, as torch.no_grad is
-    """Networks that are built within have shapes, and no numbers yet: none are drawn (which takes
-    longer than to read them), and chance is left alone."""
+    """Networks that are built within have shapes, and no numbers yet: none are drawn or filled in
+    (which takes longer than to read them), and chance is left alone."""
 
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Any = None
     ) -> Any:
-        if getattr(func, "__module__", None) == "torch.nn.init":
+        drawn = getattr(func, "__module__", None) == "torch.nn.init"
+        if drawn or func in (Tensor.zero_, Tensor.fill_):
             return args[0] if args else kwargs["tensor"]
         if func in (torch.randn, torch.rand):
             func = torch.empty

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifill.model.products import Settled, linear, settled_for
+from omnifill.model.products import Joined, Settled, linear, settled_for
 
 if TYPE_CHECKING:
     from omnifill.model.network import Network
@@ -22,6 +22,8 @@ Kind = Literal["bf16", "int8"]
 FEW = {"bf16": 2, "int8": 16}
 """Up to so many slots at once products of few bits are faster than unpacking (docs/log.md); those
 of bf16 always, where oneDNN lays the weights out."""
+STRIDE = {"bf16": 1, "int8": 16}
+"""What divides the columns of such products: torch's of 8 bits reads past the end of others."""
 LEAST = 1 << 12
 """Smaller matrices stay as they are: there is nothing to gain."""
 
@@ -32,6 +34,7 @@ class Packed(nn.Module):
     weight: Tensor
     scale: Tensor | None
     settled: Settled | None = None
+    joined: Joined | None = None
     ones: Tensor
 
     def __init__(self, kind: Kind, rows: int, columns: int, bias: bool) -> None:
@@ -66,7 +69,7 @@ class Packed(nn.Module):
         flat, bias = x.reshape(-1, x.shape[-1]), None if self.bias is None else self.bias[ids]
         settled = settled_for(x, self)
         few = len(flat) <= FEW[self.kind] or settled is not None
-        if not few or not isinstance(ids, slice):
+        if not few or not isinstance(ids, slice) or flat.shape[1] % STRIDE[self.kind]:
             out = F.linear(flat, self.rows(ids), bias)
             return out.view(*x.shape[:-1], -1)
         half = flat.bfloat16()

@@ -6,9 +6,10 @@ long and more (docs/log.md). Nothing here is less exact: both multiply and add i
 
 from __future__ import annotations
 
+import copy
 import platform
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
@@ -20,8 +21,9 @@ from torch import Tensor, nn
 
 CPUS = Path("/proc/cpuinfo")
 """Where Linux tells of its processors."""
-LEAST = 1 << 14
-"""Smaller matrices are multiplied as they are: they are in the processor anyway."""
+LEAST = 1 << 19
+"""Products of fewer multiplications are made as ever: oneDNN takes longer to begin with one
+(docs/log.md)."""
 MOST_LAID_OUT = 1 << 31
 """Bytes of weights that are laid out a second time, at most."""
 
@@ -130,6 +132,7 @@ class Linear(nn.Linear):
     """A linear map that is faster once its weight is settled."""
 
     settled: Settled | None = None
+    joined: Joined | None = None
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, K) -> (…, N)."""
@@ -137,19 +140,24 @@ class Linear(nn.Linear):
 
 
 def settle(network: nn.Module) -> None:
-    """Weights of linear maps will not change: each may be laid out anew when it is first used."""
+    """Weights of linear maps will not change: those that read the same become one, and each may be
+    laid out anew when it is first used."""
+    maps = [m for m in network.modules() if hasattr(m, "settled")]
+    for module in network.modules():
+        side = [getattr(module, name) for name in getattr(module, "side_by_side", ())]
+        if side and Joined.can(side):
+            side[0].joined = Joined(side)
+            maps.append(side[0].joined.whole)
     if not prefers_onednn():
         return
     room, halves = MOST_LAID_OUT, torch.cpu._is_avx512_bf16_supported()
-    for module in network.modules():
-        if not hasattr(module, "settled"):
-            continue
-        weight = cast(Tensor, module.weight)
+    for each in maps:
+        weight = cast(Tensor, each.weight)
         if weight.dtype != torch.float32 and not (halves and weight.dtype == torch.bfloat16):
             continue
         room -= weight.nbytes
-        if room >= 0 and weight.numel() >= LEAST:
-            cast(Any, module).settled = Settled(weight)
+        if room >= 0:
+            cast(Any, each).settled = Settled(weight)
 
 
 def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
@@ -166,7 +174,71 @@ def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
 
 def settled_for(x: Tensor, layer: nn.Module) -> Settled | None:
     """What is laid out of a layer's weight, if that is to be used here."""
-    if torch.compiler.is_compiling() or torch.is_grad_enabled() or not x.numel():
-        return None
     settled = cast("Settled | None", getattr(layer, "settled", None))
-    return settled if settled is not None and settled.weight is layer.weight else None
+    if settled is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return None
+    weight = settled.weight
+    if x.numel() * len(weight) < LEAST:
+        return None
+    return settled if weight is layer.weight else None
+
+
+class Joined:
+    """Linear maps that read the same, as one product: their weights lie side by side in memory."""
+
+    def __init__(self, layers: Sequence[nn.Module]) -> None:
+        self.layers = tuple(layers)
+        self.sizes = [len(cast(Tensor, layer.weight)) for layer in layers]
+        self.whole: Any = copy.copy(layers[0])
+        self.whole._parameters = dict(self.whole._parameters)
+        self.whole._buffers = dict(self.whole._buffers)
+        for name, first in _held(layers[0]):
+            data = torch.cat([getattr(layer, name).detach() for layer in layers])
+            for layer, part in zip(layers, data.split_with_sizes(self.sizes), strict=True):
+                getattr(layer, name).data = part  # so that no second copy is kept
+            learns = isinstance(first, nn.Parameter)
+            setattr(self.whole, name, nn.Parameter(data, requires_grad=False) if learns else data)
+        self.weights = [cast(Tensor, layer.weight) for layer in layers]
+        self.parts = [tensor for layer in layers for _, tensor in _held(layer)]
+        self.versions, self.place = self._versions(), self.weights[0].data_ptr()
+
+    @staticmethod
+    def can(layers: Sequence[nn.Module]) -> bool:
+        """Whether there are such layers, all of one kind."""
+        kinds = {(type(layer), *((n, t.dtype, t.shape[1:]) for n, t in _held(layer)))
+                 for layer in layers}  # fmt: skip
+        return len(layers) > 1 and len(kinds) == 1 and hasattr(layers[0], "joined")
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Joined | None:
+        if any(memo.get(id(weight)) is not weight for weight in self.weights):
+            return None
+        out = copy.copy(self)
+        out.layers = tuple(copy.deepcopy(layer, memo) for layer in self.layers)
+        return out
+
+    def fits(self, layers: tuple[nn.Module, ...]) -> bool:
+        """Whether it still is what these layers are."""
+        return (
+            layers == self.layers
+            and all(layer.weight is w for layer, w in zip(layers, self.weights, strict=True))
+            and self._versions() == self.versions
+            and self.weights[0].data_ptr() == self.place
+        )
+
+    def _versions(self) -> list[int]:
+        return [0 if tensor.is_inference() else tensor._version for tensor in self.parts]
+
+
+def _held(layer: nn.Module) -> list[tuple[str, Tensor]]:
+    return [*layer.named_parameters(recurse=False), *layer.named_buffers(recurse=False)]
+
+
+def together(x: Tensor, *layers: nn.Module) -> Sequence[Tensor]:
+    """What each layer makes of x, (…, K) -> (…, n) of each; by one product if they are joined."""
+    joined = cast("Joined | None", getattr(layers[0], "joined", None))
+    if joined is None or torch.is_grad_enabled() or torch.compiler.is_compiling():
+        return [layer(x) for layer in layers]
+    if not joined.fits(layers):
+        return [layer(x) for layer in layers]
+    out: Tensor = joined.whole(x)
+    return out.split_with_sizes(joined.sizes, dim=-1)

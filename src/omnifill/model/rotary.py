@@ -30,10 +30,10 @@ class Rotation:
         return cls(STRETCHED[config.rope.kind](speed, config.rope, config), config.rope.gain)
 
     def at(self, pos: Tensor) -> tuple[Tensor, Tensor]:
-        """pos (B, T) -> cosines and sines (B, 1, T, d)."""
-        angle = pos[..., None].float() * self.speed.to(pos.device)  # (B, T, d/2)
-        angle = torch.cat([angle, angle], dim=-1)[:, None]  # (B, 1, T, d)
-        return angle.cos() * self.gain, angle.sin() * self.gain
+        """pos (B, T) -> cosines and sines (B, 1, T, d), the sines of each pair's first negative."""
+        angle = pos[:, None, :, None].float() * self.speed.to(pos.device)  # (B, 1, T, d/2)
+        cos, sin = angle.cos() * self.gain, angle.sin() * self.gain
+        return torch.cat([cos, cos], dim=-1), torch.cat([-sin, sin], dim=-1)
 
 
 def _linear(speed: Tensor, rope: RopeScaling, config: ModelConfig) -> Tensor:
@@ -68,7 +68,7 @@ STRETCHED = {"linear": _linear, "llama3": _by_parts, "yarn": _yarn}
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn pairs (i, i + d/2) of x (B, H, T, d) by their angle."""
+    """Turn pairs (i, i + d/2) of x (B, H, T, d) by their angle, as of `Rotation.at`."""
     if not torch.is_grad_enabled():
         return _turned(x, cos, sin, 1.0)
     out: Tensor = _Turned.apply(x, cos, sin)  # type: ignore[no-untyped-call]
@@ -92,6 +92,8 @@ class _Turned(torch.autograd.Function):
 def _turned(x: Tensor, cos: Tensor, sin: Tensor, sign: float) -> Tensor:
     half = x.shape[-1] // 2
     out = (x * cos).to(x.dtype)
-    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=-sign)
+    if x.shape[2] == 1:  # so few numbers that calls count, and a copy does not
+        return out.addcmul_(x.roll(half, -1), sin, value=sign)
+    out[..., :half].addcmul_(x[..., half:], sin[..., :half], value=sign)
     out[..., half:].addcmul_(x[..., :half], sin[..., half:], value=sign)
     return out

@@ -8,8 +8,8 @@ device: masks, positions and caches are arguments.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from typing import cast
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,7 @@ from omnifill.model.feedforward import FeedForward, reset_parameters
 from omnifill.model.mask import Mask
 from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm, norm
-from omnifill.model.products import Linear, is_turned_on
+from omnifill.model.products import Linear, is_turned_on, together
 from omnifill.model.relative import RelativePositions
 from omnifill.model.rotary import Rotation, rotate
 
@@ -32,6 +32,8 @@ LONG = 512
 
 class Attention(nn.Module):
     """Causal or full self-attention with grouped queries."""
+
+    side_by_side = ("q_proj", "k_proj", "v_proj")
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -56,12 +58,13 @@ class Attention(nn.Module):
         where positions do not turn queries and keys.
         """
         rows, num, _ = x.shape
-        q = self.q_proj(x).view(rows, num, self.heads, self.head_dim)
-        k = self.k_proj(x).view(rows, num, self.kv_heads, self.head_dim)
+        q, k, v = together(x, self.q_proj, self.k_proj, self.v_proj)
+        q = q.view(rows, num, self.heads, self.head_dim)
+        k = k.view(rows, num, self.kv_heads, self.head_dim)
         if self.qk_norm:
             q, k = self.q_norm(q), self.k_norm(k)
         q, k = q.transpose(1, 2), k.transpose(1, 2)  # (B, H, T, d), (B, KV, T, d)
-        v = self.v_proj(x).view(rows, num, self.kv_heads, self.head_dim).transpose(1, 2)
+        v = v.view(rows, num, self.kv_heads, self.head_dim).transpose(1, 2)
         turned = k
         if turn is not None:
             q, turned = rotate(q, *turn), rotate(k, *turn)
@@ -146,15 +149,16 @@ class Block(nn.Module):
         """(B, T, D) -> (B, T, D)."""
         if self.near is not None:
             x = x + dropout(self.near(x, inside), self.dropout, self.training)
-        x = self._added(x, self.attn_norm, lambda x: self.attn(x, turn, mask, cache, place))
+        x = self._added(x, self.attn_norm, self.attn, turn, mask, cache, place)
         if memory is not None:
-            x = self._added(x, self.cross_norm, lambda x: self.cross(x, memory))
+            x = self._added(x, self.cross_norm, self.cross, memory)
         return self._added(x, self.ffn_norm, self.ffn)
 
-    def _added(self, x: Tensor, norm: nn.Module, layer: Callable[[Tensor], Tensor]) -> Tensor:
-        """x and what a layer makes of it."""
-        more = dropout(layer(x if self.norm_after else norm(x)), self.dropout, self.training)
-        out: Tensor = norm(x + more) if self.norm_after else x + more
+    def _added(self, x: Tensor, norm: nn.Module, layer: nn.Module, *beside: Any) -> Tensor:
+        """x and what a layer makes of it, and of what is beside it."""
+        more = layer(x if self.norm_after else norm(x), *beside)
+        x = x + dropout(more, self.dropout, self.training)
+        out: Tensor = norm(x) if self.norm_after else x
         return out
 
 

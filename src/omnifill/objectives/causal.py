@@ -103,11 +103,14 @@ class Columns(nn.Module):
         vocabulary once more is what takes time. The gradient there is zero by itself.
         """
         scores, local = scores.float(), self.get_buffer("row_local")[rows]
-        for row in sorted(set(local.tolist())):
-            at = (local == row).nonzero()
-            columns = self.barred[block][row]
-            with torch.no_grad():
-                scores[at, columns] = float("-inf")
+        kinds = sorted(set(local.tolist()))
+        with torch.no_grad():
+            for row in kinds:
+                columns = self.barred[block][row]
+                if len(kinds) == 1:
+                    scores.index_fill_(1, columns, float("-inf"))
+                else:
+                    scores[(local == row).nonzero(), columns] = float("-inf")
         return scores
 
     def column_of(self, target: Tensor, block: int) -> Tensor:
