@@ -13,15 +13,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from omnifill.model.products import Joined, Settled, linear, settled_for
+from omnifill.model.products import ALL, Joined, Settled, linear, multiplies_halves, settled_for
 
 if TYPE_CHECKING:
     from omnifill.model.network import Network
 
 Kind = Literal["bf16", "int8"]
 FEW = {"bf16": 2, "int8": 16}
-"""Up to so many slots at once products of few bits are faster than unpacking (docs/log.md); those
-of bf16 always, where oneDNN lays the weights out."""
+"""Up to so many slots at once products of few bits are faster than unpacking (docs/log.md); on
+processors that multiply bfloat16, those of bf16 always are."""
 STRIDE = {"bf16": 1, "int8": 16}
 """What divides the columns of such products: torch's of 8 bits reads past the end of others."""
 LEAST = 1 << 12
@@ -62,23 +62,28 @@ class Packed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, K) -> (…, N)."""
-        return self.told(x, slice(None))
+        return self.told(x, ALL)
 
     def told(self, x: Tensor, ids: slice | list[int]) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
-        flat, bias = x.reshape(-1, x.shape[-1]), None if self.bias is None else self.bias[ids]
-        settled = settled_for(x, self)
-        few = len(flat) <= FEW[self.kind] or settled is not None
-        if not few or not isinstance(ids, slice) or flat.shape[1] % STRIDE[self.kind]:
-            out = F.linear(flat, self.rows(ids), bias)
-            return out.view(*x.shape[:-1], -1)
+        flat, settled = x.reshape(-1, x.shape[-1]), settled_for(x, self)
+        few = len(flat) <= FEW[self.kind] and flat.shape[1] % STRIDE[self.kind] == 0
+        if not isinstance(ids, slice) or not (few or settled or multiplies_halves()):
+            bias = None if self.bias is None else self.bias[ids]
+            return F.linear(flat, self.rows(ids), bias).view(*x.shape[:-1], -1)
+        weight, scale, ones, bias = self.weight, self.scale, self.ones, self.bias
+        if ids != ALL:
+            weight, scale, ones, bias = (
+                cast(Tensor, t if t is None else t[ids]) for t in (weight, scale, ones, bias)
+            )
         half = flat.bfloat16()
-        if self.scale is None:
-            told = settled.told(half, None, ids) if settled else F.linear(half, self.weight[ids])
-            out = told.float()
+        if settled is not None:
+            out = settled.told(half, None, ids).float()
+        elif scale is None or not few:  # 8 bits are whole numbers in bfloat16, too
+            out = F.linear(half, weight.bfloat16()).float()
         else:
-            out = torch._weight_int8pack_mm(half, self.weight[ids], self.ones[ids]).float()
-            out.mul_(self.scale[ids])
+            out = torch._weight_int8pack_mm(half, weight, ones).float()
+        out = out if scale is None else out.mul_(scale)
         out = out if bias is None else out.add_(bias)
         return out.view(*x.shape[:-1], -1)
 

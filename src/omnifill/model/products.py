@@ -50,6 +50,12 @@ def _is_amd() -> bool:
     return "AuthenticAMD" in said
 
 
+@cache
+def multiplies_halves() -> bool:
+    """Whether the processor has units for products of bfloat16."""
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def _matmul() -> Any:
     return torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
 
@@ -150,7 +156,7 @@ def settle(network: nn.Module) -> None:
             maps.append(side[0].joined.whole)
     if not prefers_onednn():
         return
-    room, halves = MOST_LAID_OUT, torch.cpu._is_avx512_bf16_supported()
+    room, halves = MOST_LAID_OUT, multiplies_halves()
     for each in maps:
         weight = cast(Tensor, each.weight)
         if weight.dtype != torch.float32 and not (halves and weight.dtype == torch.bfloat16):
