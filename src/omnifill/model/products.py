@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 CPUS = Path("/proc/cpuinfo")
 """Where Linux tells of its processors."""
-LEAST = 1 << 19
+LEAST = 1 << 18
 """Products of fewer multiplications are made as ever: oneDNN takes longer to begin with one
 (docs/log.md)."""
 MOST_LAID_OUT = 1 << 31
