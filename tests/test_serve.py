@@ -27,6 +27,7 @@ import openai
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from PIL import Image
 from sqlalchemy import select, update
 from tests.test_exchange import OPENED, pair, saved, theirs, tokenizer, with_adapter  # noqa: F401
@@ -186,6 +187,49 @@ def test_log_probabilities_of_what_is_written_and_of_the_prompt(
     found = made.choices[0].logprobs
     assert found is not None
     assert found.token_logprobs == pytest.approx([t.log_prob for t in tokens], abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_lm_evaluation_harness_is_told_what_transformers_says(
+    kind: str,
+    pair: Any,
+    tokenizer: Any,
+) -> None:
+    """As its own client for servers asks: how texts become tokens, the token that stands before a
+    text, and how likely each token is behind those before it."""
+    theirs, ours, opened = pair(kind)
+    with serving(f"one={ours.run.folder.path}") as (where, _):
+        about = httpx2.get(f"{where}/tokenizer_info").json()
+        assert about["eos_token"] == "</s>" and about["bos_token"] == ("<s>" if opened else None)
+        before = about["bos_token"] or about["eos_token"]
+        ids = []
+        for text in (before, "the cat sat 你好"):
+            body = {"prompt": text, "add_special_tokens": False}
+            ids += asked(where, "/tokenize", body).json()["tokens"]
+        assert ids[0] == tokenizer.token_to_id(before)
+        assert asked(where, "/detokenize", {"tokens": ids}).json() == {"prompt": "the cat sat 你好"}
+        body = {"model": "one", "prompt": ids, "temperature": 0, "max_tokens": 1, "logprobs": 1,
+                "seed": 1234, "echo": True}  # fmt: skip
+        told = asked(where, "/v1/completions", body).json()["choices"][0]
+    with torch.no_grad():
+        scores = theirs(torch.tensor([ids])).logits[0].log_softmax(dim=-1)
+    want = scores[:-1].gather(1, torch.tensor(ids)[1:, None])[:, 0]
+    found = told["logprobs"]["token_logprobs"]
+    assert len(found) == len(ids) + 1 and found[0] is None
+    assert found[1:-1] == pytest.approx(want.tolist(), abs=1e-4)
+    best = [max(top.values()) for top in told["logprobs"]["top_logprobs"][1:-1]]
+    assert best == pytest.approx(scores[:-1].amax(dim=1).tolist(), abs=1e-4)
+    assert told["text"].startswith("the cat sat 你好")
+    assert "".join(told["logprobs"]["tokens"][:-1]) == "the cat sat 你好"
+
+
+def test_who_serves_several_models_must_be_told_which(server: str) -> None:
+    refused = asked(server, "/tokenize", {"prompt": "a"})
+    assert refused.status_code == 400 and "drinks, writer" in refused.text
+    refused = httpx2.get(f"{server}/tokenizer_info")
+    assert refused.status_code == 400 and refused.json()["error"]["param"] == "model"
+    about = httpx2.get(f"{server}/tokenizer_info?model=writer").json()
+    assert set(about.values()) == {None}
 
 
 def test_chats_of_a_checkpoint_with_a_template(

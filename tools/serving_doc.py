@@ -70,6 +70,14 @@ With the extra `ui` there is a page at `/` (in Chinese at `/zh/`), which asks th
 `GET /health`, `/ready` and `/metrics` (Prometheus) tell how it is; `GET /v1/models`, and
 `/v1/models/{name}/schema` the fields of one; `GET /openapi.json` all of this for programs.
 
+lm-evaluation-harness runs against it, and finds the model's tokens at `/tokenize` and
+`GET /tokenizer_info`:
+
+```
+lm_eval --model local-completions --tasks TASK \\
+  --model_args model=run,base_url=http://127.0.0.1:8000/v1/completions
+```
+
 This page is made from the code by `tools/serving_doc.py`.
 """
 

@@ -100,6 +100,15 @@ class PretrainedCodec:
             self.tokenizer.encode_special_tokens = True
         return ids[1:] if ids and ids[0] == self.bos else ids
 
+    def control(self, text: str) -> int | None:
+        """The control token that is called so."""
+        found = self.tokenizer.get_added_tokens_decoder().items()
+        return next((i for i, token in found if token.special and token.content == text), None)
+
+    def spelled(self, codes: Sequence[int]) -> Templated:
+        """Codes as text whose control tokens are meant."""
+        return Templated(self.tokenizer.decode(list(codes), skip_special_tokens=False))
+
     def control_in(self, text: str) -> str | None:
         """The first control token that a text spells, if it does."""
         special = (

@@ -34,7 +34,7 @@ def templated(run: LoadedRun, messages: Messages) -> Templated:
     """The text of a conversation, up to where the answer begins. RequestError for messages that
     are none, for a run without a template, and for a template that cannot be run."""
     check_messages(messages)
-    source, names = _template(run)
+    source, names = template_of(run)
     codec = run.vocabulary.fields[0].codec
     assert isinstance(codec, PretrainedCodec), "only an imported run has a template"
     for message in messages:
@@ -99,8 +99,9 @@ def check_messages(messages: Any) -> None:
                                f"both text, not {repr(message)[:100]}")  # fmt: skip
 
 
-def _template(run: LoadedRun) -> tuple[str, dict[str, Any]]:
-    """The template's text, and the names of tokens that it may use."""
+def template_of(run: LoadedRun) -> tuple[str, dict[str, Any]]:
+    """The template's text, and the names of tokens that it may use. RequestError where a run has
+    none."""
     folder = run.folder.path / ORIGIN
     tree: Any = {}
     if (folder / TOKENS).exists():

@@ -70,12 +70,26 @@ class Answers:
         if isinstance(said, Embedding):
             return await self._embedded(said)
         if isinstance(said, Tokenize):
-            found = await self._once(said.model, do="tokenize", text=said.prompt)
-            context = self.about(said.model)["context"]
+            model = self.named(said.model)
+            found = await self._once(model, do="tokenize", text=said.prompt)
+            context = self.about(model)["context"]
             return {"tokens": found["ids"], "count": len(found["ids"]), "max_model_len": context}
         assert isinstance(said, Detokenize), f"nobody answers {type(said).__name__}"
-        found = await self._once(said.model, do="detokenize", ids=said.tokens)
+        found = await self._once(self.named(said.model), do="detokenize", ids=said.tokens)
         return {"prompt": found["text"]}
+
+    async def tokenizer(self, name: str | None) -> dict[str, Any]:
+        """The control tokens of a model, and its chat template."""
+        found = await self._once(self.named(name), do="tokenizer")
+        return {key: found[key] for key in ("bos_token", "eos_token", "pad_token", "chat_template")}
+
+    def named(self, name: str | None) -> str:
+        """The model of that name, or the only one."""
+        names = list(self.link.models)
+        if name is None and len(names) != 1:
+            raise Refusal(400, f"model: {len(names)} are served; say which: {', '.join(names)}",
+                          param="model")  # fmt: skip
+        return names[0] if name is None else name
 
     async def speech(self, said: Speech) -> bytes:
         """The bytes of a sound."""

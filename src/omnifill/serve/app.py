@@ -108,6 +108,7 @@ class Routes:
         app.post("/v1/audio/speech")(self.speech)
         app.post("/tokenize")(self.tokenize)
         app.post("/detokenize")(self.detokenize)
+        app.get("/tokenizer_info")(self.tokenizer_info)
 
     # --- about the server -----------------------------------------------------------------
 
@@ -175,6 +176,10 @@ class Routes:
     async def detokenize(self, said: Detokenize, request: Request) -> Response:
         """The text of token ids."""
         return await self._whole(said, request)
+
+    async def tokenizer_info(self, request: Request, model: str | None = None) -> Response:
+        """A model's control tokens and chat template, as other programs look for them."""
+        return JSONResponse(await self._within(request, self.answers.tokenizer(model)))
 
     # --- what they share ------------------------------------------------------------------
 

@@ -62,6 +62,8 @@ ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/records/score": {"application/json": _listed(fields={"type": "object"})},
     "/tokenize": {"application/json": _object(tokens={"type": "array"})},
     "/detokenize": {"application/json": _object(prompt=TEXT)},
+    "/tokenizer_info": {"application/json": _object(bos_token=NULLABLE, eos_token=NULLABLE,
+                                                    chat_template=NULLABLE)},
     "/v1/jobs": {"application/json": {"type": "object"}},
     "/v1/jobs/{id}": {"application/json": JOB},
     "/v1/jobs/{id}/cancel": {"application/json": JOB},
@@ -105,7 +107,7 @@ def _true(document: dict[str, Any], models: list[str]) -> dict[str, Any]:
         content = {kind: {"schema": schema} for kind, schema in ANSWERS[path].items()}
         for operation in methods.values():
             for parameter in operation.get("parameters", []):
-                if parameter["name"] == "name":
+                if parameter["name"] in ("name", "model"):
                     parameter["schema"] = {"type": "string", "enum": models}
             operation["security"] = [{"key": []}, {}]
             operation["responses"] = {

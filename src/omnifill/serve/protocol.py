@@ -202,17 +202,19 @@ class Embedding(Said):
 class Tokenize(Said):
     """POST /tokenize."""
 
-    model: Name
-    """The name of a model that is served."""
+    model: Name | None = None
+    """The name of a model that is served; left open: the only one."""
     prompt: Words
-    """A text."""
+    """A text, or a control token of a checkpoint's by its name."""
+    add_special_tokens: Literal[False] = False
+    """No control tokens are put around a text."""
 
 
 class Detokenize(Said):
     """POST /detokenize."""
 
-    model: Name
-    """The name of a model that is served."""
+    model: Name | None = None
+    """The name of a model that is served; left open: the only one."""
     tokens: Annotated[list[Token], Field(max_length=LIMITS.text)]
     """Token ids."""
 

@@ -8,19 +8,20 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
 
+import numpy as np
 import pandas as pd
 
 from omnifill.api import Model
 from omnifill.artifact import LoadedRun
-from omnifill.codecs.pretrained import Templated
+from omnifill.codecs.pretrained import PretrainedCodec, Templated
 from omnifill.data.results import Origin
 from omnifill.errors import RequestError, unknown_name
 from omnifill.generate import requests, wishes
-from omnifill.generate.chat import ORIGIN
+from omnifill.generate.chat import ORIGIN, template_of
 from omnifill.generate.constraint import parse_rule
 from omnifill.generate.decoding import Stopper
 from omnifill.generate.engine import Engine, Job, rows_of
@@ -99,7 +100,7 @@ class Generation:
             self.written = message.get("written", True)
             if message.get("echo"):
                 known = [] if self.top is None else told_prompt(run, self.request, self.top)
-                self._echo(known)
+                self._echo(message["wish"]["prompt"], known)
             if not self.written:
                 self.request = replace(self.request, num=0)
         self.jobs: dict[Job, tuple[int, Follower | None]] = {}
@@ -184,9 +185,15 @@ class Generation:
             message["value"] = told(spec, piece.value, self.origin, self.media)
         self.send(message)
 
-    def _echo(self, tokens: list[Token]) -> None:
-        over = "length" if not self.written else None
-        self.send({"id": self.id, "do": "echo", "text": self.request.prompt or "", "over": over,
+    def _echo(self, prompt: str | list[int], tokens: list[Token]) -> None:
+        text, over = self.request.prompt, "length" if not self.written else None
+        if isinstance(prompt, list):
+            name = self.request.want[0]
+            codec: Any = self.served.run.vocabulary[name].codec
+            text = codec.decode(np.array(prompt, np.int64))
+            if prompt[0] == getattr(codec, "bos", None) and self.top is not None:
+                tokens = [Token(name, "", prompt[0], float("-inf"), ()), *tokens]
+        self.send({"id": self.id, "do": "echo", "text": text, "over": over,
                    "tokens": [as_told(token) for token in tokens]})  # fmt: skip
 
     def _whole(self, columns: Mapping[str, list[Any]]) -> None:
@@ -249,17 +256,19 @@ def spelled(run: LoadedRun, want: Any, ids: list[int]) -> str:
     codec: Any = run.vocabulary[text_field(run, want)].codec
     if not all(0 <= i < codec.size for i in ids):
         raise RequestError(f"prompt: token ids are from 0 to {codec.size - 1}")
-    import numpy as np
-
     text: str = codec.decode(np.array(ids, np.int64))
-    if codec.encode(text).tolist() != ids:
-        raise RequestError("prompt: these tokens are not how their text is read; give the text")
-    return text
+    if codec.encode(text).tolist() == ids:
+        return text
+    if isinstance(codec, PretrainedCodec):  # control tokens are what they are, by their ids
+        text = codec.spelled(ids)
+        if codec.encode(text).tolist() == ids[ids[0] == codec.bos :]:
+            return text
+    raise RequestError("prompt: these tokens are not how their text is read; give the text")
 
 
 def as_told(token: Token) -> dict[str, Any]:
     """A token in JSON's terms."""
-    return {"text": token.text, "code": token.code, "log_prob": token.log_prob,
+    return {"text": token.text, "code": token.code, "log_prob": finite(token.log_prob),
             "top": [list(one) for one in token.likeliest]}  # fmt: skip
 
 
@@ -301,21 +310,33 @@ def embed(served: Served, message: Mapping[str, Any]) -> dict[str, Any]:
 def tokenize(served: Served, message: Mapping[str, Any]) -> dict[str, Any]:
     """A text's token ids."""
     codec: Any = served.run.vocabulary[text_field(served.run, message.get("want"))].codec
-    return {"ids": codec.encode(message["text"]).tolist()}
+    control = codec.control(message["text"]) if isinstance(codec, PretrainedCodec) else None
+    return {"ids": codec.encode(message["text"]).tolist() if control is None else [control]}
 
 
 def detokenize(served: Served, message: Mapping[str, Any]) -> dict[str, Any]:
     """The text of token ids."""
-    import numpy as np
-
     codec: Any = served.run.vocabulary[text_field(served.run, message.get("want"))].codec
     if not all(0 <= i < codec.size for i in message["ids"]):
         raise RequestError(f"tokens: ids are from 0 to {codec.size - 1}")
     return {"text": codec.decode(np.array(message["ids"], np.int64))}
 
 
+def tokenizer(served: Served, message: Mapping[str, Any]) -> dict[str, Any]:
+    """The control tokens of a checkpoint, and its chat template; null where there is none."""
+    codec: Any = served.run.vocabulary[text_field(served.run)].codec
+    first = end = template = None
+    if isinstance(codec, PretrainedCodec):
+        ids = [codec.bos, *codec.ends[:1]] if codec.ends else [codec.bos, None]
+        first, end = (None if i is None else codec.tokenizer.id_to_token(i) for i in ids)
+        with suppress(RequestError):
+            template = template_of(served.run)[0]
+    return {"bos_token": first, "eos_token": end, "pad_token": None, "chat_template": template}
+
+
 AT_ONCE: Mapping[str, Callable[[Served, Mapping[str, Any]], dict[str, Any]]] = {
     "score": score, "embed": embed, "tokenize": tokenize, "detokenize": detokenize,
+    "tokenizer": tokenizer,
 }  # fmt: skip
 
 
