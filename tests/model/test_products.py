@@ -86,6 +86,10 @@ def test_no_more_than_so_many_bytes_are_laid_out(monkeypatch: pytest.MonkeyPatch
     first, second = Linear(130, 257), Linear(257, 130)
     settle(torch.nn.Sequential(first, second))
     assert first.settled is not None and second.settled is None
+    monkeypatch.setattr(products, "MOST_LAID_OUT", 4 * 130 * (40 + 90))
+    network = Three()
+    settle(network)
+    assert network.a.joined is not None and network.c.settled is None, "there is room for one"
 
 
 @pytest.mark.usefixtures("preferred", "no_gradient")

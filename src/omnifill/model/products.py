@@ -148,12 +148,13 @@ class Linear(nn.Linear):
 def settle(network: nn.Module) -> None:
     """Weights of linear maps will not change: those that read the same become one, and each may be
     laid out anew when it is first used."""
-    maps = [m for m in network.modules() if hasattr(m, "settled")]
+    maps, inside = [m for m in network.modules() if hasattr(m, "settled")], set[nn.Module]()
     for module in network.modules():
         side = [getattr(module, name) for name in getattr(module, "side_by_side", ())]
         if side and Joined.can(side):
             side[0].joined = Joined(side)
-            maps.append(side[0].joined.whole)
+            maps.insert(0, side[0].joined.whole)
+            inside.update(side)
     if not prefers_onednn():
         return
     room, halves = MOST_LAID_OUT, multiplies_halves()
@@ -161,7 +162,7 @@ def settle(network: nn.Module) -> None:
         weight = cast(Tensor, each.weight)
         if weight.dtype != torch.float32 and not (halves and weight.dtype == torch.bfloat16):
             continue
-        room -= weight.nbytes
+        room -= 0 if each in inside else weight.nbytes  # those are hardly ever asked alone
         if room >= 0:
             cast(Any, each).settled = Settled(weight)
 
