@@ -20,7 +20,7 @@ import torch
 
 from omnifill import Partial, api
 from omnifill.data.inspect import inspect_data, render
-from omnifill.data.results import write_results
+from omnifill.data.results import encoded, write_results
 from omnifill.errors import DataError, RequestError
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.generate import wishes
@@ -77,7 +77,7 @@ def test_inspect_tells_rates_lengths_and_broken_files(folder: Path, tmp_path: Pa
     frame = tones(20)
     frame.loc[0, "audio"] = Sound(np.zeros(9 * 4000), 4000)  # type: ignore[call-overload]
     shown = render(inspect_data(frame, Recipe()))
-    assert "1 of them are cut at 0." in shown
+    assert "1 of them is cut at 0." in shown
 
 
 def test_a_sound_is_laid_out_up_to_its_end_alone(model: api.Model) -> None:
@@ -212,6 +212,9 @@ def test_a_streamed_sound_is_what_is_made_as_a_whole(model: api.Model, folder: P
         heard = file.read()
     first = model.generate(1, given={"label": "low"}, want="audio", seed=1, missing=False)
     np.testing.assert_allclose(heard, first["audio"][0].samples, atol=1e-4)
+    files = [piped, *(encoded(first["audio"][0], kind, None) for kind in ("wav", "flac"))]
+    said = [soundfile.read(io.BytesIO(data), dtype="int16")[0].tobytes() for data in files]
+    assert said[0] == said[1] == said[2], "a file has the samples of a stream"
     bare = subprocess.run([*args, "--no-label"], capture_output=True, check=True).stdout
     assert b"Omnifill" not in bare and piped.endswith(bare[44:])
     with pytest.raises(RequestError, match="streaming needs a wanted text or sound"):
@@ -261,7 +264,7 @@ def test_sounds_that_a_table_lacks_are_made_beside_it(
     (tmp_path / "other").mkdir()
     status, _, err = command("fill", model.run.folder.path, tmp_path / "t.csv", "--out",
                              tmp_path / "other" / "u.csv")  # fmt: skip
-    assert status == 2 and "names files from its folder on" in err
+    assert status == 2 and "by their paths from its own folder" in err
 
 
 def test_variations_and_codecs_of_sounds(model: api.Model, tmp_path: Path) -> None:

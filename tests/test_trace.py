@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
 from omnifill import api
 from omnifill.errors import RequestError
 from omnifill.generate.filters import Sampling, penalised
+from omnifill.generate.given import encoded
+from omnifill.generate.tables import frame_columns
 
 
 def test_tokens_are_what_is_generated_with_their_likelihood(
@@ -152,6 +155,16 @@ def test_vectors_are_means_of_what_the_network_makes(
     for bad in ("the cat", [1], [], pd.DataFrame({"text": []})):
         with pytest.raises(RequestError):
             ours.embed(bad)  # type: ignore[arg-type]
+
+
+def test_records_that_fill_what_is_in_view_have_vectors(tmp_path: Path) -> None:
+    """Where all fields are short, every whole record does."""
+    table = pd.DataFrame({"a": ["x", "y"] * 30, "b": [1.5, 2.5, 3.5] * 20})
+    for name in ("causal", "masked"):
+        run = api.train(table, tmp_path / name, steps=2, recipe={"objective": {"name": name}})
+        sizes = encoded(run.run, frame_columns(run.run, table)).sizes
+        assert int(max(sizes)) == run.run.network.config.context
+        assert np.isfinite(run.embed(table)).all()
 
 
 def test_records_of_a_table_have_vectors_too(model: api.Model) -> None:

@@ -377,8 +377,8 @@ class Model:
     def _unseen(self, data: Data | None) -> dict[str, list[Any]]:
         """Records to measure on: `data`, or those that training kept aside."""
         if data is None and not self.run.folder.staged.exists():
-            raise RequestError("this run holds no records (it was imported, or its data/ was taken "
-                               "away); name some to measure on")  # fmt: skip
+            raise RequestError("this run holds no records (it was imported or converted, or its "
+                               "data/ was taken away); name some to measure on")  # fmt: skip
         if data is None:
             return staged_columns(self.run.folder, "test")
         source = open_source(data, later(self.run.recipe.data))

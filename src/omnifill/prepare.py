@@ -201,6 +201,9 @@ def encode_parts(
                     f"cut to fit {most} in {part}: {cuts} (longer: --set "
                     f"{'model.context=N, or ' if longest else ''}schema.fields.NAME.max_tokens=N)"
                 )
+    if not staged.rows["valid"]:
+        notes.append("no rows are left to validate on: what is told as validation loss is that of "
+                     "the training rows")  # fmt: skip
     return [*notes, *_constant(vocabulary), *_learned_from(folder, vocabulary, recipe)]
 
 

@@ -114,7 +114,8 @@ def endings(format_: str, made: Sequence[FieldSpec]) -> dict[str, str]:
             kind = "pictures" if WRITTEN[ending] == "image" else "sounds"
             raise RequestError(f"--format {ending}: is for {kind}, and none are made here")
         if ending == "jpeg" and any(spec.options.get("mode") == "RGBA" for spec in fitting):
-            raise RequestError("--format jpeg: cannot hold what shows through; take png or webp")
+            raise RequestError("--format jpeg: cannot hold what shows through, as pictures of this "
+                               "run may; take png or webp")  # fmt: skip
     kinds = [WRITTEN[ending] for ending in named]
     if len(set(kinds)) < len(kinds):
         raise RequestError(f"--format {format_}: names two formats of the same files; name one")

@@ -123,14 +123,14 @@ class MediaProfile:
         if self.kind == "audio":
             rate, most = options["rate"], options["seconds"]
             cut = sum(s > most for s in self.seconds)
-            what = f"; {cut} of them are cut at {most:g} s" if cut else ""
+            what = f"; {cut} of them {'is' if cut == 1 else 'are'} cut at {most:g} s" if cut else ""
             return what + ("" if set(self.rates) == {rate} else f"; brought to {rate:,} Hz")
         size = (options["width"], options["height"])
         return "" if set(self.sizes) == {size} else f"; brought to {size[0]} × {size[1]}"
 
     def _why_sounds(self) -> str:
-        rates = " and ".join(f"{rate:,}" for rate in sorted(self.rates)[:3])
-        more = " and other rates" if len(self.rates) > 3 else ""
+        rates = ", ".join(f"{rate:,}" for rate in sorted(self.rates)[:3])
+        more = " and other" if len(self.rates) > 3 else ""
         return (
             f"sounds of {min(self.seconds):.2f} to {max(self.seconds):.2f} s, "
             f"{sum(self.seconds) / 60:.1f} min in all, at {rates}{more} Hz"

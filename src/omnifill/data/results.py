@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from omnifill import __version__
 from omnifill.data.audio import library
@@ -81,7 +82,7 @@ def check_folder(path: Path) -> None:
     """RequestError if no new folder can be made at that path: asked before any work is done."""
     if path.is_dir():
         if any(path.iterdir()):
-            raise RequestError(f"{path}: holds files already; name a new folder")
+            raise RequestError(f"{path}: holds files already; name another --out, or take it away")
         return
     if path.exists():
         raise RequestError(f"{path}: is a file; pictures and sounds are written to a folder")
@@ -193,7 +194,12 @@ def _chunk(name: bytes, data: bytes) -> bytes:
 
 def wav_samples(sound: Sound) -> bytes:
     """The samples of a WAV file."""
-    return np.round(np.asarray(sound.samples, np.float64) * 32767).astype("<i2").tobytes()
+    return _whole_numbers(sound.samples).astype("<i2").tobytes()
+
+
+def _whole_numbers(samples: Any) -> NDArray[np.int16]:
+    """Samples from -1 to 1 as 16 bits, the same in all files that hold whole numbers."""
+    return np.round(np.asarray(samples, np.float64) * 32767).astype(np.int16)
 
 
 def encoded(value: Any, kind: str, origin: Origin | None, number: int = 1) -> bytes:
@@ -212,9 +218,11 @@ def _encoded_sound(sound: Sound, kind: str, origin: Origin | None, number: int) 
         if origin is not None:
             file.software = f"Omnifill {__version__}"
             file.comment = origin.remark()
+        # soundfile would round whole numbers down.
+        samples = sound.samples if kind == "OGG" else _whole_numbers(sound.samples)
         # Piece by piece: the encoder of OGG has all that it is given on the stack.
-        for at in range(0, len(sound.samples), PIECE):
-            file.write(sound.samples[at : at + PIECE])
+        for at in range(0, len(samples), PIECE):
+            file.write(samples[at : at + PIECE])
     data = buffer.getvalue()
     return with_serial(data, number) if kind == "OGG" else data
 

@@ -94,7 +94,8 @@ class Broken:
             more = len(self.found) - SHOWN
             raise DataError(
                 f"{len(self.found)} of {self.rows:,} files cannot be read, and data.broken = "
-                f"{self.most:g} is the largest share that is left out:{some}"
+                f"{self.most:g} is the largest share that is left out (--set data.broken=N for "
+                f"more):{some}"
                 + (f"\n  … and {more} more (`omnifill inspect` lists them)" if more > 0 else "")
             )
 

@@ -28,13 +28,15 @@ BATCH = 64
 def embedded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> NDArray[np.float32]:
     """(N, D) float32 of N records; a network with an encoder reads them there. RequestError for a
     record that is longer than what is in view at once, or holds nothing."""
-    num, context = len(next(iter(columns.values()))), run.network.config.context
-    former, out = Former(run.vocabulary), np.zeros((num, run.network.config.dim), np.float32)
+    num, config = len(next(iter(columns.values()))), run.network.config
+    # A record is read behind a slot that opens it: learned positions must have one for each.
+    most = config.context if config.most_slots is None else config.most_slots - 1
+    former, out = Former(run.vocabulary), np.zeros((num, config.dim), np.float32)
     for first, shard in _shards(run, columns, num):
-        wrong = np.flatnonzero((shard.sizes == 0) | (shard.sizes >= context))
+        wrong = np.flatnonzero((shard.sizes == 0) | (shard.sizes > most))
         if len(wrong):
             raise RequestError(f"row {first + wrong[0]}: has {shard.sizes[wrong[0]]} tokens, and a "
-                               f"vector is made of 1 to {context - 1}")  # fmt: skip
+                               f"vector is made of 1 to {most}")  # fmt: skip
         order = np.argsort(shard.sizes, kind="stable")
         for at in np.array_split(order, range(BATCH, len(order), BATCH)):
             orders = present_order(run, columns, len(at))

@@ -62,7 +62,9 @@ def parse_part(run: LoadedRun, spec: FieldSpec, given: Partial, seed: int) -> Pa
             keep = codec.to_keep(load_cell(given.keep, None) if spec.type == "image"
                                  else given.keep)  # fmt: skip
         except ValueRefused as error:
-            raise ValueRefused(f"field {spec.name!r}: keep: {error}") from None
+            of_file = spec.type == "image" and isinstance(given.keep, str)
+            what = f": {given.keep} (of a picture: a mask, or a share as 60%)" if of_file else ""
+            raise ValueRefused(f"field {spec.name!r}: keep: {error}{what}") from None
         told, known = codec.blanked(value, keep), codec.known(keep)
     codes = np.where(known, codec.encode(told), -1)
     if (codes >= 0).all():

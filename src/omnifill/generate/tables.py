@@ -332,8 +332,8 @@ def fill_source(
                 library("soundfile")
             if base is not None and base.resolve() != files.parent.resolve():
                 raise RequestError(
-                    f"{files.parent}: the filled table names files from its folder on, as "
-                    f"{source.label} does from {base}; write it there (--out)"
+                    f"--out in {files.parent}: the filled table names files by their paths from "
+                    f"its own folder; write it into that of {source.label}, {base}"
                 )
     filled = 0
     for name, values in fill_columns(run, columns, draw=draw, seed=seed, sampling=sampling).items():
@@ -362,7 +362,7 @@ def embed(run: LoadedRun, records: pd.DataFrame | Sequence[str]) -> NDArray[np.f
             check_kind("records", text, str, "a list of texts")
         texts = [f.name for f in run.vocabulary.fields if f.slots is None]
         if not texts:
-            raise RequestError("this model reads no text; hand over a DataFrame of its fields")
+            raise RequestError("this model reads no text; give records of its fields")
         records = pd.DataFrame({texts[0]: list(records)})
     columns = frame_columns(run, records)
     if not columns or not len(records):
