@@ -266,6 +266,10 @@ def test_a_codec_is_shared_by_several_models(
     assert (ours.encode(value) == theirs.encode(value)).all()
     api.train(others, tmp_path / "again", recipe=tmp_path / "run" / "recipe.yaml")
     assert weights(tmp_path / "again") == weights(tmp_path / "run")
+    pictures = [Image.fromarray(np.asarray(picture)) for picture in others["drawing"]]
+    larger = others.assign(drawing=[p.resize((9 + i % 2, 7)) for i, p in enumerate(pictures)])
+    why = api.train(larger, tmp_path / "sizes", steps=1, recipe=shared).run.schema["drawing"].why
+    assert "as the codec of" in why and "brought to" not in why, "it is not, but to the codec's"
 
     foreign = tmp_path / "foreign"
     shutil.copytree(source, foreign)

@@ -81,9 +81,11 @@ def take_codecs(
             taken[spec.name] = source.folder.load_codec(source.schema, theirs.name)
             changed = {k: v for k, v in theirs.options.items() if spec.options.get(k) != v}
             what = "".join(f", {key} {value}" for key, value in changed.items())
+            # Behind the first ";" stands what values would have become without the codec.
+            why = spec.why.partition(";")[0] if changed else spec.why
             spec = spec.model_copy(update={
                 "codec": theirs.codec, "options": theirs.options,
-                "why": f"{spec.why}; as the codec of {source.folder.path} has it{what}",
+                "why": f"{why}; as the codec of {source.folder.path} has it{what}",
             })  # fmt: skip
         specs.append(spec)
     if not taken:
