@@ -12,6 +12,7 @@ classifier; real training pictures are the floor.
 from __future__ import annotations
 
 import time
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +32,8 @@ def main() -> None:
     parser.add_argument("--objective", default="causal", choices=("causal", "masked"))
     parser.add_argument("--budget", default="30m")
     parser.add_argument("--num", type=int, default=10_000, help="pictures of each way")
+    parser.add_argument("--trained", type=Path, help="a run to judge, instead of training one; "
+                        "without a VAE beside it")  # fmt: skip
     args = parser.parse_args()
     data = harness.need_data(args)
     budget = "40s" if args.quick else args.budget
@@ -40,7 +43,7 @@ def main() -> None:
         protocol = (
             f"`omnifill train --budget {budget} --set objective.name={args.objective}` on the idx "
             f"file; {args.num:,} pictures, as many of each label; classifier and VAE on the same "
-            f"pictures, the VAE for as long"
+            f"pictures, the VAE for as long" + ("; no VAE" if args.trained else "")
         )
         which = args.only or "all"
         harness.keep(f"pictures-{which}-{args.objective}", protocol, figures, ["pillow"],
@@ -56,12 +59,14 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
     from peers import picture_judge
 
     torch.set_num_threads(harness.THREADS)
-    run = harness.fresh(args.work / "pictures")
+    run = args.trained or harness.fresh(args.work / "pictures")
     real, labels, unseen, truth = (picture_judge.read_idx(folder / name) for name in FILES)
     judge = judge_of(args, folder.name, real, labels)
     floor = judge.figures(real[: len(unseen)], labels[: len(unseen)], unseen)
-    spent = harness.omnifill("train", folder / FILES[0], "--out", run, "--budget", budget, "--set",
-                             f"objective.name={args.objective}", "--seed", args.seed)  # fmt: skip
+    spent = 0.0 if args.trained else harness.omnifill(
+        "train", folder / FILES[0], "--out", run, "--budget", budget, "--set",
+        f"objective.name={args.objective}", "--seed", args.seed,
+    )  # fmt: skip
     out: dict[str, Any] = {
         "train_seconds": spent, "judge_accuracy": judge.accuracy(unseen, truth),
         "floor_of_training_pictures": floor,
@@ -92,6 +97,8 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
     table = model.fill(picture_judge.table(some))
     right = table["label"].astype(int).to_numpy() == truth[: len(some)]
     out["image_to_label"] = float(right.mean())
+    if args.trained:
+        return out
     started = time.monotonic()
     kinds = torch.from_numpy(labels.astype(np.int64))
     vae = learn_vae(picture_judge.pixels(real), kinds, parse_duration(budget))
