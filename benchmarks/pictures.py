@@ -43,7 +43,8 @@ def main() -> None:
         protocol = (
             f"`omnifill train --budget {budget} --set objective.name={args.objective}` on the idx "
             f"file; {args.num:,} pictures, as many of each label; classifier and VAE on the same "
-            f"pictures, the VAE for as long" + ("; no VAE" if args.trained else "")
+            f"pictures, the VAE for as long"
+            + ("; of a run that was there, without a VAE" if args.trained else "")
         )
         which = args.only or "all"
         harness.keep(f"pictures-{which}-{args.objective}", protocol, figures, ["pillow"],
@@ -68,9 +69,11 @@ def measured(args, folder, budget: str) -> dict[str, Any]:
         f"objective.name={args.objective}", "--seed", args.seed,
     )  # fmt: skip
     out: dict[str, Any] = {
-        "train_seconds": spent, "judge_accuracy": judge.accuracy(unseen, truth),
+        "judge_accuracy": judge.accuracy(unseen, truth),
         "floor_of_training_pictures": floor,
     }  # fmt: skip
+    if not args.trained:
+        out["train_seconds"] = spent
     model = api.load(run)
     num = 500 if args.quick else args.num
     asked = np.arange(num) % 10
