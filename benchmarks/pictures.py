@@ -38,6 +38,7 @@ def main() -> None:
     data = harness.need_data(args)
     budget = "40s" if args.quick else args.budget
     figures: dict[str, Any] = {}
+    of = "; of a run that was there, without a VAE" if args.trained else ""
     for name in [args.only] if args.only else EPOCHS:
         figures[name] = measured(args, data / name, budget)
         protocol = (
