@@ -44,8 +44,7 @@ def main() -> None:
         protocol = (
             f"`omnifill train --budget {budget} --set objective.name={args.objective}` on the idx "
             f"file; {args.num:,} pictures, as many of each label; classifier and VAE on the same "
-            f"pictures, the VAE for as long"
-            + ("; of a run that was there, without a VAE" if args.trained else "")
+            f"pictures, the VAE for as long{of}"
         )
         which = args.only or "all"
         harness.keep(f"pictures-{which}-{args.objective}", protocol, figures, ["pillow"],
