@@ -41,7 +41,7 @@ def test_answers_are_the_library_s(model: api.Model, command: Any, tmp_path: Pat
 @pytest.mark.slow
 def test_what_is_stopped_goes_on(model: api.Model, tmp_path: Path) -> None:
     """By Ctrl-C; the answers are those of a run that was not stopped."""
-    file = requests_file(tmp_path / "asked.jsonl", 300)
+    file = requests_file(tmp_path / "asked.jsonl", 1000)
     words = [sys.executable, "-m", "omnifill", "batch", str(model.run.folder.path), str(file),
              "--threads", "1", "--rows", "4", "--out"]  # fmt: skip
     whole, out = tmp_path / "whole.jsonl", tmp_path / "answers.jsonl"

@@ -11,6 +11,7 @@ from omnifill.errors import RequestError
 
 
 @pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of torch's compiler about itself
 @pytest.mark.parametrize("backbone", ["rnn", "cnn"])
 def test_compiled_is_plain(backbone: str, tmp_path: Path) -> None:
     (tmp_path / "book.txt").write_text("rain and sun 热 " * 300, encoding="utf-8")
