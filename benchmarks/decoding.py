@@ -179,7 +179,7 @@ def made(args: Any, folder: Path) -> None:
                                      eos_token_id=args.ids - 1, initializer_range=0.05)  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
-    harness.byte_tokenizer().save(str(folder / "tokenizer.json"))
+    harness.byte_tokenizer(args.ids).save(str(folder / "tokenizer.json"))
 
 
 if __name__ == "__main__":

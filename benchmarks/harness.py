@@ -110,12 +110,14 @@ def beside_ngram(evaluation: Path, text: str) -> dict[str, float]:
     return {"bits_per_byte": ours, "bits_per_byte_ngram": theirs, "below_ngram": 1 - ours / theirs}
 
 
-def byte_tokenizer() -> Any:
-    """A tokenizer whose tokens are the 256 bytes."""
+def byte_tokenizer(size: int = 256) -> Any:
+    """A tokenizer whose tokens are the 256 bytes, and words that no text is read as, so that
+    whatever a network of `size` ids writes is some text."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     letters = sorted(pre_tokenizers.ByteLevel.alphabet())
-    tokenizer = Tokenizer(models.BPE({c: i for i, c in enumerate(letters)}, []))
+    names = [*letters, *(f"Ġw{i}" for i in range(len(letters), size))]
+    tokenizer = Tokenizer(models.BPE({name: i for i, name in enumerate(names)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return tokenizer
