@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 import time
@@ -17,6 +18,7 @@ import uvicorn
 
 from omnifill.serve.connection import Connection
 from omnifill.serve.limits import Limits
+from omnifill.serve.run import listen
 
 SHORT = replace(Limits(), arrival=0.4, taking=0.4)
 LARGE = 1 << 18
@@ -172,3 +174,22 @@ def test_what_is_no_request_is_refused(port: int, said: bytes) -> None:
         answer = all_of(client)
         assert answer == b"" or answer.startswith(b"HTTP/1.1 400")
     assert httpx2.get(f"http://127.0.0.1:{port}/").text == "x"
+
+
+def test_what_is_written_is_sent_at_once() -> None:
+    """No piece of a stream waits until what was sent before is acknowledged."""
+
+    async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        taken = writer.get_extra_info("socket")
+        writer.write(bytes([taken.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) != 0]))
+        writer.close()
+
+    async def asked() -> bytes:
+        with listen("127.0.0.1", 0) as listening:
+            async with await asyncio.start_server(met, sock=listening):
+                reader, writer = await asyncio.open_connection(*listening.getsockname())
+                said = await reader.read()
+                writer.close()
+                return said
+
+    assert asyncio.run(asked()) == b"\x01"
