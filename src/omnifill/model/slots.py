@@ -16,6 +16,8 @@ from omnifill.model.network import Network
 
 FIRST = 64
 """Slots of each row that there is room for at first."""
+STEP = 256
+"""Room is made for so many more at once: all rows are copied."""
 
 
 class Slots:
@@ -43,8 +45,9 @@ class Slots:
         assert len(owners) <= self.free, "there is no room"
         inner = cache.inner
         if isinstance(inner, KVCache) and inner.capacity > self.cache.inner.capacity:  # type: ignore[attr-defined]
-            # Never more than the longest that anybody needs: where slots are dropped, all have it.
-            self.cache.inner.grow(inner.capacity)  # type: ignore[attr-defined]
+            # In few steps, and to no more than there are slots before any is dropped.
+            more = min(-(-inner.capacity // STEP) * STEP, self.network.config.context)
+            self.cache.inner.grow(max(inner.capacity, more))  # type: ignore[attr-defined]
         for at, owner in enumerate(owners):
             self.cache.put(len(self.owners), cache, at)
             self.owners.append(owner)
