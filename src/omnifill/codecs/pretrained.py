@@ -100,10 +100,14 @@ class PretrainedCodec:
             self.tokenizer.encode_special_tokens = True
         return ids[1:] if ids and ids[0] == self.bos else ids
 
+    @cached_property
+    def _controls(self) -> dict[str, int]:
+        found = self.tokenizer.get_added_tokens_decoder().items()
+        return {token.content: i for i, token in found if token.special}
+
     def control(self, text: str) -> int | None:
         """The control token that is called so."""
-        found = self.tokenizer.get_added_tokens_decoder().items()
-        return next((i for i, token in found if token.special and token.content == text), None)
+        return self._controls.get(text)
 
     def spelled(self, codes: Sequence[int]) -> Templated:
         """Codes as text whose control tokens are meant."""
@@ -111,10 +115,7 @@ class PretrainedCodec:
 
     def control_in(self, text: str) -> str | None:
         """The first control token that a text spells, if it does."""
-        special = (
-            t.content for t in self.tokenizer.get_added_tokens_decoder().values() if t.special
-        )
-        return next((token for token in special if token in text), None)
+        return next((token for token in self._controls if token in text), None)
 
     def decode(self, codes: Ints) -> str:
         """(S,) -> str, control tokens left out."""

@@ -105,9 +105,9 @@ def check_format(data: bytes, allowed: tuple[str, ...], what: str) -> str:
     found = format_of(data)
     if found not in allowed:
         listed = ", ".join(allowed[:-1]) + f" or {allowed[-1]}"
-        begins = f"it is a {found} file" if found else f"it begins with {data[:8]!r}"
-        begins = begins if data else "it is empty"
-        raise ValueRefused(f"is no {what} that can be read ({begins}); {listed} can")
+        begins = f"begins with {data[:8]!r}" if data else "is empty"
+        is_ = f"is a {found} file" if found else begins
+        raise ValueRefused(f"is no {what} that can be read (it {is_}); {listed} can")
     return found
 
 
