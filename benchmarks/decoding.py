@@ -6,7 +6,7 @@ A GPT-2 of the given shape with random weights, which all sides read from the sa
 write the likeliest tokens behind the same prompt, alone and eight at once, in turns. Beside it are
 the same weights as int8 and bf16, and a text without reading ahead, or without repetition.
 `transformers` is there as it is called without options, and with what makes it fastest: a static
-cache and a compiled step; CTranslate2 with int8. Import takes the time until the first token is
+cache and a compiled step; CTranslate2 with int8, in a process of its own. Import takes the time until the first token is
 there.
 """
 
@@ -16,13 +16,15 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import harness
 
 ROUNDS = 3
+REST = 0.5
+"""Seconds between two runs: threads of one library wait for more work a while without sleeping, and
+would take the cores from the next."""
 PROMPT = "The committee met on Monday to discuss the budget for the coming year, and agreed that"
 
 
@@ -90,14 +92,7 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
 
     quick = transformers.AutoModelForCausalLM.from_pretrained(folder / "hf").eval()
     quick.forward = torch.compile(quick.forward)
-    others = translator(folder)
-    tokens = [others.vocabulary[i] for i in ids[0].tolist()]
-
-    def theirs_in_int8(rows: int) -> None:
-        others.generator.generate_batch(
-            [tokens] * rows, max_length=args.tokens, min_length=args.tokens, sampling_topk=1,
-            include_prompt_in_result=False,
-        )  # fmt: skip
+    theirs_in_int8 = translator(folder, ids[0].tolist(), args.tokens)
 
     sides: dict[str, tuple[int, Callable[[], None]]] = {
         "alone / omnifill": (1, lambda: we(1)),
@@ -121,6 +116,7 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
     best = dict.fromkeys(sides, 0.0)
     for number in range(ROUNDS + 1):
         for name, (rows, run) in sides.items():
+            time.sleep(REST)
             started = time.monotonic()
             run()
             if number:
@@ -135,15 +131,11 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
     return out
 
 
-@dataclass(frozen=True)
-class Translator:
-    """CTranslate2's generator of int8, and what it calls each id."""
+def translator(folder: Path, prompt: list[int], tokens: int) -> Callable[[int], None]:
+    """What has CTranslate2 continue the prompt in so many rows, in a process of its own: where two
+    libraries share OpenMP, each finds more threads than cores and lets its own sleep at once."""
+    import multiprocessing
 
-    generator: Any
-    vocabulary: list[str]
-
-
-def translator(folder: Path) -> Translator:
     import ctranslate2
     import transformers
 
@@ -155,10 +147,30 @@ def translator(folder: Path) -> Translator:
     tokenizer.save_pretrained(there)
     convert = ctranslate2.converters.TransformersConverter(str(there)).convert
     convert(str(folder / "ctranslate2"), quantization="int8")
-    return Translator(
-        ctranslate2.Generator(str(folder / "ctranslate2"), intra_threads=harness.THREADS),
-        tokenizer.convert_ids_to_tokens(list(range(size))),
-    )
+    spawned = multiprocessing.get_context("spawn")
+    here, away = spawned.Pipe()
+    words = tokenizer.convert_ids_to_tokens(prompt)
+    work = (away, str(folder / "ctranslate2"), words, tokens)
+    spawned.Process(target=translate, args=work, daemon=True).start()
+
+    def run(rows: int) -> None:
+        here.send(rows)
+        here.recv()
+
+    return run
+
+
+def translate(asked: Any, model: str, words: list[str], tokens: int) -> None:
+    """Of a process of its own: numbers of rows come in, and go back when they are written."""
+    import ctranslate2
+
+    generator = ctranslate2.Generator(model, intra_threads=harness.THREADS)
+    while rows := asked.recv():  # 0 at the end
+        generator.generate_batch(
+            [words] * rows, max_length=tokens, min_length=tokens, sampling_topk=1,
+            include_prompt_in_result=False,
+        )  # fmt: skip
+        asked.send(rows)
 
 
 def first_token(load: Callable[[], Any], write: Callable[[Any], Any]) -> tuple[float, Any]:
@@ -179,7 +191,8 @@ def made(args: Any, folder: Path) -> None:
                                      eos_token_id=args.ids - 1, initializer_range=0.05)  # fmt: skip
     model = transformers.GPT2LMHeadModel(config)
     model.save_pretrained(folder)
-    harness.byte_tokenizer(args.ids).save(str(folder / "tokenizer.json"))
+    # transformers adds the control token that ends a text, which is the last id.
+    harness.byte_tokenizer(args.ids - 1).save(str(folder / "tokenizer.json"))
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from omnifill.errors import RunError
 from omnifill.files import write_atomic
 from omnifill.form.vocabulary import Vocabulary
 from omnifill.model.config import ModelConfig
+from omnifill.model.fused import fuse
 from omnifill.model.network import BACKBONES, Network, undrawn
 from omnifill.model.packed import pack
 from omnifill.model.products import settle
@@ -249,6 +250,7 @@ def _opened(folder: RunFolder, allow_code: Sequence[str]) -> LoadedRun:
     objective = build_objective(recipe.objective, vocabulary)
     network = folder.load_network(config)
     settle(network)
+    fuse(network)
     return LoadedRun(folder, recipe, schema, vocabulary, network, objective)
 
 

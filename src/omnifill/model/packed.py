@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omnifill.model import native
 from omnifill.model.products import ALL, Joined, Settled, linear, multiplies_halves, settled_for
 
 if TYPE_CHECKING:
@@ -66,6 +67,9 @@ class Packed(nn.Module):
 
     def told(self, x: Tensor, ids: slice | list[int]) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
+        if isinstance(ids, slice) and native.is_small(x):
+            scale, bias = (t if t is None else t[ids] for t in (self.scale, self.bias))
+            return native.multiply(x, self.weight[ids], scale, bias)
         flat, settled = x.reshape(-1, x.shape[-1]), settled_for(x, self)
         few = len(flat) <= FEW[self.kind] and flat.shape[1] % STRIDE[self.kind] == 0
         if not isinstance(ids, slice) or not (few or settled or multiplies_halves()):

@@ -19,6 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from omnifill.model import native
+
 CPUS = Path("/proc/cpuinfo")
 """Where Linux tells of its processors."""
 LEAST = 1 << 18
@@ -173,6 +175,8 @@ def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
     weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
     if part is not ALL and bias is not None:
         bias = bias[part]
+    if native.is_small(x) and weight.dtype == torch.float32:
+        return native.multiply(x, weight if part is ALL else weight[part], None, bias)
     settled = settled_for(x, layer)
     if settled is None:
         return F.linear(x, weight if part is ALL else weight[part], bias)

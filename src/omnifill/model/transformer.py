@@ -19,6 +19,7 @@ from omnifill.model.cache import KVCache, LayerCache, Place
 from omnifill.model.config import ModelConfig
 from omnifill.model.dropout import dropout
 from omnifill.model.feedforward import FeedForward, reset_parameters
+from omnifill.model.fused import Fused
 from omnifill.model.mask import Mask
 from omnifill.model.memory import CrossAttention, Memory
 from omnifill.model.norm import RMSNorm, norm
@@ -166,6 +167,7 @@ class Transformer(nn.Module):
     """A stack of blocks, and what stands before and behind it."""
 
     can = frozenset({"causal", "full", "memory"})
+    fused: Fused | None = None
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -189,13 +191,15 @@ class Transformer(nn.Module):
         With a cache, x continues what each row holds there (`pos` is then the cache's matter).
         """
         assert (mask.kind == "full") == self.config.full, "it was built for the other kind of mask"
+        if self.fused is not None and cache is not None and self.fused.fits(x, cache):
+            pos = self._counted(cache.lengths[:, None] + pos)
+            return self.fused(self._begun(x, pos), pos, cache)
         num, inside, place = x.shape[1], mask.inside(x.shape[1]), None
         if cache is not None:
             place = cache.place(num)
             pos = place.slot
         looks = self._looks(mask, place, num, pos)
-        if not self.config.opens:
-            pos = (pos - 1).clamp(min=0)
+        pos = self._counted(pos)
         turn = None
         if self.turn is not None:
             cos, sin = self.turn.at(pos)
@@ -207,6 +211,10 @@ class Transformer(nn.Module):
         if cache is not None:
             cache.advance(num)
         return x if self.norm is None else self.norm(x)
+
+    def _counted(self, pos: Tensor) -> Tensor:
+        """Slots as positions: one that nobody sees does not count."""
+        return pos if self.config.opens else (pos - 1).clamp(min=0)
 
     def _begun(self, x: Tensor, pos: Tensor) -> Tensor:
         if self.config.positions == "learned":

@@ -1,0 +1,370 @@
+"""Loops over the numbers of a step, compiled by Numba for the processor at hand.
+
+A step of few slots reads every weight once and does little with it. Calls into PyTorch cost small
+networks more than that, and its products leave a part of the memory's rate unused (figures in
+docs/log.md). What comes of a row hangs neither on the rows beside it nor on the number of threads:
+each sum is made in the same order.
+
+Nothing here knows of tensors; `model.fused` hands over arrays and addresses.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+from llvmlite import ir
+from numba import carray, njit, prange, types
+from numba.extending import intrinsic
+
+FAST = {"reassoc", "contract", "nsz"}
+"""Sums may be made in another order than they are written in, which vectors need."""
+_compiled = njit(fastmath=FAST, error_model="numpy", cache=True)
+_inlined = njit(fastmath=FAST, error_model="numpy", cache=True, inline="always")
+_parallel = njit(fastmath=FAST, error_model="numpy", cache=True, parallel=True)
+WORTH = 1 << 15
+"""Products of fewer multiplications are made by one thread: waking another takes longer."""
+
+F32 = np.float32
+NONE = np.empty(0, dtype=np.float32)
+
+# --- what NumPy has no word for -------------------------------------------------------------------
+
+
+@intrinsic
+def _wide(typing: Any, value: Any) -> Any:
+    """A weight as a number of 32 bits: of fp32, int8, or the bits of a bfloat16 (uint16)."""
+
+    def of_float(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return args[0]
+
+    def of_int(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.sitofp(args[0], ir.FloatType())
+
+    def of_half(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        bits = builder.shl(builder.zext(args[0], word), word(16))
+        return builder.bitcast(bits, ir.FloatType())
+
+    made = {types.float32: of_float, types.int8: of_int, types.uint16: of_half}[value]
+    return types.float32(value), made
+
+
+@intrinsic
+def _power_of_two(typing: Any, exponent: Any) -> Any:
+    def made(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(32)
+        bits = builder.shl(builder.add(args[0], word(127)), word(23))
+        return builder.bitcast(bits, ir.FloatType())
+
+    return types.float32(types.int32), made
+
+
+@intrinsic
+def _pointer(typing: Any, address: Any, like: Any) -> Any:
+    kind = types.CPointer(like.dtype)
+
+    def made(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.inttoptr(args[0], context.get_value_type(kind))
+
+    return kind(types.int64, like), made
+
+
+@_inlined
+def _exp(x):  # type: ignore[no-untyped-def]
+    """e to the x, to two units in the last place (Cephes' polynomial); a loop of it is vectors."""
+    x = min(max(x, F32(-87.0)), F32(88.0))
+    whole = np.floor(x * F32(1.44269504) + F32(0.5))
+    x = x - whole * F32(0.693359375) + whole * F32(2.12194440e-4)
+    y = F32(1.9875691500e-4)
+    y = y * x + F32(1.3981999507e-3)
+    y = y * x + F32(8.3334519073e-3)
+    y = y * x + F32(4.1665795894e-2)
+    y = y * x + F32(1.6666665459e-1)
+    y = y * x + F32(5.0000001201e-1)
+    return (y * x * x + x + F32(1.0)) * _power_of_two(np.int32(whole))
+
+
+@_inlined
+def _vector(address, num):  # type: ignore[no-untyped-def]
+    """(num,) at an address."""
+    return carray(_pointer(address, NONE), (num,))
+
+
+# --- products -------------------------------------------------------------------------------------
+
+
+@_compiled
+def _rows(w, x, scale, bias, out, add, first, last):  # type: ignore[no-untyped-def]
+    """Of what w (N, K) makes of x (R, K), columns `first` to `last` of out (R, N).
+
+    Four rows of w at once by one of x, which keeps memory busiest, or by two, which reads fewest
+    numbers for each product; what was read of w stays near while all of x goes by.
+    """
+    num, width = x.shape
+    whole = first + (last - first) // 4 * 4
+    for i in range(first, whole if num == 1 else first, 4):
+        a = b = c = d = F32(0)
+        for j in range(width):
+            v = x[0, j]
+            a += _wide(w[i, j]) * v
+            b += _wide(w[i + 1, j]) * v
+            c += _wide(w[i + 2, j]) * v
+            d += _wide(w[i + 3, j]) * v
+        a, b = a * scale[i] + bias[i], b * scale[i + 1] + bias[i + 1]
+        c, d = c * scale[i + 2] + bias[i + 2], d * scale[i + 3] + bias[i + 3]
+        if add:
+            a, b, c, d = a + out[0, i], b + out[0, i + 1], c + out[0, i + 2], d + out[0, i + 3]
+        out[0, i], out[0, i + 1], out[0, i + 2], out[0, i + 3] = a, b, c, d
+    for i in range(first, whole if num > 1 else first, 4):
+        for r in range(0, num, 2):
+            s = min(r + 1, num - 1)  # the last row may go by as two: its sums are the same then
+            a = b = c = d = e = f = g = h = F32(0)
+            for j in range(width):
+                v, u = x[r, j], x[s, j]
+                a += _wide(w[i, j]) * v
+                b += _wide(w[i + 1, j]) * v
+                c += _wide(w[i + 2, j]) * v
+                d += _wide(w[i + 3, j]) * v
+                e += _wide(w[i, j]) * u
+                f += _wide(w[i + 1, j]) * u
+                g += _wide(w[i + 2, j]) * u
+                h += _wide(w[i + 3, j]) * u
+            a, b = a * scale[i] + bias[i], b * scale[i + 1] + bias[i + 1]
+            c, d = c * scale[i + 2] + bias[i + 2], d * scale[i + 3] + bias[i + 3]
+            e, f = e * scale[i] + bias[i], f * scale[i + 1] + bias[i + 1]
+            g, h = g * scale[i + 2] + bias[i + 2], h * scale[i + 3] + bias[i + 3]
+            if add:
+                a, b, c, d = a + out[r, i], b + out[r, i + 1], c + out[r, i + 2], d + out[r, i + 3]
+                e, f, g, h = e + out[s, i], f + out[s, i + 1], g + out[s, i + 2], h + out[s, i + 3]
+            out[r, i], out[r, i + 1], out[r, i + 2], out[r, i + 3] = a, b, c, d
+            out[s, i], out[s, i + 1], out[s, i + 2], out[s, i + 3] = e, f, g, h
+    for i in range(whole, last):
+        for r in range(num):
+            a = F32(0)
+            for j in range(width):
+                a += _wide(w[i, j]) * x[r, j]
+            a = a * scale[i] + bias[i]
+            out[r, i] = a + out[r, i] if add else a
+
+
+@_parallel
+def _rows_by_many(w, x, scale, bias, out, add, threads):  # type: ignore[no-untyped-def]
+    fours = (len(w) + 3) // 4
+    for t in prange(threads):
+        first, last = 4 * (fours * t // threads), 4 * (fours * (t + 1) // threads)
+        _rows(w, x, scale, bias, out, add, first, min(last, len(w)))
+
+
+@_compiled
+def multiply(w, x, scale, bias, out, add, threads):  # type: ignore[no-untyped-def]
+    """out (R, N) becomes, or grows by, x (R, K) times w (N, K) of any of the three kinds of weights,
+    its rows scaled, and the bias; scale and bias (N,)."""
+    if threads > 1 and w.size * len(x) >= WORTH:
+        _rows_by_many(w, x, scale, bias, out, add, threads)
+    else:
+        _rows(w, x, scale, bias, out, add, 0, len(w))
+
+
+# --- what stands between them ---------------------------------------------------------------------
+
+
+@_compiled
+def _rms(x, weight, eps, out):  # type: ignore[no-untyped-def]
+    """x (K,) -> out (K,)."""
+    total = F32(0)
+    for j in range(len(x)):
+        total += x[j] * x[j]
+    gain = F32(1) / np.sqrt(total / F32(len(x)) + eps)
+    for j in range(len(x)):
+        out[j] = x[j] * gain * weight[j]
+
+
+@_compiled
+def _norm(x, weight, bias, layer, eps, out):  # type: ignore[no-untyped-def]
+    """x (R, D) -> out (R, D): RMSNorm, or LayerNorm."""
+    for r in range(len(x)):
+        if not layer:
+            _rms(x[r], weight, eps, out[r])
+            continue
+        width = F32(x.shape[1])
+        mean, spread = F32(0), F32(0)
+        for j in range(x.shape[1]):
+            mean += x[r, j]
+        mean /= width
+        for j in range(x.shape[1]):
+            spread += (x[r, j] - mean) * (x[r, j] - mean)
+        gain = F32(1) / np.sqrt(spread / width + eps)
+        for j in range(x.shape[1]):
+            out[r, j] = (x[r, j] - mean) * gain * weight[j] + bias[j]
+
+
+@_compiled
+def _act(kind, x):  # type: ignore[no-untyped-def]
+    """x (n,) becomes what the function makes of it; kinds as of `ACTS`."""
+    if kind == 0:
+        for j in range(len(x)):
+            x[j] = x[j] / (F32(1) + _exp(-x[j]))
+    elif kind == 1:
+        for j in range(len(x)):
+            x[j] = x[j] * F32(0.5) * (F32(1) + F32(math.erf(x[j] * F32(0.70710678))))
+    elif kind == 2:
+        for j in range(len(x)):
+            z = F32(1.5957691216) * (x[j] + F32(0.044715) * x[j] * x[j] * x[j])
+            x[j] = x[j] / (F32(1) + _exp(-z))  # 0.5 (1 + tanh(z / 2))
+    else:
+        for j in range(len(x)):
+            x[j] = max(x[j], F32(0))
+
+
+ACTS = ("silu", "gelu", "gelu_tanh", "relu")
+"""Functions by their number."""
+
+
+@_compiled
+def _copy(x, out):  # type: ignore[no-untyped-def]
+    """x (n,) -> out (n,); a slice that is assigned to takes seconds to be compiled."""
+    for j in range(len(x)):
+        out[j] = x[j]
+
+
+@_compiled
+def _turn(x, turns, cos, sin, out):  # type: ignore[no-untyped-def]
+    """x (d,) -> out (d,), its pairs turned, if they are to be; cosines and sines as of
+    `Rotation.at`."""
+    if not turns:
+        _copy(x, out)
+        return
+    half = len(x) // 2
+    for j in range(half):
+        out[j] = x[j] * cos[j] + x[j + half] * sin[j]
+        out[j + half] = x[j + half] * cos[j + half] + x[j] * sin[j + half]
+
+
+@_compiled
+def _attend(q, keys, values, first, last, scale, plain, scores, out):  # type: ignore[no-untyped-def]
+    """q (G, d), the queries of one head of keys and values (U, d), which look at slots `first` to
+    `last` -> out (G, d). plain (2, U): ones and zeros; scores (G, U): room to work in."""
+    _rows(keys, q, plain[0], plain[1], scores, False, first, last)
+    for g in range(len(q)):
+        most = F32(-np.inf)
+        for u in range(first, last):
+            most = max(most, scores[g, u])
+        total = F32(0)
+        for u in range(first, last):
+            share = _exp((scores[g, u] - most) * scale)
+            scores[g, u] = share
+            total += share
+        for u in range(first, last):
+            scores[g, u] /= total
+        for j in range(q.shape[1]):
+            out[g, j] = F32(0)
+        whole = first + (last - first) // 4 * 4
+        for u in range(first, whole, 4):  # four at once, so that out is written less often
+            a, b, c, d = scores[g, u], scores[g, u + 1], scores[g, u + 2], scores[g, u + 3]
+            for j in range(q.shape[1]):
+                out[g, j] += (a * values[u, j] + b * values[u + 1, j] + c * values[u + 2, j]
+                              + d * values[u + 3, j])  # fmt: skip
+        for u in range(whole, last):
+            a = scores[g, u]
+            for j in range(q.shape[1]):
+                out[g, j] += a * values[u, j]
+
+
+@_parallel
+def _attend_by_many(q, row, keys, values, first, last, scale, plain, scores, out):  # type: ignore[no-untyped-def]
+    """The same of all rows and heads: q, scores and out (R, H, G, …), keys and values (R, H, …)."""
+    heads = q.shape[1]
+    for at in prange(len(q) * heads):
+        r, h = at // heads, at % heads
+        _attend(q[r, h], keys[row[r], h], values[row[r], h], first[r], last[r], scale, plain, scores[r, h],
+                    out[r, h])  # fmt: skip
+
+
+@_compiled
+def _attend_all(q, row, keys, values, first, last, scale, plain, scores, out, threads):  # type: ignore[no-untyped-def]
+    seen = 0
+    for r in range(len(q)):
+        seen += last[r] - first[r]
+    if threads > 1 and seen * q[0].size >= WORTH:
+        _attend_by_many(q, row, keys, values, first, last, scale, plain, scores, out)
+        return
+    for r in range(len(q)):
+        for h in range(q.shape[1]):
+            _attend(q[r, h], keys[row[r], h], values[row[r], h], first[r], last[r], scale, plain,
+                    scores[r, h], out[r, h])  # fmt: skip
+
+
+# --- the whole step -------------------------------------------------------------------------------
+
+
+@_compiled
+def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):  # type: ignore[no-untyped-def]
+    """R new slots through all blocks: x (R, D) becomes what the head reads, and the caches get
+    their keys and values.
+
+    row, at, pos (R,): the row of the cache that each is of, its slot there, and its position.
+    layers (L, 22): how many slots it sees, and addresses as of `fused.Fused`. shape: kv_heads,
+    group, head_dim, ffn, capacity, whether the first slot is hidden from others, layer norm,
+    qk norm, turns, act, gated. numbers: eps, scale. cos, sin (U, d). end (2, D): the last norm.
+    like: an empty array of the kind of the weights.
+    """
+    kv_heads, group, size, ffn, capacity, hidden, layer_norm, qk_norm, turns, act, gated = shape
+    eps, scale = numbers
+    (rows, dim), owners = x.shape, row[-1] + 1
+    width, kv_width, wide = kv_heads * group * size, kv_heads * size, (1 + gated) * ffn
+    total = width + 2 * kv_width
+    plain = np.zeros((2, capacity), dtype=np.float32)
+    plain[0, :] = F32(1)
+    seen = np.empty((rows, dim), dtype=np.float32)
+    qkv = np.empty((rows, total), dtype=np.float32)
+    q = np.empty((rows, kv_heads, group, size), dtype=np.float32)
+    scores = np.empty((rows, kv_heads, group, capacity), dtype=np.float32)
+    mixed = np.empty((rows, width), dtype=np.float32)
+    inner = np.empty((rows, wide), dtype=np.float32)
+    up = np.empty((rows, ffn), dtype=np.float32)
+    first, last = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int64)
+    anew, more = threads < 1, threads > 0  # no literals: each would be compiled for itself
+    for layer in layers:
+        _norm(x, _vector(layer[0], dim), _vector(layer[1], dim), layer_norm, eps, seen)
+        w = carray(_pointer(layer[2], like), (total, dim))
+        multiply(w, seen, _vector(layer[3], total), _vector(layer[4], total), qkv, anew, threads)
+        q_norm, k_norm = _vector(layer[5], size), _vector(layer[6], size)
+        keys = carray(_pointer(layer[17], NONE), (owners, kv_heads, capacity, size))
+        turned = carray(_pointer(layer[18], NONE), (owners, kv_heads, capacity, size))
+        values = carray(_pointer(layer[19], NONE), (owners, kv_heads, capacity, size))
+        for r in range(rows):
+            own, slot, place = row[r], at[r], pos[r] if turns else 0
+            first[r], last[r] = max(slot + 1 - layer[20], min(slot, hidden)), slot + 1
+            for h in range(kv_heads):
+                for g in range(group):
+                    begin = (h * group + g) * size
+                    part = qkv[r, begin : begin + size]
+                    if qk_norm:
+                        _rms(part, q_norm, eps, part)
+                    _turn(part, turns, cos[place], sin[place], q[r, h, g])
+                begin = width + h * size
+                part = qkv[r, begin : begin + size]
+                if qk_norm:
+                    _rms(part, k_norm, eps, part)
+                _copy(part, keys[own, h, slot])
+                _turn(part, turns, cos[place], sin[place], turned[own, h, slot])
+                begin += kv_width
+                _copy(qkv[r, begin : begin + size], values[own, h, slot])
+        heads = mixed.reshape((rows, kv_heads, group, size))
+        _attend_all(q, row, turned, values, first, last, scale, plain, scores, heads, threads)
+        w = carray(_pointer(layer[7], like), (dim, width))
+        multiply(w, mixed, _vector(layer[8], dim), _vector(layer[9], dim), x, more, threads)
+        _norm(x, _vector(layer[10], dim), _vector(layer[11], dim), layer_norm, eps, seen)
+        w = carray(_pointer(layer[12], like), (wide, dim))
+        multiply(w, seen, _vector(layer[13], wide), _vector(layer[14], wide), inner, anew, threads)
+        for r in range(rows):
+            _act(act, inner[r, :ffn])
+            for j in range(ffn):
+                up[r, j] = inner[r, j] * inner[r, ffn + j] if gated else inner[r, j]
+        w = carray(_pointer(layer[15], like), (dim, ffn))
+        multiply(w, up, _vector(layer[16], dim), _vector(layer[21], dim), x, more, threads)
+    _norm(x, end[0], end[1], layer_norm, eps, seen)
+    for r in range(rows):
+        _copy(seen[r], x[r])
