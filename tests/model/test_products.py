@@ -47,7 +47,7 @@ def no_gradient() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("preferred", "no_gradient")
-@pytest.mark.parametrize("rows", [(0,), (1,), (3, 5), (33,), (2, 3, 4)])
+@pytest.mark.parametrize("rows", [(0,), (1,), (7, 5), (33,), (2, 5, 4)])
 @pytest.mark.parametrize("bias", [True, False])
 def test_settled_weights_say_what_plain_ones_say(rows: tuple[int, ...], bias: bool) -> None:
     torch.manual_seed(0)
@@ -276,7 +276,7 @@ def test_runs_are_trained_by_onednn_and_settled_once_they_are_read(
     assert not products.is_turned_on()
     head = cast(Any, model.run.network.head)
     assert head.settled is not None
-    model.generate(2)
+    model.generate(40)
     assert head.settled.parts, "what was generated was told by what is laid out"
 
 
@@ -288,11 +288,11 @@ def test_runs_are_trained_by_onednn_and_settled_once_they_are_read(
 def test_settled_weights_of_bf16_say_the_same() -> None:
     torch.manual_seed(0)
     packed, x = Packed.of("bf16", Linear(130, 257)), torch.randn(40, 130)
-    plain = packed(x[:2])
+    plain = packed(x)
     settle(packed)
     assert packed.settled is not None
     told = packed(x)
-    torch.testing.assert_close(told[:2], plain)
+    torch.testing.assert_close(told, plain)
     torch.testing.assert_close(told, F.linear(x, packed.rows(slice(None)), packed.bias), rtol=0.02,
                                atol=0.02)  # fmt: skip
 

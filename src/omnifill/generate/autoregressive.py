@@ -24,7 +24,7 @@ from omnifill.form.vocabulary import (
 from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
 from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained
-from omnifill.generate.state import State, chances
+from omnifill.generate.state import State, chances, kinds
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -72,7 +72,7 @@ class Autoregressive:
         while True:
             step = self._choose(plan, state, [hidden for hidden, _ in readings], stopper)
             yield step
-            going = np.flatnonzero(state.field >= 0)
+            going = (state.field >= 0).nonzero()[0]
             if len(going) == 0:
                 return
             if len(going) <= len(state.row) // 2:  # copying the cache pays only now and then
@@ -234,10 +234,9 @@ class Autoregressive:
         self, plan: Plan, state: State, hidden: Sequence[Tensor], stopper: Stopper | None
     ) -> Step:
         """Choose the next id of every row and move the rows on."""
-        chance = chances(plan, state)
         column = np.zeros(len(state.row), np.int64)
         for at, scores in self.scored(plan, state, hidden):
-            column[at] = self._pick(plan, state, at, scores, chance[torch.from_numpy(at)])
+            column[at] = self._pick(plan, state, at, scores)
         return self.settle(plan, state, column, stopper)
 
     def settle(self, plan: Plan, state: State, column: Ints, stopper: Stopper | None) -> Step:
@@ -254,10 +253,10 @@ class Autoregressive:
     ) -> Iterator[tuple[Ints, Tensor]]:
         """(rows at work, their scores (n, C)) of every block. hidden (n, D): with all that is
         given, and if that is to count more or less, without it."""
-        alive = np.flatnonzero(state.field >= 0)
+        alive = (state.field >= 0).nonzero()[0]
         rows = self.rows(state)
         blocks = self.row_block[rows]
-        for block in np.unique(blocks[alive]):
+        for block in kinds(blocks[alive]):
             at = alive[blocks[alive] == block]
             pick = torch.from_numpy(at)
             allow = torch.from_numpy(rows[at])
@@ -288,18 +287,18 @@ class Autoregressive:
             barred = plan.forbid_missing[fields] & ~state.missing[at]
             if barred.any():
                 scores[torch.from_numpy(barred), MISSING_COLUMN] = float("-inf")
-        for index in np.unique(fields):
+        for index in kinds(fields):
             field = self.vocabulary.fields[index]
             if field.slots is not None:
                 continue
-            mine = np.flatnonzero(fields == index)
+            mine = (fields == index).nonzero()[0]
             here = at[mine]
             for token, bias in (plan.sampling.logit_bias or {}).items():
                 scores[torch.from_numpy(mine), field.column(token)] += bias
             if field.grammar.min_left[0] >= NEVER:  # no text of it ends by itself
                 continue
             room = plan.max_tokens - (state.slot[here] - self._prompted(plan, state, here))
-            tight = np.flatnonzero(room <= 4)
+            tight = (room <= 4).nonzero()[0]
             any_barred |= len(tight) > 0
             for i in tight:
                 after = field.grammar.min_left[field.grammar.step[state.state[here[i]]]]
@@ -314,12 +313,12 @@ class Autoregressive:
         first = plan.orders.wanted.argmax(axis=1)[state.row[at]]
         return np.where(state.place[at] == first, state.slot[at] - state.total[at], 0)
 
-    def _pick(self, plan: Plan, state: State, at: Ints, scores: Tensor, chance: Tensor) -> Ints:
+    def _pick(self, plan: Plan, state: State, at: Ints, scores: Tensor) -> Ints:
         """(n, C) scores -> (n,) columns."""
         if plan.quantile is not None:
             return self._pick_best(plan.quantile, state, at, scores)
         scores, sampling = self.weighed(plan, state, at, scores)
-        return drawn(scores, chance, sampling)
+        return drawn(scores, chances(plan, state, at, sampling), sampling)
 
     def weighed(
         self, plan: Plan, state: State, at: Ints, scores: Tensor
@@ -340,9 +339,9 @@ class Autoregressive:
     def move(self, plan: Plan, state: State, column: Ints, stopper: Stopper | None) -> Step:
         """Write the chosen columns down and move every row that is at work to its next slot."""
         fields = state.field
-        alive = np.flatnonzero(fields >= 0)
+        alive = (fields >= 0).nonzero()[0]
         done = np.zeros(len(column), bool)
-        for index in np.unique(fields[alive]):
+        for index in kinds(fields[alive]):
             at = alive[fields[alive] == index]
             field = self.vocabulary.fields[index]
             chosen = column[at]

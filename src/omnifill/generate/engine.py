@@ -22,7 +22,7 @@ from omnifill.generate.autoregressive import Autoregressive, drawn
 from omnifill.generate.filters import Sampling
 from omnifill.generate.plan import Plan, Step, Stopper
 from omnifill.generate.samplers import build_sampler
-from omnifill.generate.state import State, chances
+from omnifill.generate.state import State, chances, kinds
 from omnifill.model.slots import Slots, padded
 from omnifill.types import Ints
 
@@ -202,7 +202,7 @@ class Engine:
         own = [sampler.rows(job.now) for job in jobs]
         allow = np.concatenate([r for r, job in zip(own, jobs, strict=True) for _ in job.hidden])
         blocks = sampler.row_block[allow]
-        for block in np.unique(blocks):
+        for block in kinds(blocks):
             at = np.flatnonzero(blocks == block)
             some, rows = hidden[torch.from_numpy(at)], torch.from_numpy(allow[at])
             if self.exact:
@@ -228,7 +228,7 @@ class Engine:
         plan, state = job.plan, job.now
         scores = self.sampler.ruled(plan, state, at, *branches)
         scores, sampling = self.sampler.weighed(plan, state, at, scores)
-        return Part(job, at, scores, chances(plan, state)[torch.from_numpy(at)], sampling)
+        return Part(job, at, scores, chances(plan, state, at, sampling), sampling)
 
     def _read(self, jobs: Sequence[Shared]) -> None:
         """Rows that are through leave; the others read what was chosen."""

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from omnifill.chance import uniforms
 from omnifill.form.vocabulary import Vocabulary
-from omnifill.generate.filters import remembers
+from omnifill.generate.filters import Sampling, remembers
 from omnifill.generate.plan import Plan, for_field
 from omnifill.types import Ints
 
@@ -56,6 +56,13 @@ class State:
         self.seen = [list(self.seen[i]) for i in rows]
 
 
-def chances(plan: Plan, state: State) -> Tensor:
-    """(n,): a number in [0, 1) for the next slot of each row."""
-    return torch.from_numpy(uniforms(plan.seed, plan.numbers[state.row], state.total))
+def chances(plan: Plan, state: State, at: Ints, sampling: Sampling) -> Tensor:
+    """(n,): a number in [0, 1) for the next slot of some rows; zeros where nothing hangs on it."""
+    if sampling.temperature == 0:
+        return torch.zeros(len(at), dtype=torch.float64)
+    return torch.from_numpy(uniforms(plan.seed, plan.numbers[state.row[at]], state.total[at]))
+
+
+def kinds(numbers: Ints) -> Ints:
+    """(k,): which numbers there are, (n,), in order."""
+    return numbers if len(numbers) == 1 else np.unique(numbers)

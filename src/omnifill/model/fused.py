@@ -13,10 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from omnifill.model.cache import KVCache
-from omnifill.model.native import KINDS, is_small, kernels, plain, threads
+from omnifill.model.native import KINDS, MOST_ROWS, call, is_small, is_there, plain, threads
 from omnifill.model.rotary import Rotation
 
+ACTS = ("silu", "gelu", "gelu_tanh", "relu")
+"""Functions by their number in kernels."""
 ALL_THAT_THERE_IS = 1 << 40
+ROWS = torch.arange(MOST_ROWS)
 
 
 class Fused:
@@ -25,26 +28,29 @@ class Fused:
     def __init__(self, transformer: Any) -> None:
         """Those that `can` be."""
         config = transformer.config
-        self.blocks, self.turn = transformer.blocks, cast("Rotation | None", transformer.turn)
-        self.last = transformer.norm
-        self.group = config.heads // config.kv_heads
-        act = cast(Any, kernels()).ACTS.index(config.act)
-        self.shape = (config.kv_heads, self.group, config.head_dim, config.ffn)
-        self.kind = (not config.opens, config.norm == "layer", config.qk_norm, self.turn is not None, act,
-                     int(config.gated))  # fmt: skip
+        self.turn = cast("Rotation | None", transformer.turn)
+        shape = (
+            config.kv_heads, config.heads // config.kv_heads, config.head_dim, config.ffn, 0,
+            not config.opens, config.norm == "layer", config.qk_norm, self.turn is not None,
+            ACTS.index(config.act), config.gated,
+        )  # fmt: skip
+        self.shape = np.array(shape, dtype=np.int64)
         scale = config.head_dim**-0.5 if config.attn_scale is None else config.attn_scale
-        self.numbers = (np.float32(config.norm_eps), np.float32(scale))
+        self.numbers = np.array([config.norm_eps, scale], dtype=np.float32)
         sees = [config.window if config.windowed is None or i in config.windowed else None
                 for i in range(config.layers)]  # fmt: skip
-        self.tensors = [t for block in self.blocks for t in _tensors(block)]
+        blocks = list(transformer.blocks)
+        self.tensors = [t for block in blocks for t in _tensors(block) or ()]
+        self.parts = [part for block in blocks for part in _parts(block)]
         table = np.array([t.data_ptr() for t in self.tensors], dtype=np.int64)
         self.layers = np.zeros((config.layers, 22), dtype=np.int64)
-        self.layers[:, WEIGHTS] = table.reshape(config.layers, -1)
-        self.layers[:, 20] = [ALL_THAT_THERE_IS if num is None else num for num in sees]
+        self.layers[:, :18] = table.reshape(config.layers, -1)
+        self.layers[:, 21] = [ALL_THAT_THERE_IS if num is None else num for num in sees]
         self.like = np.empty(0, dtype=KINDS[self.tensors[2].dtype])
-        bias = getattr(self.last, "bias", None)
-        weight = self.last.weight.detach()
-        self.end = torch.stack([weight, torch.zeros_like(weight) if bias is None else bias.detach()])
+        self.kind = self.tensors[2].dtype
+        last = _norm(transformer.norm)
+        self.end = np.array([t.data_ptr() for t in last], dtype=np.int64)
+        self.tensors += last  # which keeps them where they are
         self.turns: tuple[Any, Any] = (np.zeros((1, config.head_dim), np.float32),) * 2
 
     @staticmethod
@@ -52,7 +58,7 @@ class Fused:
         """Whether kernels know all that there is in its blocks."""
         config = transformer.config
         known = (
-            kernels() is not None
+            is_there()
             and not (config.full or config.memory or config.norm_after)
             and config.positions != "relative"
         )
@@ -72,33 +78,36 @@ class Fused:
         return None  # a copy may change
 
     def fits(self, x: Tensor, cache: Any) -> bool:
-        """Whether x (B, T, D) is a step that this makes."""
-        return isinstance(cache, KVCache) and is_small(x)
+        """Whether x (B, T, D) is a step that this makes, and the blocks are what they were."""
+        return (
+            isinstance(cache, KVCache)
+            and is_small(x)
+            and all(held.get(name) is part for held, name, part in self.parts)
+        )
 
     def __call__(self, x: Tensor, pos: Tensor, cache: KVCache) -> Tensor:
-        """x (B, T, D), the next slots of each row of the cache, at positions (B, T) -> what the head
-        reads, as x."""
-        made, (rows, num, dim) = cast(Any, kernels()), x.shape
-        at = cache.lengths.numpy()
-        assert int(at.max()) + num <= cache.capacity, "there is no room in the cache"
-        row = np.arange(rows)
+        """x (B, T, D), the next slots of each row of the cache, at positions (B, T) -> what the
+        head reads, as x."""
+        rows, num, dim = x.shape
+        at, row = cache.lengths, ROWS[:rows]
+        if int(at.max()) + num > cache.capacity:  # kernels do not look where they write
+            raise IndexError("there is no room in the cache")
         if num > 1:
-            at = (at[:, None] + np.arange(num)).reshape(-1)
-            row = row.repeat(num)
+            at, row = (at[:, None] + torch.arange(num)).view(-1), row.repeat_interleave(num)
         if self.turn is not None and len(self.turns[0]) < cache.capacity:
-            cos, sin = self.turn.at(torch.arange(cache.capacity)[None])
-            self.turns = (cos[0, 0].numpy(), sin[0, 0].numpy())
-        for places, layer in zip(self.layers, cache.layers, strict=True):
-            places[17:20] = layer.keys.data_ptr(), layer.turned.data_ptr(), layer.values.data_ptr()
-        out = x.reshape(-1, dim).clone().numpy()
-        shape = (*self.shape, cache.capacity, *self.kind)
-        made.step(out, row, at, pos.reshape(-1).numpy(), self.layers, shape, self.numbers, *self.turns, self.end.numpy(),
-                  self.like, threads())  # fmt: skip
+            cos, sin = (t[0, 0].numpy() for t in self.turn.at(torch.arange(cache.capacity)[None]))
+            self.turns = (cos, sin)
+        layers, shape = self.layers.copy(), self.shape.copy()  # threads may share a model
+        shape[4] = cache.capacity
+        for places, layer in zip(layers, cache.layers, strict=True):
+            places[18:21] = layer.keys.data_ptr(), layer.turned.data_ptr(), layer.values.data_ptr()
+        out = x.reshape(-1, dim).clone()
+        call(
+            "step", self.kind, out.numpy(), row.numpy(), at.numpy(), pos.reshape(-1).numpy(),
+            layers, shape, self.numbers, *self.turns, self.end, self.like, threads(),
+        )  # fmt: skip
         cache.advance(num)
-        return torch.from_numpy(out).view(rows, num, dim)
-
-
-WEIGHTS = [*range(17), 21]
+        return out.view(rows, num, dim)
 
 
 def _tensors(block: Any) -> list[Any] | None:
@@ -119,6 +128,16 @@ def _tensors(block: Any) -> list[Any] | None:
     return [*_norm(block.attn_norm), *qkv, *heads, *o, *_norm(block.ffn_norm), *up, *down]
 
 
+def _parts(block: Any) -> list[tuple[dict[str, Any], str, Any]]:
+    """What holds each linear map of a block, and each of their weights; under which name."""
+    out: list[tuple[dict[str, Any], str, Any]] = []
+    for around in (block.attn, block.ffn):
+        for name, layer in around.named_children():
+            held = layer._buffers if "weight" in layer._buffers else layer._parameters
+            out += [(around._modules, name, layer), (held, "weight", layer.weight)]
+    return out
+
+
 def _map(layer: Any) -> tuple[Tensor, Tensor, Tensor]:
     ones, zeros = plain(len(layer.weight))
     scale = getattr(layer, "scale", None)
@@ -132,7 +151,8 @@ def _norm(norm: Any) -> tuple[Tensor, Tensor]:
 
 
 def fuse(network: nn.Module) -> None:
-    """Steps of few slots become one call where kernels know the network; its weights are settled."""
+    """Steps of few slots become one call where kernels know the network. Its weights are settled,
+    those that read the same are joined."""
     for module in network.modules():
         if hasattr(module, "fused") and Fused.can(module):
-            module.fused = Fused(module)
+            cast(Any, module).fused = Fused(module)

@@ -8,6 +8,8 @@ each sum is made in the same order.
 Nothing here knows of tensors; `model.fused` hands over arrays and addresses.
 """
 
+# mypy: ignore-errors
+
 from __future__ import annotations
 
 import math
@@ -72,7 +74,7 @@ def _pointer(typing: Any, address: Any, like: Any) -> Any:
 
 
 @_inlined
-def _exp(x):  # type: ignore[no-untyped-def]
+def _exp(x):
     """e to the x, to two units in the last place (Cephes' polynomial); a loop of it is vectors."""
     x = min(max(x, F32(-87.0)), F32(88.0))
     whole = np.floor(x * F32(1.44269504) + F32(0.5))
@@ -87,7 +89,7 @@ def _exp(x):  # type: ignore[no-untyped-def]
 
 
 @_inlined
-def _vector(address, num):  # type: ignore[no-untyped-def]
+def _vector(address, num):
     """(num,) at an address."""
     return carray(_pointer(address, NONE), (num,))
 
@@ -96,7 +98,7 @@ def _vector(address, num):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _rows(w, x, scale, bias, out, add, first, last):  # type: ignore[no-untyped-def]
+def _rows(w, x, scale, bias, out, add, first, last):
     """Of what w (N, K) makes of x (R, K), columns `first` to `last` of out (R, N).
 
     Four rows of w at once by one of x, which keeps memory busiest, or by two, which reads fewest
@@ -150,7 +152,7 @@ def _rows(w, x, scale, bias, out, add, first, last):  # type: ignore[no-untyped-
 
 
 @_parallel
-def _rows_by_many(w, x, scale, bias, out, add, threads):  # type: ignore[no-untyped-def]
+def _rows_by_many(w, x, scale, bias, out, add, threads):
     fours = (len(w) + 3) // 4
     for t in prange(threads):
         first, last = 4 * (fours * t // threads), 4 * (fours * (t + 1) // threads)
@@ -158,9 +160,9 @@ def _rows_by_many(w, x, scale, bias, out, add, threads):  # type: ignore[no-unty
 
 
 @_compiled
-def multiply(w, x, scale, bias, out, add, threads):  # type: ignore[no-untyped-def]
-    """out (R, N) becomes, or grows by, x (R, K) times w (N, K) of any of the three kinds of weights,
-    its rows scaled, and the bias; scale and bias (N,)."""
+def multiply(w, x, scale, bias, out, add, threads):
+    """out (R, N) becomes, or grows by, what w (N, K) of any of the three kinds of weights, its rows
+    scaled, and the bias make of x (R, K); scale and bias (N,)."""
     if threads > 1 and w.size * len(x) >= WORTH:
         _rows_by_many(w, x, scale, bias, out, add, threads)
     else:
@@ -171,7 +173,7 @@ def multiply(w, x, scale, bias, out, add, threads):  # type: ignore[no-untyped-d
 
 
 @_compiled
-def _rms(x, weight, eps, out):  # type: ignore[no-untyped-def]
+def _rms(x, weight, eps, out):
     """x (K,) -> out (K,)."""
     total = F32(0)
     for j in range(len(x)):
@@ -182,7 +184,7 @@ def _rms(x, weight, eps, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _norm(x, weight, bias, layer, eps, out):  # type: ignore[no-untyped-def]
+def _norm(x, weight, bias, layer, eps, out):
     """x (R, D) -> out (R, D): RMSNorm, or LayerNorm."""
     for r in range(len(x)):
         if not layer:
@@ -201,8 +203,8 @@ def _norm(x, weight, bias, layer, eps, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _act(kind, x):  # type: ignore[no-untyped-def]
-    """x (n,) becomes what the function makes of it; kinds as of `ACTS`."""
+def _act(kind, x):
+    """x (n,) becomes what the function makes of it; kinds as of `fused.ACTS`."""
     if kind == 0:
         for j in range(len(x)):
             x[j] = x[j] / (F32(1) + _exp(-x[j]))
@@ -218,19 +220,15 @@ def _act(kind, x):  # type: ignore[no-untyped-def]
             x[j] = max(x[j], F32(0))
 
 
-ACTS = ("silu", "gelu", "gelu_tanh", "relu")
-"""Functions by their number."""
-
-
 @_compiled
-def _copy(x, out):  # type: ignore[no-untyped-def]
+def _copy(x, out):
     """x (n,) -> out (n,); a slice that is assigned to takes seconds to be compiled."""
     for j in range(len(x)):
         out[j] = x[j]
 
 
 @_compiled
-def _turn(x, turns, cos, sin, out):  # type: ignore[no-untyped-def]
+def _turn(x, turns, cos, sin, out):
     """x (d,) -> out (d,), its pairs turned, if they are to be; cosines and sines as of
     `Rotation.at`."""
     if not turns:
@@ -243,7 +241,7 @@ def _turn(x, turns, cos, sin, out):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def _attend(q, keys, values, first, last, scale, plain, scores, out):  # type: ignore[no-untyped-def]
+def _attend(q, keys, values, first, last, scale, plain, scores, out):
     """q (G, d), the queries of one head of keys and values (U, d), which look at slots `first` to
     `last` -> out (G, d). plain (2, U): ones and zeros; scores (G, U): room to work in."""
     _rows(keys, q, plain[0], plain[1], scores, False, first, last)
@@ -273,17 +271,17 @@ def _attend(q, keys, values, first, last, scale, plain, scores, out):  # type: i
 
 
 @_parallel
-def _attend_by_many(q, row, keys, values, first, last, scale, plain, scores, out):  # type: ignore[no-untyped-def]
+def _attend_by_many(q, row, keys, values, first, last, scale, plain, scores, out):
     """The same of all rows and heads: q, scores and out (R, H, G, …), keys and values (R, H, …)."""
     heads = q.shape[1]
     for at in prange(len(q) * heads):
         r, h = at // heads, at % heads
-        _attend(q[r, h], keys[row[r], h], values[row[r], h], first[r], last[r], scale, plain, scores[r, h],
-                    out[r, h])  # fmt: skip
+        _attend(q[r, h], keys[row[r], h], values[row[r], h], first[r], last[r], scale, plain,
+                scores[r, h], out[r, h])  # fmt: skip
 
 
 @_compiled
-def _attend_all(q, row, keys, values, first, last, scale, plain, scores, out, threads):  # type: ignore[no-untyped-def]
+def _attend_all(q, row, keys, values, first, last, scale, plain, scores, out, threads):
     seen = 0
     for r in range(len(q)):
         seen += last[r] - first[r]
@@ -300,18 +298,26 @@ def _attend_all(q, row, keys, values, first, last, scale, plain, scores, out, th
 
 
 @_compiled
-def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):  # type: ignore[no-untyped-def]
+def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
     """R new slots through all blocks: x (R, D) becomes what the head reads, and the caches get
     their keys and values.
 
     row, at, pos (R,): the row of the cache that each is of, its slot there, and its position.
-    layers (L, 22): how many slots it sees, and addresses as of `fused.Fused`. shape: kv_heads,
-    group, head_dim, ffn, capacity, whether the first slot is hidden from others, layer norm,
-    qk norm, turns, act, gated. numbers: eps, scale. cos, sin (U, d). end (2, D): the last norm.
-    like: an empty array of the kind of the weights.
+    layers (L, 22): addresses as of `Fused`, and how many slots each sees. shape (11,):
+    kv_heads, group, head_dim, ffn, capacity, whether the first slot is hidden from others, layer
+    norm, qk norm, turns, act, gated. numbers (2,): eps, scale. cos, sin (U, d). end (2,):
+    addresses of the last norm. like: an empty array of the kind of the weights.
     """
-    kv_heads, group, size, ffn, capacity, hidden, layer_norm, qk_norm, turns, act, gated = shape
-    eps, scale = numbers
+    kv_heads, group, size, ffn, capacity, hidden = (
+        shape[0],
+        shape[1],
+        shape[2],
+        shape[3],
+        shape[4],
+        shape[5],
+    )
+    layer_norm, qk_norm, turns, act, gated = shape[6], shape[7], shape[8], shape[9], shape[10]
+    eps, scale = numbers[0], numbers[1]
     (rows, dim), owners = x.shape, row[-1] + 1
     width, kv_width, wide = kv_heads * group * size, kv_heads * size, (1 + gated) * ffn
     total = width + 2 * kv_width
@@ -331,12 +337,12 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
         w = carray(_pointer(layer[2], like), (total, dim))
         multiply(w, seen, _vector(layer[3], total), _vector(layer[4], total), qkv, anew, threads)
         q_norm, k_norm = _vector(layer[5], size), _vector(layer[6], size)
-        keys = carray(_pointer(layer[17], NONE), (owners, kv_heads, capacity, size))
-        turned = carray(_pointer(layer[18], NONE), (owners, kv_heads, capacity, size))
-        values = carray(_pointer(layer[19], NONE), (owners, kv_heads, capacity, size))
+        keys = carray(_pointer(layer[18], NONE), (owners, kv_heads, capacity, size))
+        turned = carray(_pointer(layer[19], NONE), (owners, kv_heads, capacity, size))
+        values = carray(_pointer(layer[20], NONE), (owners, kv_heads, capacity, size))
         for r in range(rows):
             own, slot, place = row[r], at[r], pos[r] if turns else 0
-            first[r], last[r] = max(slot + 1 - layer[20], min(slot, hidden)), slot + 1
+            first[r], last[r] = max(slot + 1 - layer[21], min(slot, hidden)), slot + 1
             for h in range(kv_heads):
                 for g in range(group):
                     begin = (h * group + g) * size
@@ -364,7 +370,7 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
             for j in range(ffn):
                 up[r, j] = inner[r, j] * inner[r, ffn + j] if gated else inner[r, j]
         w = carray(_pointer(layer[15], like), (dim, ffn))
-        multiply(w, up, _vector(layer[16], dim), _vector(layer[21], dim), x, more, threads)
-    _norm(x, end[0], end[1], layer_norm, eps, seen)
+        multiply(w, up, _vector(layer[16], dim), _vector(layer[17], dim), x, more, threads)
+    _norm(x, _vector(end[0], dim), _vector(end[1], dim), layer_norm, eps, seen)
     for r in range(rows):
         _copy(seen[r], x[r])

@@ -67,7 +67,7 @@ class Packed(nn.Module):
 
     def told(self, x: Tensor, ids: slice | list[int]) -> Tensor:
         """(…, K) -> (…, n): products with some of the rows."""
-        if isinstance(ids, slice) and native.is_small(x):
+        if isinstance(ids, slice) and native.multiplies(x, self.weight):
             scale, bias = (t if t is None else t[ids] for t in (self.scale, self.bias))
             return native.multiply(x, self.weight[ids], scale, bias)
         flat, settled = x.reshape(-1, x.shape[-1]), settled_for(x, self)

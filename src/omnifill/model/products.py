@@ -175,7 +175,7 @@ def linear(x: Tensor, layer: nn.Module, part: slice = ALL) -> Tensor:
     weight, bias = cast(Tensor, layer.weight), cast("Tensor | None", layer.bias)
     if part is not ALL and bias is not None:
         bias = bias[part]
-    if native.is_small(x) and weight.dtype == torch.float32:
+    if native.multiplies(x, weight):
         return native.multiply(x, weight if part is ALL else weight[part], None, bias)
     settled = settled_for(x, layer)
     if settled is None:
