@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import copy
 import math
+import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -200,6 +203,22 @@ def test_without_numba_all_goes_as_before(monkeypatch: pytest.MonkeyPatch) -> No
     assert net.backbone.fused is None  # type: ignore[attr-defined]
     for a, b in zip(written(net, [2, 9, 5]), known, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_where_nothing_compiled_can_be_kept_all_goes_as_before() -> None:
+    """Ten seconds of compiling in every process would be the slower way."""
+    code = "import sys; from omnifill.model import native; sys.exit(native.kernels() is not None)"
+    nowhere = os.environ | {"NUMBA_CACHE_LOCATOR_CLASSES": "ZipCacheLocator"}
+    subprocess.run([sys.executable, "-c", code], env=nowhere, check=True)
+
+
+def test_pytorch_keeps_its_number_of_threads() -> None:
+    code = (
+        "import torch; from omnifill.model import native; torch.set_num_threads(1)\n"
+        "with torch.no_grad(): native.multiply(torch.ones(1, 64), torch.ones(4000, 64), None, None)\n"
+        "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_nothing_is_written_behind_the_room_there_is() -> None:

@@ -63,9 +63,13 @@ def threads() -> int:
     """As many as PyTorch uses, told to Numba."""
     import numba
 
-    num = min(torch.get_num_threads(), _most_threads())
+    wanted = torch.get_num_threads()
+    num = min(wanted, _most_threads())
     if getattr(_told, "threads", None) != num:
         numba.set_num_threads(num)
+        torch.set_num_threads(
+            wanted
+        )  # when Numba begins, OpenMP gets all cores, and so does PyTorch
         _told.threads = num
     return num
 
