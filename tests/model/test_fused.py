@@ -215,7 +215,8 @@ def test_where_nothing_compiled_can_be_kept_all_goes_as_before() -> None:
 def test_pytorch_keeps_its_number_of_threads() -> None:
     code = (
         "import torch; from omnifill.model import native; torch.set_num_threads(1)\n"
-        "with torch.no_grad(): native.multiply(torch.ones(1, 64), torch.ones(4000, 64), None, None)\n"
+        "x, weight = torch.ones(1, 64), torch.ones(4000, 64)\n"
+        "with torch.no_grad(): native.multiply(x, weight, None, None)\n"
         "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

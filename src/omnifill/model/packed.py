@@ -2,8 +2,8 @@
 for each row (Dettmers et al. 2022, arXiv 2208.07339, without their outliers).
 
 Reading the weights is what a token costs, alone or a few at once; so they stay small until they are
-in the processor. Few slots at once are multiplied as they are (`model.native`); of more, numbers that
-pass through are rounded to bfloat16 on the way, sums are not.
+in the processor. Few slots at once are multiplied as they are (`model.native`); of more, numbers
+that pass through are rounded to bfloat16 on the way, sums are not.
 """
 
 from __future__ import annotations
