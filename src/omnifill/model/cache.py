@@ -7,9 +7,11 @@ sinks and a window: Xiao et al. 2023, arXiv 2309.17453).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -62,7 +64,7 @@ class LayerCache:
     """One layer's keys (as they are, and rotated) and values, (B, H, capacity, head_dim) each."""
 
     def __init__(self, shape: tuple[int, int, int, int], like: Tensor) -> None:
-        self.keys, self.turned, self.values = (like.new_zeros(shape) for _ in range(3))
+        self.keys, self.turned, self.values = (_room(shape, like) for _ in range(3))
 
     def extend(
         self, keys: Tensor, turned: Tensor, values: Tensor, place: Place
@@ -99,12 +101,12 @@ class LayerCache:
         out.keys, out.turned, out.values = self.keys[:num], self.turned[:num], self.values[:num]
         return out
 
-    def grow(self, length: int) -> None:
-        """Room for `length` slots."""
+    def grow(self, length: int, rows: int) -> None:
+        """Room for `length` slots; the first `rows` rows keep what they hold."""
         for name in ("keys", "turned", "values"):
             old: Tensor = getattr(self, name)
-            store = old.new_zeros((*old.shape[:2], length, old.shape[3]))
-            store[:, :, : old.shape[2]] = old
+            store = _room((*old.shape[:2], length, old.shape[3]), old)
+            store[:rows, :, : old.shape[2]] = old[:rows]
             setattr(self, name, store)
 
     def drop(self, row: int, first: int, num: int, length: int, turn: Rotation) -> None:
@@ -115,6 +117,15 @@ class LayerCache:
         pos = torch.arange(first, length - num, device=moved.device)[None]
         cos, sin = turn.at(pos)
         self.turned[row, :, first : length - num] = rotate(moved, cos, sin)[0]
+
+
+def _room(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Zeros. On a CPU they take no memory, nor time, before they are written to: most of the room
+    of many rows never is."""
+    if like.device.type != "cpu":
+        return like.new_zeros(shape)
+    size = math.prod(shape) * like.element_size()
+    return torch.from_numpy(np.zeros(size, dtype=np.uint8)).view(like.dtype).view(shape)
 
 
 class KVCache:
@@ -165,10 +176,11 @@ class KVCache:
         """What was read with a `head` counts."""
         self.lengths[: len(head.lengths)] = head.lengths
 
-    def grow(self, length: int) -> None:
-        """Room for `length` slots of each row."""
+    def grow(self, length: int, rows: int) -> None:
+        """Room for `length` slots of each row; all but the first `rows` are forgotten."""
         for layer in self.layers:
-            layer.grow(length)
+            layer.grow(length, rows)
+        self.lengths[rows:] = 0
         self.capacity = length
 
     def reset(self, rows: Tensor) -> None:

@@ -47,7 +47,8 @@ class Slots:
         if isinstance(inner, KVCache) and inner.capacity > self.cache.inner.capacity:  # type: ignore[attr-defined]
             # In few steps, and to no more than there are slots before any is dropped.
             more = min(-(-inner.capacity // STEP) * STEP, self.network.config.context)
-            self.cache.inner.grow(max(inner.capacity, more))  # type: ignore[attr-defined]
+            room = max(inner.capacity, more)
+            self.cache.inner.grow(room, len(self.owners))  # type: ignore[attr-defined]
         for at, owner in enumerate(owners):
             self.cache.put(len(self.owners), cache, at)
             self.owners.append(owner)
