@@ -6,8 +6,8 @@ A GPT-2 of the given shape with random weights, which all sides read from the sa
 write the likeliest tokens behind the same prompt, alone and eight at once, in turns. Beside it are
 the same weights as int8 and bf16, and a text without reading ahead, or without repetition.
 `transformers` is there as it is called without options, and with what makes it fastest: a static
-cache and a compiled step; CTranslate2 with int8, in a process of its own. Import takes the time until the first token is
-there.
+cache and a compiled step; CTranslate2 with int8, in a process of its own. Import takes the time
+until the first token is there.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
 
 One small model on eight rows. 512 clients at once: each request ends in one documented way. Clients
 that leave at random moments: all rows and places are free at the end. Streams beside whole answers:
-equal bytes. Jobs under kill -9: none lost, none doubled, every result with its hash.
+equal bytes. Jobs under kill -9, kept in SQLite and, with --database URL, in another: none lost,
+none doubled, every result with its hash.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=10_000)
     parser.add_argument("--jobs", type=int, default=2000)
     parser.add_argument("--only", choices=("clients", "leaving", "pairs", "jobs"))
+    parser.add_argument("--database", help="URL of an empty database for jobs, beside SQLite")
     args = parser.parse_args()
     if args.quick:
         args.clients, args.leaving, args.pairs, args.jobs = 64, 20, 20, 20
@@ -50,12 +52,16 @@ def main() -> None:
         tests = {"clients": many, "leaving": left, "pairs": streamed}
         for name, test in tests.items():
             if args.only in (None, name):
-                with Server(run, Path(folder) / f"{name}.sqlite") as server:
+                with Server(run, str(Path(folder) / f"{name}.sqlite")) as server:
                     figures[name] = asyncio.run(test(server, args))
                     print(name, json.dumps(figures[name]), flush=True)
         if args.only in (None, "jobs"):
-            figures["jobs"] = killed(run, Path(folder) / "jobs.sqlite", args)
-            print("jobs", json.dumps(figures["jobs"]), flush=True)
+            places = {"jobs": str(Path(folder) / "jobs.sqlite")}
+            if args.database:
+                places[f"jobs, {args.database.partition(':')[0]}"] = args.database
+            for name, place in places.items():
+                figures[name] = killed(run, place, args)
+                print(name, json.dumps(figures[name]), flush=True)
     protocol = (
         f"a text model of 0.1 million weights, 8 rows, 64 places; {args.clients} clients at once; "
         f"{args.leaving} that leave at random moments; {args.pairs} pairs of a stream and a whole "
@@ -77,7 +83,7 @@ def trained(folder: Path) -> Path:
 class Server:
     """A server in a process of its own."""
 
-    def __init__(self, run: Path, jobs: Path) -> None:
+    def __init__(self, run: Path, jobs: str) -> None:
         self.run, self.jobs = run, jobs
 
     def start(self) -> None:
@@ -87,7 +93,7 @@ class Server:
         self.where = f"http://127.0.0.1:{port}"
         command = [sys.executable, "-m", "omnifill", "serve", f"m={self.run}", "--port", str(port),
                    "--rows", "8", "--waiting", "64", "--threads", "1", "--jobs",
-                   str(self.jobs)]  # fmt: skip
+                   self.jobs]  # fmt: skip
         self.process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         while True:
             with contextlib.suppress(httpx2.TransportError):
@@ -207,7 +213,7 @@ async def streamed(server: Server, args: Any) -> dict[str, Any]:
     return {"pairs": args.pairs, "equal": same}
 
 
-def killed(run: Path, jobs: Path, args: Any) -> dict[str, Any]:
+def killed(run: Path, jobs: str, args: Any) -> dict[str, Any]:
     """Jobs handed in while the server is killed again and again."""
     chance, server = random.Random(args.seed), Server(run, jobs)
     kills = KILLS if args.jobs >= 1000 else 5

@@ -172,6 +172,41 @@ def test_exact_is_the_same_to_the_last_bit_beside_any_others(backbone: str, tmp_
     assert any(told_beside(model, one, some, exact=False) != plain for some in (crowd[:6], crowd))
 
 
+def test_who_writes_does_not_wait_for_the_prompts_of_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some of them are read between two of its slots, the first that came first."""
+    book = tmp_path / "book.txt"
+    book.write_text("rain sun wind " * 300, encoding="utf-8")
+    small = {"dim": 32, "layers": 1, "context": 64}
+    model = api.train(book, tmp_path / "run", steps=3, recipe={"model": small})
+    monkeypatch.setattr("omnifill.generate.engine.READ", 20)
+    engine, read = Engine(model.run, 16), list[int]()
+    network, forward = model.run.network, model.run.network.forward
+    monkeypatch.setattr(
+        network, "forward", lambda ids, *more: (read.append(ids.numel()), forward(ids, *more))[1]
+    )
+
+    def began(prompt: str) -> Any:
+        plan = requests.plan_of(model.run, asked(model, {"prompt": prompt, "max_tokens": 50}), 0, 1)
+        return engine.add(plan)
+
+    writer = began("rain")
+    while writer.state is None:
+        engine.step()
+    others = [began("sun wind " * 5) for _ in range(8)]
+    joined = list[Any]()
+    for _ in range(30):
+        read.clear()
+        found = [job for job, step in engine.step() if step is not None]
+        assert writer in found or writer not in engine.jobs, "it writes in every step"
+        assert sum(read) <= 20 + 64 + 16, (
+            "a part of one prompt more than there is room for, at most"
+        )
+        joined += [job for job in others if job.state is not None and job not in joined]
+    assert joined == others
+
+
 class Breaks:
     """Leans on nothing, until it cannot be followed."""
 

@@ -27,7 +27,7 @@ from omnifill.model.slots import Slots, padded
 from omnifill.types import Ints
 
 READ = 256
-"""Slots of a prompt that are read between two steps of the others."""
+"""Slots of prompts that are read between two steps of the others, about."""
 
 
 @dataclass(eq=False)
@@ -52,6 +52,11 @@ class Shared(Job):
     """None while it reads what is given."""
     hidden: Sequence[Tensor] = ()
     """(n, D) of each branch: what predicts the next slot of the rows at work."""
+
+    @property
+    def portion(self) -> int:
+        """Slots that it reads in a turn, while it reads."""
+        return min(READ, 1 + int(self.plan.shard.sizes[self.plan.which].max())) * self.rows
 
     @property
     def now(self) -> State:
@@ -127,10 +132,16 @@ class Engine:
         """One step of every job -> jobs and their `Step`s; (job, None) where one is complete, and
         (job, error) where it cannot go on, which ends it and no other.
 
-        A job that only reads brings nothing.
+        A job that only reads brings nothing. Those that came first read first, about `READ` slots
+        in all, so that nobody who writes waits for the prompts of many.
         """
         out: list[tuple[Job, Any]] = []
+        left = READ
         for job in [j for j in self.jobs if not isinstance(j, Shared) or j.state is None]:
+            if isinstance(job, Shared):
+                if left <= 0:
+                    continue
+                left -= job.portion
             out += self._turn(job)
         sharing = [j for j in self.jobs if isinstance(j, Shared) and j.state is not None]
         if not sharing:
