@@ -138,7 +138,9 @@ def body(seed: int, most: int = 32, **more: Any) -> dict[str, Any]:
 
 
 async def many(server: Server, args: Any) -> dict[str, Any]:
-    """All at once, three times over: what each gets, and how soon who is refused hears it."""
+    """All at once, three times over: what each gets, and how soon who is refused hears it. Then as
+    many who ask again when they are told to, and one of a process of its own, whose wait is not
+    that of hundreds who are served by the same loop: how soon it hears that the server is full."""
     ends: Counter[str] = Counter()
     refused: list[float] = []
     limits = httpx2.Limits(max_connections=args.clients, max_keepalive_connections=args.clients)
@@ -158,13 +160,50 @@ async def many(server: Server, args: Any) -> dict[str, Any]:
         for round_ in range(3):
             await asyncio.gather(*(client(round_ * 10_000 + i) for i in range(args.clients)))
             memory.append(server.megabytes())
-    refused.sort()
+        probe = await asyncio.create_subprocess_exec(
+            sys.executable, __file__, "--probe", server.where, stdout=subprocess.PIPE
+        )
+        asked_again: Counter[str] = Counter()
+
+        async def patient(seed: int) -> None:
+            await asyncio.sleep(seed % 1000 / 1000)
+            for _ in range(5):
+                while True:
+                    got = await http.post(f"{server.where}/v1/completions", json=body(seed))
+                    asked_again[str(got.status_code)] += 1
+                    if got.status_code != 429:
+                        break
+                    await asyncio.sleep(float(got.headers["retry-after"]) + seed % 1000 / 1000)
+
+        await asyncio.gather(*(patient(50_000 + i) for i in range(args.clients)))
+        probe.terminate()
+        assert probe.stdout is not None
+        heard = [float(line) for line in (await probe.stdout.read()).split()]
+        memory.append(server.megabytes())
     return {
         **{f"ended {end}": num for end, num in sorted(ends.items())},
-        "refused_p99_seconds": refused[int(0.99 * (len(refused) - 1))] if refused else 0.0,
+        "refused_at_once_p99_seconds": p99(refused),
+        **{f"patient: ended {end}": num for end, num in sorted(asked_again.items())},
+        "while_full / refusals": len(heard), "while_full / p99_seconds": p99(heard),
+        "while_full / p50_seconds": sorted(heard)[len(heard) // 2] if heard else 0.0,
         "megabytes_after_first_round": memory[0], "megabytes_after_last_round": memory[-1],
         "at_rest": server.at_rest(),
     }  # fmt: skip
+
+
+def p99(seconds: list[float]) -> float:
+    return sorted(seconds)[int(0.99 * (len(seconds) - 1))] if seconds else 0.0
+
+
+def probe(where: str) -> None:
+    """Ask again and again, and print how long it took to be refused."""
+    with httpx2.Client(timeout=60) as http:
+        for seed in range(10**9):
+            started = time.monotonic()
+            got = http.post(f"{where}/v1/completions", json=body(seed))
+            if got.status_code == 429:
+                print(time.monotonic() - started, flush=True)
+            time.sleep(0.05)
 
 
 async def left(server: Server, args: Any) -> dict[str, Any]:
@@ -266,4 +305,7 @@ def killed(run: Path, jobs: str, args: Any) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    main()
+    if sys.argv[1:2] == ["--probe"]:
+        probe(sys.argv[2])
+    else:
+        main()

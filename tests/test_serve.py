@@ -146,6 +146,14 @@ def test_streamed_equals_whole(client: openai.OpenAI, stop: Any) -> None:
         assert not any(s in text for s in ([stop] if isinstance(stop, str) else stop))
 
 
+def test_a_stream_has_the_lines_that_every_reader_finds(server: str) -> None:
+    """Some take U+2028, U+2029 and U+0085 for the end of a line, too."""
+    prompt = "rain\u2028sun\u2029warm\x85"
+    body = {"model": "writer", "prompt": prompt, "echo": True, "max_tokens": 3}
+    told = "".join(e["choices"][0]["text"] for e in events(server, "/v1/completions", body))
+    assert told.startswith(prompt)
+
+
 def test_asked_together_is_asked_alone(server: str, writer: api.Model) -> None:
     """Four at a time, with settings of their own."""
     options = [{"seed": s, "max_tokens": 10 + 7 * s, "top_k": 1 + s, "temperature": 1.0 + s / 10}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
@@ -38,6 +37,7 @@ from omnifill.serve.protocol import (
     Tokenize,
 )
 from omnifill.serve.refusals import Refusal
+from omnifill.serve.wire import as_line
 
 T = TypeVar("T")
 log = logging.getLogger("omnifill.serve")
@@ -80,7 +80,7 @@ def build_app(
     _answer_errors(app)
     describe(app, lambda: list(link.models))
     guard = Guard(app if page is None else Front(app, page), keys, hosts, link.limits,
-                  open_paths=("/login",), uncounted=is_of_page)  # fmt: skip
+                  open_paths=("/login",), uncounted=is_of_page, full=link.full)  # fmt: skip
     return Watch(guard, metrics)
 
 
@@ -252,7 +252,7 @@ class Routes:
 
 def as_event(body: dict[str, Any]) -> bytes:
     """One server-sent event."""
-    return f"data: {json.dumps(body, ensure_ascii=False)}\n\n".encode()
+    return f"data: {as_line(body)}\n\n".encode()
 
 
 async def _left(request: Request) -> None:

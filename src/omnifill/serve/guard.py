@@ -24,6 +24,8 @@ from omnifill.serve.limits import Limits
 from omnifill.serve.refusals import Refusal
 
 COOKIE = "omnifill_session"
+JOBS = "/v1/jobs"
+"""What begins so is kept, not asked of a model at once."""
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 """Of JSON, a last one that does not end with them; each byte is looked at once."""
 PARTS = re.compile(rb"[\[\]{},]")
@@ -62,12 +64,14 @@ class Guard:
     def __init__(
         self, app: ASGIApp, keys: Keys, hosts: Sequence[str], limits: Limits,
         open_paths: Sequence[str] = (), uncounted: Callable[[str], bool] = lambda path: False,
+        full: Callable[[], Refusal | None] = lambda: None,
     ) -> None:  # fmt: skip
         """`hosts`: names that the server answers to; `open_paths`: those that ask for no key;
         `uncounted`: those that no rate is kept for, as the files of a page, whose questions are
-        counted where they reach the API."""
+        counted where they reach the API; `full`: what questions to models are told where there is
+        no room, before anything is read of them."""
         self.app, self.keys, self.hosts, self.limits = app, keys, set(hosts), limits
-        self.open_paths, self.uncounted = set(open_paths), uncounted
+        self.open_paths, self.uncounted, self.full = set(open_paths), uncounted, full
         self.asked: dict[str, deque[float]] = {}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -87,6 +91,9 @@ class Guard:
                 self._check_rate(who, scope["path"])
             elif self.limits.rate:
                 self._check_rate("everybody", scope["path"])
+            asks = scope["method"] == "POST" and scope["path"].startswith("/v1/")
+            if asks and not scope["path"].startswith(JOBS) and (refusal := self.full()):
+                raise refusal
             receive = await self._body(scope, headers, receive)
         except Refusal as refusal:
             if scope["type"] == "http":

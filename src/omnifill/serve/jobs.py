@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import json
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from omnifill.serve.answers import Answers, read
 from omnifill.serve.protocol import Jobs
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.store import LEASE, Conflict, Held, Store
+from omnifill.serve.wire import as_line
 
 log = logging.getLogger("omnifill.serve")
 IDLE = 0.5
@@ -100,7 +100,7 @@ class Worker:
                         answer = {"status": refusal.status, "body": refusal.body}
                         break
                     await asyncio.sleep(AGAIN)
-            line = json.dumps({"index": number, **answer}, ensure_ascii=False)
+            line = as_line({"index": number, **answer})
             return await asyncio.to_thread(self.store.put, held, number, line)
 
     async def _live(self, held: Held) -> None:

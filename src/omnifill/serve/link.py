@@ -112,6 +112,13 @@ class Link:
         if self._reader is not None:
             self._reader.cancel()
 
+    def full(self, num: int = 1, work: int = 0) -> Refusal | None:
+        """What is said where there is no room for so many prompts and tokens."""
+        if len(self.open) + num <= self.limits.waiting and self.work + work <= self.limits.work:
+            return None
+        return Refusal(429, f"the server has {len(self.open)} requests under way and takes no "
+                       "more now; try again", retry=RETRY, code="full")  # fmt: skip
+
     @asynccontextmanager
     async def asked(self, *messages: dict[str, Any], work: int = 0) -> AsyncIterator[Answer]:
         """Ask the engine; who leaves before the end frees all that the request has. `work`: tokens
@@ -122,11 +129,8 @@ class Link:
             raise Refusal(400, f"the server takes {self.limits.waiting} prompts and "
                           f"{self.limits.work:,} tokens at most, answers × max_tokens; ask for "
                           f"less at once", code="too_much")  # fmt: skip
-        if len(self.open) + len(messages) > self.limits.waiting or (
-            self.work + work > self.limits.work
-        ):
-            raise Refusal(429, f"the server has {len(self.open)} requests under way and takes no "
-                          "more now; try again", retry=RETRY, code="full")  # fmt: skip
+        if refusal := self.full(len(messages), work):
+            raise refusal
         numbers = [self._number + i + 1 for i in range(len(messages))]
         self._number += len(messages)
         answer = Answer(numbers)

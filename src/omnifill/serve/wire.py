@@ -1,4 +1,5 @@
-"""Messages between the server and its engine: JSON with its length before it, and nothing else.
+"""Messages between the server and its engine: JSON with its length before it, and nothing else;
+and lines for clients.
 
 Nothing that comes over it is ever unpickled or imported.
 """
@@ -29,6 +30,15 @@ class EngineSettings:
 HEAD = struct.Struct("<I")
 MOST = 1 << 28
 """Bytes of a message: pictures and sounds are in it."""
+
+
+ENDS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
+"""Letters that some readers take for the end of a line."""
+
+
+def as_line(body: dict[str, Any]) -> str:
+    """JSON that is one line however lines are told apart."""
+    return json.dumps(body, ensure_ascii=False).translate(ENDS)
 
 
 def packed(message: dict[str, Any]) -> bytes:
