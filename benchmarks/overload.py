@@ -134,7 +134,8 @@ class Server:
 
 
 def body(seed: int, most: int = 32, **more: Any) -> dict[str, Any]:
-    return {"model": "m", "prompt": "rain", "seed": seed, "max_tokens": most, "min_p": 0, **more}
+    usual = {"model": "m", "prompt": "rain", "seed": seed, "max_tokens": most, "min_p": 0}
+    return usual | more
 
 
 async def many(server: Server, args: Any) -> dict[str, Any]:
@@ -196,11 +197,12 @@ def p99(seconds: list[float]) -> float:
 
 
 def probe(where: str) -> None:
-    """Ask again and again, and print how long it took to be refused."""
+    """Ask again and again for more than there are places, and print how long it took to be
+    refused."""
     with httpx2.Client(timeout=60) as http:
         for seed in range(10**9):
             started = time.monotonic()
-            got = http.post(f"{where}/v1/completions", json=body(seed))
+            got = http.post(f"{where}/v1/completions", json=body(seed, prompt=["rain"] * 40))
             if got.status_code == 429:
                 print(time.monotonic() - started, flush=True)
             time.sleep(0.05)

@@ -58,6 +58,15 @@ def test_draws_follow_the_filtered_distribution(sampling: Sampling) -> None:
     assert chi2 < 40  # 4 degrees of freedom: beyond 1e-7
 
 
+@pytest.mark.parametrize("least", [5e-324, 1e-45, 1e-38, 1e-20])
+@pytest.mark.parametrize("name", ["temperature", "top_p"])
+def test_however_little_is_asked_for_the_likeliest_is_drawn(name: str, least: float) -> None:
+    scores = torch.tensor([[1.0, float("-inf"), 90.0, -4.0], [0.5, -30.0, -2.0, float("-inf")]])
+    left = filtered(scores, Sampling(**{name: least}))  # type: ignore[arg-type]
+    column, _ = choose(left, torch.tensor([0.999, 0.001], dtype=torch.float64), greedy=False)
+    assert column.tolist() == [2, 0]
+
+
 def test_chance_is_uniform_and_has_no_neighbours() -> None:
     rows, slots = np.meshgrid(np.arange(400), np.arange(250))
     chance = uniforms(3, rows.ravel(), slots.ravel()).reshape(rows.shape)

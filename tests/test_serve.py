@@ -154,6 +154,12 @@ def test_a_stream_has_the_lines_that_every_reader_finds(server: str) -> None:
     assert told.startswith(prompt)
 
 
+def test_what_cannot_be_asked_of_a_path_is_told_what_can(server: str) -> None:
+    got = httpx2.request("PATCH", f"{server}/v1/jobs")
+    assert got.status_code == 405 and got.headers["allow"] == "GET, POST"
+    assert httpx2.get(f"{server}/v1/completions").headers["allow"] == "POST"
+
+
 def test_asked_together_is_asked_alone(server: str, writer: api.Model) -> None:
     """Four at a time, with settings of their own."""
     options = [{"seed": s, "max_tokens": 10 + 7 * s, "top_k": 1 + s, "temperature": 1.0 + s / 10}

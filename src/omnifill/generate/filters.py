@@ -123,6 +123,10 @@ def _is_bias(value: Any) -> bool:
     ))  # fmt: skip
 
 
+COLD = 1e-3
+"""Temperatures below are so low that hardly anything but the likeliest is drawn."""
+
+
 def guided(given: Tensor, plain: Tensor, strength: float) -> Tensor:
     """Scores (n, C) that lean towards what the given fields ask for: `plain` are those of the same
     slots without them (classifier-free guidance: Ho and Salimans 2022, arXiv 2207.12598).
@@ -137,7 +141,9 @@ def filtered(scores: Tensor, sampling: Sampling) -> Tensor:
     """Scores (n, C) with temperature applied and unlikely columns barred."""
     if sampling.temperature == 0:
         return scores
-    scores = scores / sampling.temperature
+    if sampling.temperature < COLD:  # or else the scores would be infinite
+        scores = scores - scores.amax(dim=1, keepdim=True)
+    scores = scores / max(sampling.temperature, torch.finfo(scores.dtype).tiny)
     if sampling.top_k is not None and sampling.top_k < scores.shape[1]:
         least = scores.topk(sampling.top_k, dim=1).values[:, -1:]
         scores = scores.masked_fill(scores < least, float("-inf"))
@@ -150,6 +156,7 @@ def filtered(scores: Tensor, sampling: Sampling) -> Tensor:
         ordered, at = scores.softmax(dim=1).sort(dim=1, descending=True, stable=True)
         # A column stays while the mass before it is below top_p; so the first always stays.
         out = (ordered.cumsum(dim=1) - ordered) >= sampling.top_p
+        out[:, 0] = False  # also where top_p is nothing in 32 bits
         scores = scores.masked_fill(out.scatter(1, at, out), float("-inf"))
     return scores
 

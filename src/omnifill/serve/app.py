@@ -12,6 +12,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from omnifill import __version__
 from omnifill.serve.answers import Answers, refusal_of
@@ -270,6 +271,12 @@ def _as_model(about: dict[str, Any]) -> dict[str, Any]:
             "max_model_len": about["context"]}  # fmt: skip
 
 
+def _methods(app: FastAPI, path: str) -> list[str]:
+    """What can be asked of a path."""
+    found = [r for r in app.routes if isinstance(r, Route) and r.path_regex.match(path)]
+    return sorted({method for route in found for method in route.methods or ()})
+
+
 def _answer_errors(app: FastAPI) -> None:
     """Every error has one shape, and none tells of what is inside."""
 
@@ -283,9 +290,12 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse(refusal.body, refusal.status)
 
     @app.exception_handler(HTTPException)
-    async def http(_: Request, error: HTTPException) -> JSONResponse:
+    async def http(request: Request, error: HTTPException) -> JSONResponse:
         refusal = Refusal(error.status_code, str(error.detail))
-        return JSONResponse(refusal.body, refusal.status, error.headers)
+        headers = dict(error.headers or {})
+        if error.status_code == 405:  # the router tells the methods of one of the path's routes
+            headers["Allow"] = ", ".join(_methods(app, request.url.path))
+        return JSONResponse(refusal.body, refusal.status, headers)
 
     @app.exception_handler(Exception)
     async def fault(request: Request, error: Exception) -> JSONResponse:
