@@ -46,19 +46,21 @@ JOB = _object("created", "changed", "total", "finished", "sha256", "error", id=T
               state={"type": "string", "enum": ["queued", "running", "done", "failed",
                                                 "cancelled"]})  # fmt: skip
 WRITTEN = _object("id", "created", "model", choices={"type": "array"}, usage=COUNTED, object=TEXT)
+EVENTS = {"description": "Events whose data is JSON; that of the last is [DONE]."}
+"""No type: some take the schema for that of the stream's text, others for that of an event."""
 ANSWERS: dict[str, dict[str, Any]] = {
     "/v1/models": {"application/json": _listed(id=TEXT, object=TEXT)},
     "/v1/models/{name}": {"application/json": _object(id=TEXT, object=TEXT)},
     "/v1/models/{name}/schema": {"application/json": _object("tasks", id=TEXT,
                                                             fields={"type": "array"})},
-    "/v1/completions": {"application/json": WRITTEN, "text/event-stream": TEXT},
-    "/v1/chat/completions": {"application/json": WRITTEN, "text/event-stream": TEXT},
+    "/v1/completions": {"application/json": WRITTEN, "text/event-stream": EVENTS},
+    "/v1/chat/completions": {"application/json": WRITTEN, "text/event-stream": EVENTS},
     "/v1/embeddings": {"application/json": _listed(object=TEXT, index={"type": "integer"})},
     "/v1/images/generations": {"application/json": _listed(b64_json=TEXT)},
     "/v1/audio/speech": {"audio/wav": {}, "audio/flac": {}},
     "/v1/records": {"application/json": _object("finish_reasons", "usage",
                                                 data={"type": "array"}),
-                    "text/event-stream": TEXT},
+                    "text/event-stream": EVENTS},
     "/v1/records/score": {"application/json": _listed(fields={"type": "object"})},
     "/tokenize": {"application/json": _object(tokens={"type": "array"})},
     "/detokenize": {"application/json": _object(prompt=TEXT)},
