@@ -30,7 +30,9 @@ Record = Annotated[dict[Name, Any], Field(max_length=1000)]
 class Said(BaseModel):
     """A request. Unknown fields, and values of another kind, are refused."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, strict=True, use_attribute_docstrings=True
+    )
 
 
 class Drawn(Said):
