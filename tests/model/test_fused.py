@@ -5,11 +5,13 @@ from __future__ import annotations
 import copy
 import math
 import os
+import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -198,7 +200,7 @@ def test_what_kernels_do_not_know_goes_block_by_block(shape: dict[str, Any]) -> 
 def test_without_numba_all_goes_as_before(monkeypatch: pytest.MonkeyPatch) -> None:
     known = written(network(), [2, 9, 5])
     monkeypatch.setattr(fused, "is_there", lambda: False)
-    monkeypatch.setattr(native, "kernels", lambda: None)
+    monkeypatch.setattr(native, "compiled", lambda kind: False)
     net = network()
     assert net.backbone.fused is None  # type: ignore[attr-defined]
     for a, b in zip(written(net, [2, 9, 5]), known, strict=True):
@@ -220,6 +222,57 @@ def test_pytorch_keeps_its_number_of_threads() -> None:
         "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("off", ["broken", "NUMBA_DISABLE_JIT", "NUMBA_NUM_THREADS"])
+def test_a_numba_that_does_not_work_is_none(off: str, tmp_path: Path) -> None:
+    (tmp_path / "numba.py").write_text("raise ImportError('it fits no NumPy')", encoding="utf-8")
+    there = {"NUMBA_DISABLE_JIT": "1"} if off == "NUMBA_DISABLE_JIT" else {off: "0"}
+    if off == "broken":
+        there = {"PYTHONPATH": str(tmp_path)}
+    code = (
+        "import torch; from omnifill.model import native\n"
+        "from omnifill.model.products import Linear\n"
+        "with torch.no_grad(): Linear(64, 9)(torch.ones(1, 64))\n"
+        "assert not native.compiled(torch.float32)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], env=os.environ | there, check=True)
+
+
+@pytest.fixture
+def prepare(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
+    """Loops are prepared anew."""
+    native.compiled.cache_clear()
+    yield monkeypatch
+    native.compiled.cache_clear()
+
+
+def test_what_cannot_be_compiled_is_told_and_done_without(prepare: pytest.MonkeyPatch) -> None:
+    def fail(kind: object) -> None:
+        raise EOFError("Ran out of input")
+
+    prepare.setattr(native.kernels(), "prepare", fail)
+    with pytest.warns(UserWarning, match=r"slower.*Ran out of input.*delete .*kernels"):
+        assert not native.multiplies(torch.ones(1, 4), torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_who_interrupts_the_compiler_is_heard_once_it_is_done(
+    times: int, prepare: pytest.MonkeyPatch
+) -> None:
+    """And at once who does so twice."""
+    done = list[object]()
+
+    def slow(kind: object) -> None:
+        for _ in range(times):
+            signal.raise_signal(signal.SIGINT)
+        done.append(kind)
+
+    prepare.setattr(native.kernels(), "prepare", slow)
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        native.compiled(torch.float32)
+    assert len(done) == (times == 1) and signal.getsignal(signal.SIGINT) is before
 
 
 def test_nothing_is_written_behind_the_room_there_is() -> None:

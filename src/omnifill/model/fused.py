@@ -13,7 +13,16 @@ import torch
 from torch import Tensor, nn
 
 from omnifill.model.cache import KVCache
-from omnifill.model.native import KINDS, MOST_ROWS, call, is_small, is_there, plain, threads
+from omnifill.model.native import (
+    KINDS,
+    MOST_ROWS,
+    compiled,
+    is_small,
+    is_there,
+    kernels,
+    plain,
+    threads,
+)
 from omnifill.model.rotary import Rotation
 
 ACTS = ("silu", "gelu", "gelu_tanh", "relu")
@@ -82,6 +91,7 @@ class Fused:
         return (
             isinstance(cache, KVCache)
             and is_small(x)
+            and compiled(self.kind)
             and all(held.get(name) is part for held, name, part in self.parts)
         )
 
@@ -94,7 +104,8 @@ class Fused:
             raise IndexError("there is no room in the cache")
         if num > 1:
             at, row = (at[:, None] + torch.arange(num)).view(-1), row.repeat_interleave(num)
-        if self.turn is not None and len(self.turns[0]) < cache.capacity:
+        cos, sin = self.turns
+        if self.turn is not None and len(cos) < cache.capacity:
             cos, sin = (t[0, 0].numpy() for t in self.turn.at(torch.arange(cache.capacity)[None]))
             self.turns = (cos, sin)
         layers, shape = self.layers.copy(), self.shape.copy()  # threads may share a model
@@ -102,9 +113,9 @@ class Fused:
         for places, layer in zip(layers, cache.layers, strict=True):
             places[18:21] = layer.keys.data_ptr(), layer.turned.data_ptr(), layer.values.data_ptr()
         out = x.reshape(-1, dim).clone()
-        call(
-            "step", self.kind, out.numpy(), row.numpy(), at.numpy(), pos.reshape(-1).numpy(),
-            layers, shape, self.numbers, *self.turns, self.end, self.like, threads(),
+        cast(Any, kernels()).step(
+            out.numpy(), row.numpy(), at.numpy(), pos.reshape(-1).numpy(), layers, shape,
+            self.numbers, cos, sin, self.end, self.like, threads(),
         )  # fmt: skip
         cache.advance(num)
         return out.view(rows, num, dim)

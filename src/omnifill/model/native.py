@@ -6,11 +6,16 @@ Where Numba is not installed nothing goes this way, and PyTorch makes all produc
 from __future__ import annotations
 
 import importlib.util
+import signal
 import sys
 import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache, lru_cache
-from types import ModuleType
-from typing import Any
+from pathlib import Path
+from types import FrameType, ModuleType
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -32,15 +37,77 @@ def is_there() -> bool:
 
 @cache
 def kernels() -> ModuleType | None:
-    """The compiled loops; None where there is no Numba, or no folder for what it compiles (which
+    """The loops; None where Numba does not work here, or has no folder for what it compiles (which
     would be compiled anew in every process)."""
     if not is_there():
         return None
     try:
+        from numba import config
+
         from omnifill.model import kernels
-    except RuntimeError:  # what Numba raises of folders
+    except Exception:  # whatever a Numba that fits neither NumPy nor the machine says
         return None
-    return kernels
+    return None if config.DISABLE_JIT else kernels  # type: ignore[attr-defined]
+
+
+@cache
+def compiled(kind: torch.dtype) -> bool:
+    """Whether there are loops for weights of a kind. Where they were never needed before they are
+    compiled now, and whoever waits is told so."""
+    loops = kernels()
+    if loops is None or kind not in KINDS:
+        return False
+    said = threading.Timer(LONG, _say)
+    said.daemon = True
+    said.start()
+    try:
+        with _uninterrupted():
+            loops.prepare(KINDS[kind])
+    except Exception as error:
+        warnings.warn(f"texts are written by PyTorch, which is slower: Numba compiles nothing here "
+                      f"({error or type(error).__name__}). If what it keeps is damaged, delete "
+                      f"{_kept(loops)}", stacklevel=2)  # fmt: skip
+        return False
+    finally:
+        said.cancel()
+    return True
+
+
+def _say() -> None:
+    if sys.stderr is not None and sys.stderr.isatty():
+        print("compiling loops for this processor (once, some ten seconds) …", file=sys.stderr)
+
+
+def _kept(loops: ModuleType) -> str:
+    """Where files of the loops are."""
+    return str(Path(str(loops.multiply.stats.cache_path)) / "kernels.*.nb?")
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ctrl-C is heeded at the end: the compiler may lose it, and then fails for no reason. A second
+    one is heeded at once."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.getsignal(signal.SIGINT)
+    heard = list[int]()
+
+    def hear(number: int, frame: FrameType | None) -> None:
+        heard.append(number)
+        if len(heard) > 1 and callable(before):
+            before(number, frame)
+
+    if not callable(before):
+        yield
+        return
+    signal.signal(signal.SIGINT, hear)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if heard:
+            before(heard[0], None)
 
 
 @cache
@@ -82,13 +149,12 @@ def is_small(x: Tensor) -> bool:
         and x.device.type == "cpu"
         and not torch.is_grad_enabled()
         and not torch.compiler.is_compiling()
-        and kernels() is not None
     )
 
 
 def multiplies(x: Tensor, weight: Tensor) -> bool:
     """Whether products of x (…, K) with a weight (N, K) are made here."""
-    return is_small(x) and weight.dtype in KINDS and weight.is_contiguous()
+    return is_small(x) and weight.is_contiguous() and compiled(weight.dtype)
 
 
 def multiply(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
@@ -97,9 +163,10 @@ def multiply(x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | Non
     flat = x.reshape(-1, width).contiguous()
     out = torch.empty(len(flat), num)
     ones, zeros = plain(num)
-    call("multiply", weight.dtype,
-         seen(weight), flat.numpy(), ones.numpy() if scale is None else seen(scale),
-         zeros.numpy() if bias is None else seen(bias), out.numpy(), False, threads())  # fmt: skip
+    cast(Any, kernels()).multiply(
+        seen(weight), flat.numpy(), ones.numpy() if scale is None else seen(scale),
+        zeros.numpy() if bias is None else seen(bias), out.numpy(), False, threads(),
+    )  # fmt: skip
     return out.view(*x.shape[:-1], num)
 
 
@@ -113,28 +180,3 @@ def seen(tensor: Tensor) -> Any:
     """A tensor as kernels see it."""
     tensor = tensor.detach()
     return (tensor.view(torch.uint16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
-
-
-_ready = set[tuple[str, torch.dtype]]()
-
-
-def call(name: str, kind: torch.dtype, *arguments: Any) -> None:
-    """Call a kernel for weights of some kind. The first call on a machine compiles it, and says so
-    where that takes its time."""
-    kernel = getattr(kernels(), name)
-    if (name, kind) in _ready:
-        kernel(*arguments)
-        return
-    said = threading.Timer(LONG, _say)
-    said.daemon = True
-    said.start()
-    try:
-        kernel(*arguments)
-    finally:
-        said.cancel()
-    _ready.add((name, kind))
-
-
-def _say() -> None:
-    if sys.stderr is not None and sys.stderr.isatty():
-        print("compiling loops for this processor (once, some ten seconds) …", file=sys.stderr)
