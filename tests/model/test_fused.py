@@ -218,7 +218,8 @@ def test_pytorch_keeps_its_number_of_threads() -> None:
     code = (
         "import torch; from omnifill.model import native; torch.set_num_threads(1)\n"
         "x, weight = torch.ones(1, 64), torch.ones(4000, 64)\n"
-        "with torch.no_grad(): native.multiply(x, weight, None, None)\n"
+        "with torch.no_grad(): assert native.multiplies(x, weight)\n"
+        "native.multiply(x, weight, None, None)\n"
         "assert torch.get_num_threads() == 1, torch.get_num_threads()\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

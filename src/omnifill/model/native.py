@@ -54,7 +54,7 @@ def kernels() -> ModuleType | None:
 def compiled(kind: torch.dtype) -> bool:
     """Whether there are loops for weights of a kind. Where they were never needed before they are
     compiled now, and whoever waits is told so."""
-    loops = kernels()
+    wanted, loops = torch.get_num_threads(), kernels()
     if loops is None or kind not in KINDS:
         return False
     said = threading.Timer(LONG, _say)
@@ -70,6 +70,9 @@ def compiled(kind: torch.dtype) -> bool:
         return False
     finally:
         said.cancel()
+        torch.set_num_threads(
+            wanted
+        )  # when Numba begins, OpenMP gets all cores, and so does PyTorch
     return True
 
 
@@ -130,13 +133,9 @@ def threads() -> int:
     """As many as PyTorch uses, told to Numba."""
     import numba
 
-    wanted = torch.get_num_threads()
-    num = min(wanted, _most_threads())
+    num = min(torch.get_num_threads(), _most_threads())
     if getattr(_told, "threads", None) != num:
         numba.set_num_threads(num)
-        torch.set_num_threads(
-            wanted
-        )  # when Numba begins, OpenMP gets all cores, and so does PyTorch
         _told.threads = num
     return num
 
