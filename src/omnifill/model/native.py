@@ -70,9 +70,7 @@ def compiled(kind: torch.dtype) -> bool:
         return False
     finally:
         said.cancel()
-        torch.set_num_threads(
-            wanted
-        )  # when Numba begins, OpenMP gets all cores, and so does PyTorch
+        torch.set_num_threads(wanted)  # to begin, Numba gives OpenMP, and so PyTorch, all cores
     return True
 
 
