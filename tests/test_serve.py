@@ -726,13 +726,16 @@ def sent() -> list[Any]:
     return []
 
 
-def at_the_gate(guard: Guard, sent: list[Any], receive: Any, *headers: tuple[bytes, bytes]) -> None:
+def at_the_gate(
+    guard: Guard, sent: list[Any], receive: Any, *headers: tuple[bytes, bytes],
+    path: str = "/v1/records",
+) -> None:  # fmt: skip
     """One request, to the guard alone."""
 
     async def send(message: Any) -> None:
         sent.append(message)
 
-    scope = {"type": "http", "method": "POST", "path": "/v1/records",
+    scope = {"type": "http", "method": "POST", "path": path,
              "headers": [(b"host", b"localhost"), *headers]}  # fmt: skip
     asyncio.run(guard(scope, receive, send))
 
@@ -748,6 +751,22 @@ def test_a_body_that_does_not_come_is_not_waited_for(sent: list[Any]) -> None:
     guard = Guard(let_in, Keys(), ["localhost"], replace(Limits(), arrival=0.05))
     at_the_gate(guard, sent, receive, (b"content-length", b"10"))
     assert sent[0]["status"] == 408 and b'"slow"' in sent[1]["body"]
+
+
+def test_a_full_server_says_so_before_it_reads(sent: list[Any]) -> None:
+    """Jobs are kept, not written at once: they come in."""
+
+    async def receive() -> Any:
+        return {"type": "http.request", "body": b"{", "more_body": False}  # which is no JSON
+
+    full = Refusal(429, "no room", retry=1, code="full")
+    for told, path, status in (
+        (full, "/v1/records", 429), (None, "/v1/records", 400), (full, "/v1/jobs", 400),
+    ):  # fmt: skip
+        guard = Guard(let_in, Keys(), ["localhost"], Limits(), full=lambda told=told: told)
+        sent.clear()
+        at_the_gate(guard, sent, receive, path=path)
+        assert sent[0]["status"] == status
 
 
 def test_who_asks_too_often_is_told_when_to_come_again(sent: list[Any]) -> None:

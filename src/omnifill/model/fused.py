@@ -28,7 +28,7 @@ from omnifill.model.rotary import Rotation
 ACTS = ("silu", "gelu", "gelu_tanh", "relu")
 """Functions by their number in kernels."""
 ALL_THAT_THERE_IS = 1 << 40
-ROWS = torch.arange(MOST_ROWS)
+ROWS = torch.arange(MOST_ROWS, device="cpu")
 
 
 class Fused:

@@ -308,14 +308,8 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
     norm, qk norm, turns, act, gated. numbers (2,): eps, scale. cos, sin (U, d). end (2,):
     addresses of the last norm. like: an empty array of the kind of the weights.
     """
-    kv_heads, group, size, ffn, capacity, hidden = (
-        shape[0],
-        shape[1],
-        shape[2],
-        shape[3],
-        shape[4],
-        shape[5],
-    )
+    kv_heads, group, size, ffn = shape[0], shape[1], shape[2], shape[3]
+    capacity, hidden = shape[4], shape[5]
     layer_norm, qk_norm, turns, act, gated = shape[6], shape[7], shape[8], shape[9], shape[10]
     eps, scale = numbers[0], numbers[1]
     (rows, dim), owners = x.shape, row[-1] + 1

@@ -88,20 +88,17 @@ def _kept(loops: ModuleType) -> str:
 def _uninterrupted() -> Iterator[None]:
     """Ctrl-C is heeded at the end: the compiler may lose it, and then fails for no reason. A second
     one is heeded at once."""
-    if threading.current_thread() is not threading.main_thread():
+    before, heard = signal.getsignal(signal.SIGINT), list[int]()
+    main = threading.current_thread() is threading.main_thread()
+    if not main or not callable(before):
         yield
         return
-    before = signal.getsignal(signal.SIGINT)
-    heard = list[int]()
 
     def hear(number: int, frame: FrameType | None) -> None:
         heard.append(number)
-        if len(heard) > 1 and callable(before):
+        if len(heard) > 1:
             before(number, frame)
 
-    if not callable(before):
-        yield
-        return
     signal.signal(signal.SIGINT, hear)
     try:
         yield

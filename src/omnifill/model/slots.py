@@ -17,7 +17,7 @@ from omnifill.model.network import Network
 FIRST = 64
 """Slots of each row that there is room for at first."""
 STEP = 256
-"""Room is made for so many more at once: all rows are copied."""
+"""Room is made for so many more at once: rows in use are copied."""
 
 
 class Slots:
