@@ -54,7 +54,8 @@ is ever read, and what is asked is in no log.
 Requests of one model are written side by side (continuous batching), `--rows` of them at once;
 who comes later waits, `--waiting` requests in all, and one more is refused with status 429 and
 `Retry-After`, before its question is read. Of prompts some 256 tokens are read between two steps,
-those that came first ahead, so that who writes does not wait for the prompts of many. What comes does not hang on who else is there; with `--exact` to the last
+those that came first ahead, so that who writes does not wait for the prompts of many.
+What comes does not hang on who else is there; with `--exact` to the last
 bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
 finished, and jobs go on when the server is back.
 
