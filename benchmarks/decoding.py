@@ -55,7 +55,7 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
     import transformers
 
     from omnifill import api
-    from omnifill.generate import autoregressive
+    from omnifill.generate import lookahead
 
     torch.set_num_threads(harness.THREADS)
     transformers.utils.logging.set_verbosity_error()
@@ -74,20 +74,22 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
         lambda model: model.generate(ids, attention_mask=torch.ones_like(ids), max_new_tokens=1,
                                      do_sample=False, pad_token_id=0),
     )  # fmt: skip
-    plain, models = autoregressive.looks_ahead, {"fp32": ours}
+    most, models = lookahead.MOST, {"fp32": ours}
     for kind in ("int8", "bf16"):
         ours.convert(folder / kind, kind)
         models[kind] = api.load(folder / kind)
 
     def we(rows: int, ahead: bool = True, weights: str = "fp32", **more: Any) -> None:
-        autoregressive.looks_ahead = plain if ahead else lambda plan: False
-        models[weights].generate(rows, prompt=PROMPT, max_tokens=args.tokens, temperature=0, **more)
+        lookahead.MOST = most if ahead else 0
+        more = {"temperature": 0} | more
+        models[weights].generate(rows, prompt=PROMPT, max_tokens=args.tokens, **more)
 
     def they(rows: int, theirs: Any = theirs, **more: Any) -> None:
         some = ids.expand(rows, -1)
         theirs.generate(
-            some, attention_mask=torch.ones_like(some), do_sample=False, pad_token_id=0,
-            min_new_tokens=args.tokens, max_new_tokens=args.tokens, **more,
+            some, attention_mask=torch.ones_like(some), pad_token_id=0,
+            min_new_tokens=args.tokens, max_new_tokens=args.tokens,
+            **{"do_sample": False} | more,
         )  # fmt: skip
 
     quick = transformers.AutoModelForCausalLM.from_pretrained(folder / "hf").eval()
@@ -103,6 +105,8 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
         "alone / ctranslate2, int8": (1, lambda: theirs_in_int8(1)),
         "alone / omnifill, int8": (1, lambda: we(1, weights="int8")),
         "alone / omnifill, bf16": (1, lambda: we(1, weights="bf16")),
+        "alone, drawn / omnifill": (1, lambda: we(1, temperature=1.0)),
+        "alone, drawn / transformers": (1, lambda: they(1, do_sample=True)),
         "alone, no repetition / omnifill": (1, lambda: we(1, no_repeat_ngram=2)),
         "alone, no repetition / transformers": (1, lambda: they(1, no_repeat_ngram_size=2)),
         "eight / omnifill": (8, lambda: we(8)),

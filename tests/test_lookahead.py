@@ -12,6 +12,7 @@ from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
 
 from omnifill import api
 from omnifill.generate import autoregressive
+from omnifill.generate.alone import Alone
 from omnifill.model.network import Network
 
 SONG = "row, row, row your boat, gently down the stream. merrily, merrily, merrily, merrily. "
@@ -20,14 +21,19 @@ SONG = "row, row, row your boat, gently down the stream. merrily, merrily, merri
 @contextmanager
 def readings(ahead: bool, monkeypatch: pytest.MonkeyPatch) -> Iterator[list[int]]:
     """Slots of each reading of a network, with or without looking ahead."""
-    sizes, forward = [], Network.forward
+    sizes, forward, write = [], Network.forward, Alone.write
 
     def counted(self: Network, ids: Any, *args: Any, **more: Any) -> Any:
         sizes.append(ids.shape[1])
         return forward(self, ids, *args, **more)
 
+    def written(self: Alone, ids: list[int], *args: Any) -> list[int]:
+        sizes.append(len(ids))
+        return write(self, ids, *args)
+
     with monkeypatch.context() as patch:
         patch.setattr(Network, "forward", counted)
+        patch.setattr(Alone, "write", written)
         if not ahead:
             patch.setattr(autoregressive, "looks_ahead", lambda plan: False)
         yield sizes

@@ -21,6 +21,7 @@ from omnifill.form.vocabulary import (
     MISSING_COLUMN,
     Vocabulary,
 )
+from omnifill.generate.alone import CLOSE, Alone
 from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
 from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained
@@ -34,8 +35,7 @@ from omnifill.types import NEVER, Bools, Ints
 
 CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
-
-
+NO: Bools = np.zeros(1, bool)
 Reading = tuple[Tensor, StandingCache]
 """Hidden (n, D) that predict the next slot, and the cache of what was read."""
 
@@ -66,23 +66,56 @@ class Autoregressive:
     def __call__(self, plan: Plan, stopper: Stopper | None = None) -> Iterator[Step]:
         """Steps until every row has all its wanted fields."""
         state, readings = self.begin(plan)
-        ahead = None
         if looks_ahead(plan) and self.former.coords is None:
-            ahead = Lookahead(self.network, plan)
+            yield from self._of_one(plan, state, *readings[0], stopper)
+            return
         while True:
-            step = self._choose(plan, state, [hidden for hidden, _ in readings], stopper)
-            yield step
+            yield self._choose(plan, state, [hidden for hidden, _ in readings], stopper)
             going = (state.field >= 0).nonzero()[0]
             if len(going) == 0:
                 return
             if len(going) <= len(state.row) // 2:  # copying the cache pays only now and then
                 state.keep(going)
                 readings = [(h, c.select(torch.from_numpy(going))) for h, c in readings]
-            readings = [
-                (self.read_one(state, cache) if ahead is None else
-                 ahead.read(cache, int(state.id[0]), int(state.field[0]), self._left(state)), cache)
-                for _, cache in readings
-            ]  # fmt: skip
+            readings = [(self.read_one(state, cache), cache) for _, cache in readings]
+
+    def _of_one(self, plan: Plan, state: State, hidden: Tensor, cache: StandingCache,
+                stopper: Stopper | None) -> Iterator[Step]:  # fmt: skip
+        """The steps of one row, with several slots read at once where they are foretold."""
+        ahead, writers = Lookahead(self.network, plan), dict[int, Alone | None]()
+        yield self._choose(plan, state, [hidden], stopper)
+        while (field := int(state.field[0])) >= 0:
+            if field not in writers:
+                writers[field] = self._alone(plan, state, field, cache)
+            alone, left = writers[field], self._left(state)
+            if alone is not None and state.slot[0] and left >= CLOSE and not state.missing[0]:
+                yield from self._text(plan, state, ahead, alone, left, stopper)
+            else:
+                hidden = ahead.read(cache, int(state.id[0]), field, left)
+                yield self._choose(plan, state, [hidden], stopper)
+
+    def _text(self, plan: Plan, state: State, ahead: Lookahead, alone: Alone, left: int,
+              stopper: Stopper | None) -> Iterator[Step]:  # fmt: skip
+        """The steps of a text that one row is in, as far as loops write it."""
+        for rest in range(left, CLOSE - 1, -1):
+            column = ahead.pick(alone, state, rest)
+            if column < CODE_COLUMN or stopper is not None:
+                yield self.settle(plan, state, np.array([column]), stopper)
+                if column < CODE_COLUMN or state.slot[0] == 0:
+                    return
+            else:  # as of `move`, where nothing else can happen
+                code = column - CODE_COLUMN
+                state.id[0], state.state[0] = alone.first + code, alone.moves[state.state[0], code]
+                state.slot[0] += 1
+                state.total[0] += 1
+                yield Step(state.row, state.field, state.id.copy(), NO, NO)
+
+    def _alone(self, plan: Plan, state: State, field: int, cache: StandingCache) -> Alone | None:
+        """What writes a text by itself, if that can be done."""
+        wanted, sampling = self.vocabulary.fields[field], state.sampling[field]
+        if not Alone.can(self.network, wanted, plan, sampling):
+            return None
+        return Alone(self.network, self.vocabulary, plan, field, sampling, cache)
 
     def begin(self, plan: Plan) -> tuple[State, list[Reading]]:
         """Where the rows stand when all that is given has been read, in each of the branches."""

@@ -11,7 +11,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from omnifill.generate.alone import CLOSE, Alone
 from omnifill.generate.plan import Plan
+from omnifill.generate.state import State
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -43,6 +45,8 @@ class Lookahead:
         self.draft: list[int] = []
         self.hidden = torch.empty(0)
         """(1, 1 + draft, D) of the last block."""
+        self.columns: list[int] = []
+        """Or what was chosen behind each slot of the block (see `pick`)."""
         self.at = self.start = self.field = 0
         """How many of the draft were chosen; the cache's slots before the block; of which field."""
         self.pays, self.rest, self.misses = SHORTEST, 0, 0
@@ -58,11 +62,30 @@ class Lookahead:
             return self.hidden[:, self.at]
         self._take_back(cache)
         cache.make_room(1)
-        self.start, self.field, self.at = int(cache.lengths[0]), field, 0
-        self.draft = self._foretold(min(left, cache.room - 1, MOST))
+        self._begin(int(cache.lengths[0]), field, min(left, cache.room - 1))
         ids = torch.tensor([[id_, *self.draft]])
         self.hidden = self.network(ids, torch.full_like(ids, field), None, Mask("causal"), cache)
         return self.hidden[:, 0]
+
+    def pick(self, alone: Alone, state: State, left: int) -> int:
+        """The column behind the id that was chosen last, of a text that is written by `alone`;
+        `left`: as of `read`, no less than `CLOSE`."""
+        id_ = int(state.id[0])
+        self._remember([id_])
+        if self.at + 1 < len(self.columns):  # the rest of what was chosen at once
+            self.at += 1
+        else:
+            self._take_back(alone.cache)
+            room = alone.room()
+            self._begin(alone.start, int(state.field[0]), min(left - CLOSE, room - 1))
+            ids = [id_, *self.draft]
+            self.columns = alone.write(ids, int(state.state[0]), int(state.total[0]))
+        return self.columns[self.at]
+
+    def _begin(self, start: int, field: int, most: int) -> None:
+        """A block of what was chosen last, and of up to `most` slots that are foretold."""
+        self.start, self.field, self.at = start, field, 0
+        self.draft, self.columns = self._foretold(min(most, MOST)), []
 
     def _take_back(self, cache: StandingCache) -> None:
         if not self.draft:

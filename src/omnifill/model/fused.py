@@ -88,12 +88,11 @@ class Fused:
 
     def fits(self, x: Tensor, cache: Any) -> bool:
         """Whether x (B, T, D) is a step that this makes, and the blocks are what they were."""
-        return (
-            isinstance(cache, KVCache)
-            and is_small(x)
-            and compiled(self.kind)
-            and all(held.get(name) is part for held, name, part in self.parts)
-        )
+        return isinstance(cache, KVCache) and is_small(x) and self.is_whole()
+
+    def is_whole(self) -> bool:
+        """Whether there are loops for it, and its blocks are what they were."""
+        return compiled(self.kind) and all(held.get(n) is part for held, n, part in self.parts)
 
     def __call__(self, x: Tensor, pos: Tensor, cache: KVCache) -> Tensor:
         """x (B, T, D), the next slots of each row of the cache, at positions (B, T) -> what the
@@ -104,6 +103,17 @@ class Fused:
             raise IndexError("there is no room in the cache")
         if num > 1:
             at, row = (at[:, None] + torch.arange(num)).view(-1), row.repeat_interleave(num)
+        out = x.reshape(-1, dim).clone()
+        cast(Any, kernels()).step(
+            out.numpy(), row.numpy(), at.numpy(), pos.reshape(-1).numpy(), *self.told(cache),
+            threads(),
+        )  # fmt: skip
+        cache.advance(num)
+        return out.view(rows, num, dim)
+
+    def told(self, cache: KVCache) -> tuple[Any, ...]:
+        """What kernels are told of the blocks and of a cache: `layers` to `like` of
+        `kernels.step`."""
         cos, sin = self.turns
         if self.turn is not None and len(cos) < cache.capacity:
             cos, sin = (t[0, 0].numpy() for t in self.turn.at(torch.arange(cache.capacity)[None]))
@@ -112,13 +122,7 @@ class Fused:
         shape[4] = cache.capacity
         for places, layer in zip(layers, cache.layers, strict=True):
             places[18:21] = layer.keys.data_ptr(), layer.turned.data_ptr(), layer.values.data_ptr()
-        out = x.reshape(-1, dim).clone()
-        cast(Any, kernels()).step(
-            out.numpy(), row.numpy(), at.numpy(), pos.reshape(-1).numpy(), layers, shape,
-            self.numbers, cos, sin, self.end, self.like, threads(),
-        )  # fmt: skip
-        cache.advance(num)
-        return out.view(rows, num, dim)
+        return layers, shape, self.numbers, cos, sin, self.end, self.like
 
 
 def _tensors(block: Any) -> list[Any] | None:

@@ -370,11 +370,89 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
         _copy(seen[r], x[r])
 
 
+# --- a text of one row ----------------------------------------------------------------------------
+
+
+@_compiled
+def _choose(ends, codes, allowed, temperature, min_p, chance):
+    """ends (3,) and codes (K,) are scores -> a column, of those that allowed (2 + K,) leaves (as of
+    `form.vocabulary.Block`), as `generate.filters` has it. At temperature 0 the likeliest."""
+    best, most = -1, F32(-np.inf)
+    for c in range(len(allowed)):
+        if allowed[c]:
+            score = codes[c - 2] if c > 1 else ends[2 * c]
+            if best < 0 or score > most:
+                best, most = c, score
+    if temperature == 0:
+        return best
+    least = most + F32(temperature * math.log(min_p)) if min_p > 0 else F32(-np.inf)
+    total = 0.0
+    for last in range(2):  # what all have together, then the first that reaches beyond the point
+        total, point = 0.0, chance * total if last else np.inf
+        for c in range(len(allowed)):
+            if allowed[c]:
+                score = codes[c - 2] if c > 1 else ends[2 * c]
+                if score >= least:
+                    total += math.exp((score - most) / temperature)
+                    if total > point:
+                        return c
+    return best
+
+
+@_compiled
+def write(ids, at, table, more, places, layers, shape, numbers, cos, sin, end, like, head, first,
+          allowed, moves, state, choice, chance, threads, chosen):  # fmt: skip
+    """Read the ids (T,) of one row, from slot `at` of its cache on, and choose what comes behind
+    each, as long as that is the one which was read next: columns, to chosen (T,) -> how many.
+
+    table, head: addresses of weights (V, D), scales and biases (V,), the first of them where
+    embeddings are. more (A, D): what is added to all; places (P, D): or by positions, unless P is
+    0. first: id of code 0. allowed (Q, 2 + K), moves (Q, K): the grammar's, and its state. choice
+    (3,): the embeddings' factor, temperature, the least share of the likeliest. chance (T,).
+    The rest as of `step`.
+    """
+    num, dim, size = len(ids), more.shape[1], moves.shape[1]
+    x = np.empty((num, dim), dtype=np.float32)
+    row, slots = np.zeros(num, dtype=np.int64), np.empty(num, dtype=np.int64)
+    pos, factor = np.empty(num, dtype=np.int64), F32(choice[0])
+    vectors = carray(_pointer(table[0], like), (first + size, dim))
+    gains = _vector(table[1], first + size)
+    for t in range(num):
+        i, slots[t], pos[t] = ids[t], at + t, max(at + t - shape[5], 0)
+        for j in range(dim):
+            x[t, j] = _wide(vectors[i, j]) * gains[i] * factor
+        for a in range(len(more)):
+            for j in range(dim):
+                x[t, j] += more[a, j]
+        if len(places):
+            for j in range(dim):
+                x[t, j] += places[pos[t], j]
+    step(x, row, slots, pos, layers, shape, numbers, cos, sin, end, like, threads)
+    w = carray(_pointer(head[0], like), (first + size, dim))
+    scale, bias = _vector(head[1], first + size), _vector(head[2], first + size)
+    ends, codes = np.empty((num, 3), dtype=np.float32), np.empty((num, size), dtype=np.float32)
+    anew = threads < 1
+    multiply(w[2:5], x, scale[2:5], bias[2:5], ends, anew, threads)  # <end> … <missing>
+    multiply(w[first:], x, scale[first:], bias[first:], codes, anew, threads)
+    for t in range(num):
+        column = _choose(ends[t], codes[t], allowed[state], choice[1], choice[2], chance[t])
+        chosen[t] = column
+        if column < 2 or t + 1 == num or ids[t + 1] != first + column - 2:
+            return t + 1
+        state = moves[state, column - 2]
+    return num
+
+
 def prepare(kind):
     """Have all loops for weights of a kind: they are called with next to nothing."""
     one, num, none = np.ones((1, 2), dtype=np.float32), np.zeros(1, dtype=np.int64), (0, 22)
     multiply(np.ones((2, 2), dtype=kind), one, one[0], one[0], one.copy(), False, 1)
     shape = np.array([1, 1, 2, 2, 1, 0, 0, 0, 0, 0, 0], dtype=np.int64)
     end = np.array([one.ctypes.data] * 2, dtype=np.int64)
-    step(one.copy(), num, num, num, np.zeros(none, dtype=np.int64), shape, np.ones(2, np.float32),
-         one, one, end, np.empty(0, dtype=kind), 1)  # fmt: skip
+    told = (np.zeros(none, dtype=np.int64), shape, np.ones(2, np.float32), one, one, end,
+            np.empty(0, dtype=kind))  # fmt: skip
+    step(one.copy(), num, num, num, *told, 1)
+    table, vectors = np.ones((6, 2), dtype=kind), np.ones(6, dtype=np.float32)
+    place = np.array([table.ctypes.data] + [vectors.ctypes.data] * 2, dtype=np.int64)
+    write(num, 0, place, one, one, *told, place, 5, np.ones((1, 3), dtype=np.bool_),
+          np.zeros((1, 1), dtype=np.int64), 0, np.zeros(3), np.zeros(1), 1, num.copy())  # fmt: skip
