@@ -7,12 +7,15 @@ write the likeliest tokens behind the same prompt, alone and eight at once, in t
 the same weights as int8 and bf16, and a text without reading ahead, or without repetition.
 `transformers` is there as it is called without options, and with what makes it fastest: a static
 cache and a compiled step; CTranslate2 with int8, in a process of its own. Import takes the time
-until the first token is there.
+until the first token is there; a process of its own, from its start to its end, writes one token.
 """
 
 from __future__ import annotations
 
 import shutil
+import statistics
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -22,6 +25,8 @@ from typing import Any
 import harness
 
 ROUNDS = 3
+STARTS = 7
+"""Processes of each side."""
 REST = 0.5
 """Seconds between two runs: threads of one library wait for more work a while without sleeping, and
 would take the cores from the next."""
@@ -132,7 +137,34 @@ def measured(args: Any, folder: Path) -> dict[str, Any]:
             out[f"ratio / {name}"] = rate / best[f"{situation} / transformers"]
     out |= {"import_and_first_token": import_seconds, "load_and_first_token": load_seconds,
             "transformers_load_and_first_token": their_seconds}  # fmt: skip
-    return out
+    return out | from_start(folder)
+
+
+THEIRS = """
+import sys
+from transformers import AutoModelForCausalLM, AutoTokenizer
+tokenizer = AutoTokenizer.from_pretrained(sys.argv[1])
+model = AutoModelForCausalLM.from_pretrained(sys.argv[1])
+asked = tokenizer(sys.argv[2], return_tensors="pt")
+print(tokenizer.decode(model.generate(**asked, max_new_tokens=1, do_sample=False)[0]))
+"""
+
+
+def from_start(folder: Path) -> dict[str, float]:
+    """Seconds from the start of a process that writes one token to its end, with ours in turns."""
+    ours = ["-m", "omnifill", "generate", str(folder / "run"), "--prompt", PROMPT,
+            "--max-tokens", "1", "--temperature", "0"]  # fmt: skip
+    sides = {"omnifill": ours, "transformers": ["-c", THEIRS, str(folder / "hf"), PROMPT]}
+    took: dict[str, list[float]] = {side: [] for side in sides}
+    for number in range(STARTS + 1):
+        for side, arguments in sides.items():
+            started = time.monotonic()
+            subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+            if number:
+                took[side].append(time.monotonic() - started)
+    median = {side: statistics.median(some) for side, some in took.items()}
+    out = {f"one_token_from_start / {side}": seconds for side, seconds in median.items()}
+    return out | {"ratio / one_token_from_start": median["omnifill"] / median["transformers"]}
 
 
 def translator(folder: Path, prompt: list[int], tokens: int) -> Callable[[int], None]:

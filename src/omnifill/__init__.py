@@ -6,6 +6,8 @@ The names below are the whole public API; `import omnifill` alone imports nothin
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from omnifill.uncollected import uncollected
+
 if TYPE_CHECKING:
     from omnifill.api import Model, import_checkpoint, inspect, load, train
     from omnifill.types import Partial, Sound
@@ -17,8 +19,10 @@ __all__ = ["Model", "Partial", "Sound", "__version__", "import_checkpoint", "ins
 
 def __getattr__(name: str) -> Any:
     """Import the API on first use, so that the command line's help needs no torch."""
-    if name in ("Model", "import_checkpoint", "inspect", "load", "train"):
-        return getattr(import_module("omnifill.api"), name)
+    if name in ("Model", "api", "import_checkpoint", "inspect", "load", "train"):
+        with uncollected():
+            api = import_module("omnifill.api")
+        return api if name == "api" else getattr(api, name)
     if name in ("Partial", "Sound"):
         return getattr(import_module("omnifill.types"), name)
     raise AttributeError(f"module 'omnifill' has no attribute {name!r}")

@@ -35,8 +35,11 @@ from omnifill.model.products import settle
 from omnifill.objectives.table import OBJECTIVES, build_objective, on_canvas
 from omnifill.recipe import Recipe, load_recipe
 from omnifill.schema import Schema
+from omnifill.sums import check_sums, write_sums
 from omnifill.types import Codec
 
+COPIERS = 2
+"""Threads that copy weights, which waits for memory."""
 PARTS = ("weight", "scale")
 """What a head that is tied to the embeddings has from them."""
 
@@ -117,42 +120,20 @@ class RunFolder:
             for part in PARTS:
                 tensors.pop(f"head.{part}", None)
         write_atomic(self.path / "model.safetensors", save(tensors, {"format": "pt"}))
-        self.write("sums.json", json.dumps(self._sums(), indent=1))
-
-    def _sums(self) -> dict[str, str]:
-        """SHA-256 of every file that a model is made of; the recipe may be edited."""
-        names = ["model.safetensors", "config.json", "schema.json"]
-        files = [self.path / name for name in names]
-        files += sorted(p for p in (self.path / "codecs").rglob("*") if p.is_file())
-        sums = {}
-        for path in files:
-            if path.exists():
-                with path.open("rb") as file:
-                    digest = hashlib.file_digest(file, "sha256")
-                sums[path.relative_to(self.path).as_posix()] = digest.hexdigest()
-        return sums
+        write_sums(self.path)
 
     def check_sums(self) -> None:
         """RunError for a file that is missing or is not as `save_model` left it."""
-        if not (self.path / "sums.json").exists():
-            return  # an older run
-        written, now = self.read_json("sums.json"), self._sums()
-        if not isinstance(written, dict):
-            raise RunError(f"{self.path / 'sums.json'}: is damaged (no table of hashes)")
-        for name, digest in written.items():
-            if now.get(name) != digest:
-                what = "is damaged" if name in now else "is missing"
-                raise RunError(
-                    f"{self.path / name}: {what} (not as training left it); restore it from a "
-                    f"copy, or train again"
-                )
+        check_sums(self.path)
 
     def load_network(self, config: ModelConfig) -> Network:
         path = self.path / "model.safetensors"
         try:
-            with safe_open(path, "pt") as file:
+            with safe_open(path, "pt") as file, ThreadPoolExecutor(COPIERS) as pool:
                 # Copies: where a file's bytes lie in memory must not make a difference to products.
-                tensors = {name: file.get_tensor(name).clone() for name in file.keys()}
+                names = list(file.keys())
+                copied = pool.map(lambda name: file.get_tensor(name).clone(), names)
+                tensors = dict(zip(names, copied, strict=True))
         except (OSError, SafetensorError) as error:
             raise RunError(f"{path}: cannot be read ({error})") from None
         for part in PARTS if config.tied else ():
@@ -227,7 +208,7 @@ def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
             f"`omnifill train DATA --out {path} --resume`"
         )
     with ThreadPoolExecutor(1) as pool:
-        checked = pool.submit(folder.check_sums)  # takes as long as to read the weights
+        checked = pool.submit(folder.check_sums)
         try:
             return _opened(folder, allow_code)
         finally:

@@ -68,6 +68,7 @@ from omnifill.options import (
     WantOpt,
 )
 from omnifill.serve.command import BATCH, EXAMPLE, batch, serve
+from omnifill.uncollected import collect_seldom
 
 STARTED = time.monotonic()
 """The budget counts from here."""
@@ -410,6 +411,7 @@ def main() -> None:
     if isinstance(sys.stdout, io.TextIOWrapper) and not sys.stdout.isatty():
         sys.stdout.reconfigure(encoding="utf-8")  # files and pipes, whatever the system's habit
     warnings.showwarning = _warn
+    collect_seldom()
     try:
         app()
     except UserError as error:

@@ -15,8 +15,9 @@ from omnifill.codecs.pretrained import Templated
 from omnifill.errors import RunError
 from omnifill.generate import requests, wishes
 from omnifill.generate.filters import Sampling
+from omnifill.sums import read_sums
 
-FILE, SUMS = "golden.json", "sums.json"
+FILE = "golden.json"
 BEGINNINGS = ("The first of them", "1, 2, 3,", "你好")
 TOKENS = 16
 AGREED = 8
@@ -33,8 +34,7 @@ class Transcript:
 
 def transcripts(run: LoadedRun) -> list[Transcript]:
     """Those that the run's folder keeps; of weights that have none yet they are made, and kept."""
-    sums = run.folder.read_json(SUMS) if (run.folder.path / SUMS).exists() else {}
-    model = sums.get("model.safetensors")
+    model = read_sums(run.folder.path).get("model.safetensors")
     if (run.folder.path / FILE).exists():
         kept = run.folder.read_json(FILE)
         if isinstance(kept, dict) and kept.get("model") == model and model is not None:

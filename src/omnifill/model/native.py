@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifill.uncollected import uncollected
+
 MOST_ROWS = 32
 """Of more slots at once PyTorch's products are the faster ones (docs/log.md)."""
 KINDS = {torch.float32: np.float32, torch.int8: np.int8, torch.bfloat16: np.uint16}
@@ -61,7 +63,7 @@ def compiled(kind: torch.dtype) -> bool:
     said.daemon = True
     said.start()
     try:
-        with _uninterrupted():
+        with _uninterrupted(), uncollected():
             loops.prepare(KINDS[kind])
     except Exception as error:
         warnings.warn(f"texts are written by PyTorch, which is slower: Numba compiles nothing here "
