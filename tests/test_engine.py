@@ -8,15 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from tests.conftest import mixed_table
 
 from omnifill import api
 from omnifill.generate import requests, wishes
-from omnifill.generate.decoding import Stopper
+from omnifill.generate.decoding import Stopper, decode_field
 from omnifill.generate.engine import Engine, Job, rows_of
+from omnifill.generate.prefixes import Prefixes
 from omnifill.generate.trace import Trace
 from omnifill.generate.wishes import Request, Wish, sampling_of
+from omnifill.model.network import Network
 
 WISHES: list[dict[str, Any]] = [
     {"num": 2, "seed": 1},
@@ -207,6 +210,29 @@ def test_who_writes_does_not_wait_for_the_prompts_of_many(
     assert joined == others
 
 
+@pytest.mark.parametrize("num", [1, 2])
+def test_a_long_prompt_is_read_in_parts(
+    book: api.Model, num: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever writes waits for none of it as a whole."""
+    monkeypatch.setattr("omnifill.generate.engine.READ", 20)
+    said = {"said": "rain sun wind " * 30}
+    request = asked(book, {"given": said, "want": ["told"], "num": num, "max_tokens": 9})
+    engine, sizes, steps = Engine(book.run, 4), list[int](), list[Any]()
+    engine.sampler.prefixes = Prefixes(20)
+    network, forward = book.run.network, book.run.network.forward
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            network, "forward", lambda ids, *m: (sizes.append(ids.shape[1]), forward(ids, *m))[1]
+        )
+        engine.add(requests.plan_of(book.run, request, 0, num))
+        while engine.jobs:
+            steps += [step for _, step in engine.step() if step is not None]
+    assert max(sizes) == 20 and sizes.count(20) > 3
+    whole = requests.canonical(book.run, request)["told"]
+    assert decode_field(book.run, steps, "told", num) == whole
+
+
 class Breaks:
     """Leans on nothing, until it cannot be followed."""
 
@@ -259,3 +285,76 @@ def test_what_one_cannot_do_ends_no_other(model: api.Model, where: str) -> None:
     assert requests.decoded(model.run, plan, request, steps, 2) == requests.canonical(
         model.run, request
     )
+
+
+@pytest.fixture(scope="module")
+def book(tmp_path_factory: pytest.TempPathFactory) -> api.Model:
+    """A table with a text that is given and one that is wanted, beside what stays in view."""
+    rng = np.random.default_rng(0)
+    words = ["rain", "sun", "wind", "热"]
+    rows = [{"kind": "ab"[i % 2], "said": " ".join(rng.choice(words, 40)),
+             "told": " ".join(rng.choice(words, 9))} for i in range(60)]  # fmt: skip
+    fields = {name: {"type": "text"} for name in ("said", "told")}
+    recipe = {"model": {"dim": 64, "layers": 2, "context": 400}, "schema": {"fields": fields}}
+    out = tmp_path_factory.mktemp("prefixes") / "run"
+    return api.train(pd.DataFrame(rows), out, steps=12, recipe=recipe)
+
+
+def read_by(engine: Engine, wanted: Sequence[Request], monkeypatch: pytest.MonkeyPatch) -> Any:
+    """What an engine makes of requests one after another: log-probabilities, to the last bit, and
+    the slots that were read for each."""
+    sizes: list[int] = []
+    forward = Network.forward
+
+    def counted(self: Network, ids: Any, *args: Any) -> Any:
+        sizes.append(ids.shape[1])
+        return forward(self, ids, *args)
+
+    out = []
+    for request in wanted:
+        plan = requests.plan_of(engine.run, request, 0, 1)
+        trace = Trace(engine.run, 1, plan.leaning)
+        with monkeypatch.context() as patch:
+            patch.setattr(Network, "forward", counted)
+            job = engine.add(replace(plan, leaning=trace))
+            while job in engine.jobs:
+                engine.step()
+        out.append(([token.log_prob for token in trace.rows[0]], sum(sizes)))
+        sizes.clear()
+    return out
+
+
+@pytest.mark.parametrize("exact", [False, True])
+def test_a_beginning_is_read_once_and_changes_nothing(
+    book: api.Model, exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Prompts that begin alike, wholly or in part, and fields that do; also where room is short."""
+    long, other = "rain sun wind " * 30, "rain sun sun " * 30
+    given = [
+        {"said": long, "kind": "a"}, {"said": long, "kind": "b"}, {"said": long, "kind": "a"},
+        {"said": other, "kind": "a"}, {"said": long + "sun", "kind": "a"},
+        {"said": long[:210] + other, "kind": "a"}, {"said": "sun", "kind": "a"},
+    ]  # fmt: skip
+    wanted = [asked(book, {"given": one, "want": ["told"], "max_tokens": 12, "seed": i})
+              for i, one in enumerate(given)]  # fmt: skip
+    wanted.append(asked(book, {"given": given[0], "want": ["told"], "prompt": "sun rain",
+                               "max_tokens": 12}))  # fmt: skip
+
+    def engine(**options: int) -> Engine:
+        out = Engine(book.run, 4, exact)
+        out.sampler.prefixes = Prefixes(**{"size": 16} | options)
+        return out
+
+    alone = [read_by(engine(), [one], monkeypatch)[0] for one in wanted]
+    whole = engine()
+    together = read_by(whole, wanted, monkeypatch)
+    assert [told for told, _ in together] == [told for told, _ in alone]
+    saved = [one - rest for (_, one), (_, rest) in zip(alone, together, strict=True)]
+    assert saved[0] == saved[6] == 0 and whole.reused == sum(saved)
+    assert saved[1] == 0, "what stays in view is another from the first slot on"
+    assert min(saved[2], saved[4], saved[7]) > 64
+    assert 0 < saved[5] < saved[4]
+    chunk = next(iter(whole.sampler.prefixes.chunks.values())).bytes
+    small = engine(most=3 * chunk)
+    assert read_by(small, wanted, monkeypatch)[2][0] == alone[2][0]
+    assert small.sampler.prefixes.bytes <= 3 * chunk

@@ -8,6 +8,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -461,6 +462,19 @@ def test_who_leaves_frees_what_he_had(server: str) -> None:
     with suppress(httpx2.TimeoutException):
         httpx2.post(f"{server}/v1/completions", json=body | {"stream": False}, timeout=0.3)
     until_free(server)
+
+
+def test_what_prompts_begin_with_is_read_once(server: str) -> None:
+    """Which is counted, and changes nothing."""
+    body = {"model": "writer", "prompt": "q7" * 90, "max_tokens": 9, "seed": 1}
+    first, again = (asked(server, "/v1/completions", body).json()["choices"] for _ in range(2))
+    assert first == again
+    for _ in range(50):
+        told = httpx2.get(f"{server}/metrics").text
+        if re.search(r"^omnifill_tokens_reused [1-9]", told, re.MULTILINE):
+            return
+        time.sleep(0.1)
+    pytest.fail("nothing was read once alone")
 
 
 def until_free(server: str) -> None:

@@ -10,7 +10,7 @@ from omnifill.errors import RunError
 from omnifill.files import reason
 
 STATE = "run.json"
-FORMAT = 1
+FORMAT = 2
 """Raised when a run folder of this version cannot be read by older ones."""
 
 

@@ -25,6 +25,7 @@ from omnifill.generate.alone import CLOSE, Alone
 from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
 from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained
+from omnifill.generate.prefixes import Prefixes
 from omnifill.generate.state import State, chances, kinds
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
@@ -61,6 +62,8 @@ class Autoregressive:
             for name in ("start_row", "state_row", "rest_row")
         )
         self.varying = np.array([f.slots is None for f in fields])
+        self.prefixes: Prefixes | None = None
+        """What is kept of the prompts of many, if it is to be."""
 
     @torch.no_grad()
     def __call__(self, plan: Plan, stopper: Stopper | None = None) -> Iterator[Step]:
@@ -184,15 +187,33 @@ class Autoregressive:
         first = np.where(beginning(plan, orders), -1, orders.fields)  # it stands behind, once more
         sinks = self._sinks(plan, Orders(first, orders.wanted) if memory is None else given)
         sinks = sinks.clamp(max=max(1, capacity - CHUNK))
-        most = self.network.config.most_slots
-        capacity = capacity if most is None else min(capacity, most)
+        capacity = min(capacity, self.network.config.most_slots or capacity)
         cache = self.network.new_cache(num, capacity, sinks, memory)
+        if coord is None and self.prefixes is not None and self.prefixes.fits(cache, width + 1):
+            return (yield from self._read_kept(self.prefixes, ids, field, sizes, cache)), cache
         if width + 1 <= min(capacity, most or capacity):
             hidden = self.network(ids, field, coord, Mask("causal"), cache)
             cache.rewind(sizes + 1)
             return hidden[torch.arange(num), sizes], cache
         size = CHUNK if width + 1 > capacity or most is None else most
         return (yield from self._read_long(ids, field, coord, sizes, cache, size)), cache
+
+    def _read_kept(
+        self, prefixes: Prefixes, ids: Tensor, field: Tensor, sizes: Tensor, cache: StandingCache
+    ) -> Generator[None, None, Tensor]:
+        """Read one row chunk by chunk, but what was read before."""
+        told, size = torch.stack([ids[0], field[0]], dim=1), int(sizes[0]) + 1
+        first = prefixes.restore(told[:size], cache)
+        for at in range(first, size, prefixes.size):
+            end = min(at + prefixes.size, size)
+            if at > first:
+                yield
+            part = (ids[:, at:end], field[:, at:end])
+            hidden = self.network(*part, None, Mask("causal"), cache)
+            if end - at == prefixes.size:
+                prefixes.keep(told[:end], cache)
+        last: Tensor = hidden[:, -1]
+        return last
 
     def _read_long(self, ids: Tensor, field: Tensor, coord: Tensor | None, sizes: Tensor,
                    cache: StandingCache, size: int) -> Generator[None, None, Tensor]:  # fmt: skip

@@ -21,6 +21,7 @@ from omnifill.artifact import LoadedRun
 from omnifill.generate.autoregressive import Autoregressive, drawn
 from omnifill.generate.filters import Sampling
 from omnifill.generate.plan import Plan, Step, Stopper
+from omnifill.generate.prefixes import SIZE, Prefixes
 from omnifill.generate.samplers import build_sampler
 from omnifill.generate.state import State, chances, kinds
 from omnifill.model.slots import Slots, padded
@@ -56,7 +57,8 @@ class Shared(Job):
     @property
     def portion(self) -> int:
         """Slots that it reads in a turn, while it reads."""
-        return min(READ, 1 + int(self.plan.shard.sizes[self.plan.which].max())) * self.rows
+        most = SIZE if len(self.plan.which) == 1 else READ * self.rows
+        return min(most, (1 + int(self.plan.shard.sizes[self.plan.which].max())) * self.rows)
 
     @property
     def now(self) -> State:
@@ -94,8 +96,16 @@ class Engine:
         self.run, self.sampler = run, build_sampler(run)
         shares = isinstance(self.sampler, Autoregressive) and run.network.encoder is None
         self.slots = Slots(run.network, rows, exact) if shares else None
+        if shares:
+            self.sampler.prefixes = Prefixes()
         self.rows, self.exact = rows, exact
         self.jobs: list[Job] = []
+
+    @property
+    def reused(self) -> int:
+        """Slots of prompts that were not read again, since others began alike."""
+        prefixes = getattr(self.sampler, "prefixes", None)
+        return 0 if prefixes is None else prefixes.reused
 
     @property
     def used(self) -> int:

@@ -95,6 +95,16 @@ class LayerCache:
         for store, theirs in self._stores(other.keys, other.turned, other.values):
             store[row, :, :length] = theirs[at, :, :length]
 
+    def taken(self, row: int, first: int, num: int) -> Tensor:
+        """(3, H, num, d): a copy of `num` slots of a row, from slot `first` on."""
+        stores = (self.keys, self.turned, self.values)
+        return torch.stack([store[row, :, first : first + num] for store in stores])
+
+    def write(self, row: int, first: int, slots: Tensor) -> None:
+        """Put what was `taken` where it stood."""
+        for store, fresh in zip((self.keys, self.turned, self.values), slots, strict=True):
+            store[row, :, first : first + slots.shape[2]] = fresh
+
     def head(self, num: int) -> LayerCache:
         """The first `num` rows: what is written there is written here."""
         out = object.__new__(LayerCache)

@@ -127,6 +127,7 @@ class Desk:
         """How full it is."""
         return {
             "id": 0, "do": "stats", "written": self.written,
+            "reused": sum(s.engine.reused for s in self.models.values()),
             "waiting": len(self.waiting), "tasks": len(self.tasks),
             "rows": {name: s.engine.used for name, s in self.models.items()},
         }  # fmt: skip

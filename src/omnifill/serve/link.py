@@ -63,7 +63,13 @@ class Link:
         """Model -> its fields of pictures and sounds, with type and options."""
         self.opener = Opener()
         self.open: dict[int, Answer] = {}
-        self.stats: dict[str, Any] = {"waiting": 0, "tasks": 0, "rows": {}, "written": 0}
+        self.stats: dict[str, Any] = {
+            "waiting": 0,
+            "tasks": 0,
+            "rows": {},
+            "written": 0,
+            "reused": 0,
+        }
         self.work = 0
         """Tokens that requests under way may take."""
         self.restarts = 0

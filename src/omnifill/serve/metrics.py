@@ -6,6 +6,7 @@ import json
 import logging
 import time
 import uuid
+from collections.abc import Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.datastructures import MutableHeaders
@@ -39,8 +40,12 @@ class Metrics:
         }  # fmt: skip
         for name, (about, read) in gauges.items():
             Gauge(name, about, registry=own).set_function(read)
-        self.written = Gauge("omnifill_tokens_written", "Tokens that were chosen.", registry=own)
-        self.written.set_function(lambda: link.stats["written"])
+        for name, about in (
+            ("written", "Tokens that were chosen."),
+            ("reused", "Tokens of prompts that others had begun with."),
+        ):
+            gauge = Gauge(f"omnifill_tokens_{name}", about, registry=own)
+            gauge.set_function(_told(link, name))
         self.first = Histogram("omnifill_first_token_seconds", "Until something is written.",
                                registry=own)  # fmt: skip
         link.on_first = self.first.observe
@@ -55,6 +60,11 @@ class Metrics:
     def text(self) -> str:
         """As Prometheus reads them."""
         return generate_latest(self.registry).decode()
+
+
+def _told(link: Link, name: str) -> Callable[[], float]:
+    """Reads one of the engine's own figures."""
+    return lambda: float(link.stats[name])
 
 
 class Watch:
