@@ -445,7 +445,3 @@ def _warn(message: Warning | str, *_: Any, **__: Any) -> None:
 def _leave(message: str, status: int) -> None:
     print(message, file=sys.stderr)
     sys.exit(status)
-
-
-if __name__ == "__main__":
-    main()
