@@ -36,7 +36,6 @@ from omnifill.types import NEVER, Bools, Ints
 
 CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
-NO: Bools = np.zeros(1, bool)
 Reading = tuple[Tensor, StandingCache]
 """Hidden (n, D) that predict the next slot, and the cache of what was read."""
 
@@ -106,12 +105,8 @@ class Autoregressive:
                 yield self.settle(plan, state, np.array([column]), stopper)
                 if column < CODE_COLUMN or state.slot[0] == 0:
                     return
-            else:  # as of `move`, where nothing else can happen
-                code = column - CODE_COLUMN
-                state.id[0], state.state[0] = alone.first + code, alone.moves[state.state[0], code]
-                state.slot[0] += 1
-                state.total[0] += 1
-                yield Step(state.row, state.field, state.id.copy(), NO, NO)
+            else:
+                yield state.go_on(column - CODE_COLUMN)
 
     def _alone(self, plan: Plan, state: State, field: int, cache: StandingCache) -> Alone | None:
         """What writes a text by itself, if that can be done."""
@@ -392,6 +387,8 @@ class Autoregressive:
 
     def move(self, plan: Plan, state: State, column: Ints, stopper: Stopper | None) -> Step:
         """Write the chosen columns down and move every row that is at work to its next slot."""
+        if len(column) == 1 and stopper is None and self._goes_on(state, column[0]):
+            return state.go_on(int(column[0]) - CODE_COLUMN)
         fields = state.field
         alive = (fields >= 0).nonzero()[0]
         done = np.zeros(len(column), bool)
@@ -428,6 +425,13 @@ class Autoregressive:
             state.seen[i] = []
         return Step(
             state.row[alive], fields[alive], state.id[alive], (done | cut)[alive], cut[alive]
+        )
+
+    def _goes_on(self, state: State, column: np.int64) -> bool:
+        """Whether the only row's text just has one code more: most slots of most texts."""
+        inside = bool(self.varying[state.field[0]] and state.field[0] >= 0 and not state.missing[0])
+        return (
+            inside and bool(column >= CODE_COLUMN) and not state.remembers and self._left(state) > 0
         )
 
     def _left(self, state: State) -> int:

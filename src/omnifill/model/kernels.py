@@ -13,91 +13,28 @@ Nothing here knows of tensors; `model.fused` hands over arrays and addresses.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
-from llvmlite import ir
-from numba import carray, njit, prange, types
-from numba.extending import intrinsic
+from numba import carray, prange
 
-FAST = {"reassoc", "contract", "nsz"}
-"""Sums may be made in another order than they are written in, which vectors need."""
-_compiled = njit(fastmath=FAST, error_model="numpy", cache=True)
-_inlined = njit(fastmath=FAST, error_model="numpy", cache=True, inline="always")
-_parallel = njit(fastmath=FAST, error_model="numpy", cache=True, parallel=True)
+from omnifill.model.intrinsics import (
+    F32,
+    NONE,
+    compiled,
+    exp,
+    parallel,
+    pointer,
+    vector,
+    wide,
+)
+
 WORTH = 1 << 15
 """Products of fewer multiplications are made by one thread: waking another takes longer."""
-
-F32 = np.float32
-NONE = np.empty(0, dtype=np.float32)
-
-# --- what NumPy has no word for -------------------------------------------------------------------
-
-
-@intrinsic
-def _wide(typing: Any, value: Any) -> Any:
-    """A weight as a number of 32 bits: of fp32, int8, or the bits of a bfloat16 (uint16)."""
-
-    def of_float(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return args[0]
-
-    def of_int(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.sitofp(args[0], ir.FloatType())
-
-    def of_half(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(32)
-        bits = builder.shl(builder.zext(args[0], word), word(16))
-        return builder.bitcast(bits, ir.FloatType())
-
-    made = {types.float32: of_float, types.int8: of_int, types.uint16: of_half}[value]
-    return types.float32(value), made
-
-
-@intrinsic
-def _power_of_two(typing: Any, exponent: Any) -> Any:
-    def made(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        word = ir.IntType(32)
-        bits = builder.shl(builder.add(args[0], word(127)), word(23))
-        return builder.bitcast(bits, ir.FloatType())
-
-    return types.float32(types.int32), made
-
-
-@intrinsic
-def _pointer(typing: Any, address: Any, like: Any) -> Any:
-    kind = types.CPointer(like.dtype)
-
-    def made(context: Any, builder: Any, signature: Any, args: Any) -> Any:
-        return builder.inttoptr(args[0], context.get_value_type(kind))
-
-    return kind(types.int64, like), made
-
-
-@_inlined
-def _exp(x):
-    """e to the x, to two units in the last place (Cephes' polynomial); a loop of it is vectors."""
-    x = min(max(x, F32(-87.0)), F32(88.0))
-    whole = np.floor(x * F32(1.44269504) + F32(0.5))
-    x = x - whole * F32(0.693359375) + whole * F32(2.12194440e-4)
-    y = F32(1.9875691500e-4)
-    y = y * x + F32(1.3981999507e-3)
-    y = y * x + F32(8.3334519073e-3)
-    y = y * x + F32(4.1665795894e-2)
-    y = y * x + F32(1.6666665459e-1)
-    y = y * x + F32(5.0000001201e-1)
-    return (y * x * x + x + F32(1.0)) * _power_of_two(np.int32(whole))
-
-
-@_inlined
-def _vector(address, num):
-    """(num,) at an address."""
-    return carray(_pointer(address, NONE), (num,))
-
 
 # --- products -------------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _rows(w, x, scale, bias, out, add, first, last):
     """Of what w (N, K) makes of x (R, K), columns `first` to `last` of out (R, N).
 
@@ -110,10 +47,10 @@ def _rows(w, x, scale, bias, out, add, first, last):
         a = b = c = d = F32(0)
         for j in range(width):
             v = x[0, j]
-            a += _wide(w[i, j]) * v
-            b += _wide(w[i + 1, j]) * v
-            c += _wide(w[i + 2, j]) * v
-            d += _wide(w[i + 3, j]) * v
+            a += wide(w[i, j]) * v
+            b += wide(w[i + 1, j]) * v
+            c += wide(w[i + 2, j]) * v
+            d += wide(w[i + 3, j]) * v
         a, b = a * scale[i] + bias[i], b * scale[i + 1] + bias[i + 1]
         c, d = c * scale[i + 2] + bias[i + 2], d * scale[i + 3] + bias[i + 3]
         if add:
@@ -125,14 +62,14 @@ def _rows(w, x, scale, bias, out, add, first, last):
             a = b = c = d = e = f = g = h = F32(0)
             for j in range(width):
                 v, u = x[r, j], x[s, j]
-                a += _wide(w[i, j]) * v
-                b += _wide(w[i + 1, j]) * v
-                c += _wide(w[i + 2, j]) * v
-                d += _wide(w[i + 3, j]) * v
-                e += _wide(w[i, j]) * u
-                f += _wide(w[i + 1, j]) * u
-                g += _wide(w[i + 2, j]) * u
-                h += _wide(w[i + 3, j]) * u
+                a += wide(w[i, j]) * v
+                b += wide(w[i + 1, j]) * v
+                c += wide(w[i + 2, j]) * v
+                d += wide(w[i + 3, j]) * v
+                e += wide(w[i, j]) * u
+                f += wide(w[i + 1, j]) * u
+                g += wide(w[i + 2, j]) * u
+                h += wide(w[i + 3, j]) * u
             a, b = a * scale[i] + bias[i], b * scale[i + 1] + bias[i + 1]
             c, d = c * scale[i + 2] + bias[i + 2], d * scale[i + 3] + bias[i + 3]
             e, f = e * scale[i] + bias[i], f * scale[i + 1] + bias[i + 1]
@@ -146,12 +83,12 @@ def _rows(w, x, scale, bias, out, add, first, last):
         for r in range(num):
             a = F32(0)
             for j in range(width):
-                a += _wide(w[i, j]) * x[r, j]
+                a += wide(w[i, j]) * x[r, j]
             a = a * scale[i] + bias[i]
             out[r, i] = a + out[r, i] if add else a
 
 
-@_parallel
+@parallel
 def _rows_by_many(w, x, scale, bias, out, add, threads):
     fours = (len(w) + 3) // 4
     for t in prange(threads):
@@ -159,7 +96,7 @@ def _rows_by_many(w, x, scale, bias, out, add, threads):
         _rows(w, x, scale, bias, out, add, first, min(last, len(w)))
 
 
-@_compiled
+@compiled
 def multiply(w, x, scale, bias, out, add, threads):
     """out (R, N) becomes, or grows by, what w (N, K) of any of the three kinds of weights, its rows
     scaled, and the bias make of x (R, K); scale and bias (N,)."""
@@ -172,7 +109,7 @@ def multiply(w, x, scale, bias, out, add, threads):
 # --- what stands between them ---------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _rms(x, weight, eps, out):
     """x (K,) -> out (K,)."""
     total = F32(0)
@@ -183,7 +120,7 @@ def _rms(x, weight, eps, out):
         out[j] = x[j] * gain * weight[j]
 
 
-@_compiled
+@compiled
 def _norm(x, weight, bias, layer, eps, out):
     """x (R, D) -> out (R, D): RMSNorm, or LayerNorm."""
     for r in range(len(x)):
@@ -202,32 +139,32 @@ def _norm(x, weight, bias, layer, eps, out):
             out[r, j] = (x[r, j] - mean) * gain * weight[j] + bias[j]
 
 
-@_compiled
+@compiled
 def _act(kind, x):
     """x (n,) becomes what the function makes of it; kinds as of `fused.ACTS`."""
     if kind == 0:
         for j in range(len(x)):
-            x[j] = x[j] / (F32(1) + _exp(-x[j]))
+            x[j] = x[j] / (F32(1) + exp(-x[j]))
     elif kind == 1:
         for j in range(len(x)):
             x[j] = x[j] * F32(0.5) * (F32(1) + F32(math.erf(x[j] * F32(0.70710678))))
     elif kind == 2:
         for j in range(len(x)):
             z = F32(1.5957691216) * (x[j] + F32(0.044715) * x[j] * x[j] * x[j])
-            x[j] = x[j] / (F32(1) + _exp(-z))  # 0.5 (1 + tanh(z / 2))
+            x[j] = x[j] / (F32(1) + exp(-z))  # 0.5 (1 + tanh(z / 2))
     else:
         for j in range(len(x)):
             x[j] = max(x[j], F32(0))
 
 
-@_compiled
+@compiled
 def _copy(x, out):
     """x (n,) -> out (n,); a slice that is assigned to takes seconds to be compiled."""
     for j in range(len(x)):
         out[j] = x[j]
 
 
-@_compiled
+@compiled
 def _turn(x, turns, cos, sin, out):
     """x (d,) -> out (d,), its pairs turned, if they are to be; cosines and sines as of
     `Rotation.at`."""
@@ -240,7 +177,7 @@ def _turn(x, turns, cos, sin, out):
         out[j + half] = x[j + half] * cos[j + half] + x[j] * sin[j + half]
 
 
-@_compiled
+@compiled
 def _attend(q, keys, values, first, last, scale, plain, scores, out):
     """q (G, d), the queries of one head of keys and values (U, d), which look at slots `first` to
     `last` -> out (G, d). plain (2, U): ones and zeros; scores (G, U): room to work in."""
@@ -251,7 +188,7 @@ def _attend(q, keys, values, first, last, scale, plain, scores, out):
             most = max(most, scores[g, u])
         total = F32(0)
         for u in range(first, last):
-            share = _exp((scores[g, u] - most) * scale)
+            share = exp((scores[g, u] - most) * scale)
             scores[g, u] = share
             total += share
         for u in range(first, last):
@@ -270,7 +207,7 @@ def _attend(q, keys, values, first, last, scale, plain, scores, out):
                 out[g, j] += a * values[u, j]
 
 
-@_parallel
+@parallel
 def _attend_by_many(q, row, keys, values, first, last, scale, plain, scores, out):
     """The same of all rows and heads: q, scores and out (R, H, G, …), keys and values (R, H, …)."""
     heads = q.shape[1]
@@ -280,7 +217,7 @@ def _attend_by_many(q, row, keys, values, first, last, scale, plain, scores, out
                 scores[r, h], out[r, h])  # fmt: skip
 
 
-@_compiled
+@compiled
 def _attend_all(q, row, keys, values, first, last, scale, plain, scores, out, threads):
     seen = 0
     for r in range(len(q)):
@@ -297,7 +234,7 @@ def _attend_all(q, row, keys, values, first, last, scale, plain, scores, out, th
 # --- the whole step -------------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
     """R new slots through all blocks: x (R, D) becomes what the head reads, and the caches get
     their keys and values.
@@ -327,13 +264,13 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
     first, last = np.empty(rows, dtype=np.int64), np.empty(rows, dtype=np.int64)
     anew, more = threads < 1, threads > 0  # no literals: each would be compiled for itself
     for layer in layers:
-        _norm(x, _vector(layer[0], dim), _vector(layer[1], dim), layer_norm, eps, seen)
-        w = carray(_pointer(layer[2], like), (total, dim))
-        multiply(w, seen, _vector(layer[3], total), _vector(layer[4], total), qkv, anew, threads)
-        q_norm, k_norm = _vector(layer[5], size), _vector(layer[6], size)
-        keys = carray(_pointer(layer[18], NONE), (owners, kv_heads, capacity, size))
-        turned = carray(_pointer(layer[19], NONE), (owners, kv_heads, capacity, size))
-        values = carray(_pointer(layer[20], NONE), (owners, kv_heads, capacity, size))
+        _norm(x, vector(layer[0], dim), vector(layer[1], dim), layer_norm, eps, seen)
+        w = carray(pointer(layer[2], like), (total, dim))
+        multiply(w, seen, vector(layer[3], total), vector(layer[4], total), qkv, anew, threads)
+        q_norm, k_norm = vector(layer[5], size), vector(layer[6], size)
+        keys = carray(pointer(layer[18], NONE), (owners, kv_heads, capacity, size))
+        turned = carray(pointer(layer[19], NONE), (owners, kv_heads, capacity, size))
+        values = carray(pointer(layer[20], NONE), (owners, kv_heads, capacity, size))
         for r in range(rows):
             own, slot, place = row[r], at[r], pos[r] if turns else 0
             first[r], last[r] = max(slot + 1 - layer[21], min(slot, hidden)), slot + 1
@@ -354,18 +291,18 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
                 _copy(qkv[r, begin : begin + size], values[own, h, slot])
         heads = mixed.reshape((rows, kv_heads, group, size))
         _attend_all(q, row, turned, values, first, last, scale, plain, scores, heads, threads)
-        w = carray(_pointer(layer[7], like), (dim, width))
-        multiply(w, mixed, _vector(layer[8], dim), _vector(layer[9], dim), x, more, threads)
-        _norm(x, _vector(layer[10], dim), _vector(layer[11], dim), layer_norm, eps, seen)
-        w = carray(_pointer(layer[12], like), (wide, dim))
-        multiply(w, seen, _vector(layer[13], wide), _vector(layer[14], wide), inner, anew, threads)
+        w = carray(pointer(layer[7], like), (dim, width))
+        multiply(w, mixed, vector(layer[8], dim), vector(layer[9], dim), x, more, threads)
+        _norm(x, vector(layer[10], dim), vector(layer[11], dim), layer_norm, eps, seen)
+        w = carray(pointer(layer[12], like), (wide, dim))
+        multiply(w, seen, vector(layer[13], wide), vector(layer[14], wide), inner, anew, threads)
         for r in range(rows):
             _act(act, inner[r, :ffn])
             for j in range(ffn):
                 up[r, j] = inner[r, j] * inner[r, ffn + j] if gated else inner[r, j]
-        w = carray(_pointer(layer[15], like), (dim, ffn))
-        multiply(w, up, _vector(layer[16], dim), _vector(layer[17], dim), x, more, threads)
-    _norm(x, _vector(end[0], dim), _vector(end[1], dim), layer_norm, eps, seen)
+        w = carray(pointer(layer[15], like), (dim, ffn))
+        multiply(w, up, vector(layer[16], dim), vector(layer[17], dim), x, more, threads)
+    _norm(x, vector(end[0], dim), vector(end[1], dim), layer_norm, eps, seen)
     for r in range(rows):
         _copy(seen[r], x[r])
 
@@ -373,7 +310,7 @@ def step(x, row, at, pos, layers, shape, numbers, cos, sin, end, like, threads):
 # --- a text of one row ----------------------------------------------------------------------------
 
 
-@_compiled
+@compiled
 def _choose(ends, codes, allowed, temperature, min_p, chance):
     """ends (3,) and codes (K,) are scores -> a column, of those that allowed (2 + K,) leaves (as of
     `form.vocabulary.Block`), as `generate.filters` has it. At temperature 0 the likeliest."""
@@ -399,7 +336,7 @@ def _choose(ends, codes, allowed, temperature, min_p, chance):
     return best
 
 
-@_compiled
+@compiled
 def write(ids, at, table, more, places, layers, shape, numbers, cos, sin, end, like, head, first,
           allowed, moves, state, choice, chance, threads, chosen):  # fmt: skip
     """Read the ids (T,) of one row, from slot `at` of its cache on, and choose what comes behind
@@ -415,12 +352,12 @@ def write(ids, at, table, more, places, layers, shape, numbers, cos, sin, end, l
     x = np.empty((num, dim), dtype=np.float32)
     row, slots = np.zeros(num, dtype=np.int64), np.empty(num, dtype=np.int64)
     pos, factor = np.empty(num, dtype=np.int64), F32(choice[0])
-    vectors = carray(_pointer(table[0], like), (first + size, dim))
-    gains = _vector(table[1], first + size)
+    vectors = carray(pointer(table[0], like), (first + size, dim))
+    gains = vector(table[1], first + size)
     for t in range(num):
         i, slots[t], pos[t] = ids[t], at + t, max(at + t - shape[5], 0)
         for j in range(dim):
-            x[t, j] = _wide(vectors[i, j]) * gains[i] * factor
+            x[t, j] = wide(vectors[i, j]) * gains[i] * factor
         for a in range(len(more)):
             for j in range(dim):
                 x[t, j] += more[a, j]
@@ -428,8 +365,8 @@ def write(ids, at, table, more, places, layers, shape, numbers, cos, sin, end, l
             for j in range(dim):
                 x[t, j] += places[pos[t], j]
     step(x, row, slots, pos, layers, shape, numbers, cos, sin, end, like, threads)
-    w = carray(_pointer(head[0], like), (first + size, dim))
-    scale, bias = _vector(head[1], first + size), _vector(head[2], first + size)
+    w = carray(pointer(head[0], like), (first + size, dim))
+    scale, bias = vector(head[1], first + size), vector(head[2], first + size)
     ends, codes = np.empty((num, 3), dtype=np.float32), np.empty((num, size), dtype=np.float32)
     anew = threads < 1
     multiply(w[2:5], x, scale[2:5], bias[2:5], ends, anew, threads)  # <end> … <missing>
