@@ -16,8 +16,7 @@ from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
 
 from omnifill import api
 from omnifill.generate.alone import Alone
-from omnifill.generate.autoregressive import drawn
-from omnifill.generate.filters import Sampling
+from omnifill.generate.filters import Sampling, drawn
 from omnifill.model import native, packed
 
 pytest.importorskip("numba", reason="compiled loops are Numba's")
@@ -25,6 +24,7 @@ pytest.importorskip("numba", reason="compiled loops are Numba's")
 WAYS: list[dict[str, Any]] = [
     {"temperature": 0}, {"seed": 2}, {"seed": 3, "min_p": 0.0}, {"seed": 4, "temperature": 0.3},
     {"seed": 5, "temperature": 1e-9}, {"seed": 6, "temperature": 3.0, "min_p": 1.0},
+    {"seed": 7, "temperature": 1e300},
 ]  # fmt: skip
 
 
@@ -61,7 +61,10 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> api.Model:
     out = tmp_path_factory.mktemp("alone") / "run"
     fields = {name: {"type": "text"} for name in ("one", "two")}
     recipe = {"model": {"size": "nano"}, "schema": {"fields": fields}}
-    return api.train(pd.DataFrame(rows), out, steps=80, recipe=recipe)
+    run = api.train(pd.DataFrame(rows), out, steps=80, recipe=recipe)
+    with torch.no_grad():  # so that it matters which values stay in view, those just chosen, too
+        run.run.network.standing.weight[1:].normal_(std=2.0)
+    return run
 
 
 @pytest.mark.parametrize("way", WAYS, ids=str)
@@ -140,7 +143,7 @@ def test_a_choice_is_that_of_the_filters(
     chances = (np.arange(40) + 0.5) / 40
     sampling = Sampling(temperature=temperature, min_p=min_p)
     known = drawn(torch.from_numpy(whole).expand(40, -1), torch.from_numpy(chances), sampling)
-    heat = max(temperature, float(torch.finfo(torch.float32).tiny)) if temperature else 0.0
+    heat = sampling.heat
     found = [kernels._choose(ends, codes, allowed, heat, min_p, chance) for chance in chances]
     # What stands at a bound to the last bit may fall on either side of it.
     prob = torch.from_numpy(whole).double().div(heat or 1).softmax(0).numpy()

@@ -496,6 +496,11 @@ DAMAGES: list[tuple[str, Callable[[Path], object], str]] = [
     ("run.json", Path.unlink, "is not a run folder (no run.json in it)"),
     ("codecs", shutil.rmtree, "category.json: is missing"),
     ("sums.json", lambda p: p.write_bytes(b"[]"), "sums.json: is damaged"),
+    ("sums.json", lambda p: p.write_bytes(b"{}"), "sums.json: is damaged"),
+    ("sums.json", lambda p: p.write_bytes(b"[" * 200_000), "sums.json: is damaged"),
+    ("sums.json", lambda p: p.write_bytes(b'{"model.safetensors": {"md5": 1}}'), "sums.json: is"),
+    ("run.json", lambda p: p.write_bytes(b"[" * 200_000), "run.json: is damaged"),
+    ("recipe.yaml", lambda p: p.write_bytes(b"[" * 20_000), "recipe.yaml: is nested too deeply"),
 ]
 
 

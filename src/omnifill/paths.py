@@ -29,7 +29,7 @@ def parse_sets(pairs: Iterable[str]) -> dict[str, Any]:
             raise RecipeError(f"--set {pair!r}: write it as key.path=value")
         try:
             out[path.strip()] = yaml.safe_load(value)
-        except yaml.YAMLError:
+        except (yaml.YAMLError, RecursionError):
             out[path.strip()] = value
     return out
 

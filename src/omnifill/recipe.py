@@ -93,6 +93,8 @@ def load_recipe(path: Path) -> Recipe:
         raise RecipeError(f"recipe {path}: cannot be read ({error.strerror})") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"recipe {path}: is not YAML in UTF-8: {error}") from None
+    except RecursionError:
+        raise RecipeError(f"recipe {path}: is nested too deeply") from None
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""

@@ -31,7 +31,7 @@ def read_text(path: Path) -> str:
 def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # the latter of what is nested too deeply
         raise RunError(f"{path}: is damaged ({error})") from None
 
 

@@ -54,7 +54,9 @@ def check_sums(folder: Path) -> None:
             raise RunError(f"{path}: is missing ({_RESTORE}")
         kinds = {"sha256": known} if isinstance(known, str) else known
         kind = next((kind for kind in SUMS if isinstance(kinds, dict) and kind in kinds), None)
-        if kind is None or _of(path, kind) != kinds[kind]:
+        if kind is None:
+            raise RunError(f"{folder / FILE}: is damaged (no sum of {name} that is known here)")
+        if _of(path, kind) != kinds[kind]:
             raise RunError(f"{path}: is damaged ({_RESTORE}")
 
 
@@ -62,7 +64,7 @@ def read_sums(folder: Path) -> dict[str, Any]:
     """By the name of each file; nothing of an older run."""
     path = folder / FILE
     sums = read_json(path) if path.exists() else {}
-    if not isinstance(sums, dict):
+    if not isinstance(sums, dict) or (path.exists() and not sums):
         raise RunError(f"{path}: is damaged (no table of hashes)")
     return sums
 

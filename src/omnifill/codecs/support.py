@@ -135,7 +135,7 @@ def read_json(path: Path) -> dict[str, Any]:
         tree = json.loads(path.read_bytes().decode("utf-8", "surrogatepass"))
     except OSError as error:
         raise damaged(path, error.strerror or "cannot be read") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise damaged(path, f"no JSON: {error}") from None
     if not isinstance(tree, dict):
         raise damaged(path, "no JSON object")

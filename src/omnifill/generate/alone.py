@@ -33,14 +33,14 @@ class Alone:
 
     def __init__(self, network: Network, vocabulary: Vocabulary, plan: Plan, index: int,
                  sampling: Sampling, cache: StandingCache) -> None:  # fmt: skip
-        """Where it `can`. `index` is the field's; the cache keeps its room."""
+        """Where it `can`, and all before the text was read. `index` is the field's; the cache keeps
+        its room."""
         field, backbone = vocabulary.fields[index], cast(Any, network.backbone)
         config = network.config
         local = int(vocabulary.row_local[field.state_row])
         self.allowed = vocabulary.blocks[field.block].allowed[local:][: len(field.grammar.allowed)]
         self.moves = np.ascontiguousarray(field.grammar.step, dtype=np.int64)
-        tiny = float(torch.finfo(torch.float32).tiny)
-        heat = max(sampling.temperature, tiny) if sampling.temperature else 0.0
+        heat = sampling.heat
         self.choice = np.array([config.embed_scale, heat, sampling.min_p or 0.0])
         self.first, self.plan, self.greedy = field.first, plan, not heat
         tables = [network.fields and network.fields.weight[index], cache.total[0],

@@ -22,7 +22,7 @@ from omnifill.form.vocabulary import (
     Vocabulary,
 )
 from omnifill.generate.alone import CLOSE, Alone
-from omnifill.generate.filters import Sampling, choose, filtered, guided, penalised
+from omnifill.generate.filters import Sampling, choose, drawn, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
 from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained
 from omnifill.generate.prefixes import Prefixes
@@ -38,13 +38,6 @@ CHUNK = 64
 """Slots read at once when a prompt is longer than the context."""
 Reading = tuple[Tensor, StandingCache]
 """Hidden (n, D) that predict the next slot, and the cache of what was read."""
-
-
-def drawn(scores: Tensor, chance: Tensor, sampling: Sampling) -> Ints:
-    """(n, C) scores -> (n,) columns."""
-    columns = choose(filtered(scores, sampling), chance, sampling.temperature == 0)[0]
-    out: Ints = columns.numpy()
-    return out
 
 
 class Autoregressive:
@@ -87,10 +80,12 @@ class Autoregressive:
         ahead, writers = Lookahead(self.network, plan), dict[int, Alone | None]()
         yield self._choose(plan, state, [hidden], stopper)
         while (field := int(state.field[0])) >= 0:
-            if field not in writers:
+            left = self._left(state)
+            inside = state.slot[0] > 0 and left >= CLOSE and not state.missing[0]
+            if inside and field not in writers:  # all before it was read, and stays in view
                 writers[field] = self._alone(plan, state, field, cache)
-            alone, left = writers[field], self._left(state)
-            if alone is not None and state.slot[0] and left >= CLOSE and not state.missing[0]:
+            alone = writers.get(field)
+            if inside and alone is not None:
                 yield from self._text(plan, state, ahead, alone, left, stopper)
             else:
                 hidden = ahead.read(cache, int(state.id[0]), field, left)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from omnifill.artifact import LoadedRun
-from omnifill.generate.autoregressive import Autoregressive, drawn
-from omnifill.generate.filters import Sampling
+from omnifill.generate.autoregressive import Autoregressive
+from omnifill.generate.filters import Sampling, drawn
 from omnifill.generate.plan import Plan, Step, Stopper
 from omnifill.generate.prefixes import SIZE, Prefixes
 from omnifill.generate.samplers import build_sampler

@@ -32,6 +32,9 @@ MOST_BEAMS = 64
 """A beam's rows are read at once."""
 
 
+FINITE = torch.finfo(torch.float32)
+
+
 @dataclass(frozen=True)
 class Sampling:
     """How the next slot is chosen."""
@@ -74,6 +77,11 @@ class Sampling:
     def strength(self) -> float:
         """That of guidance."""
         return 1.0 if self.guidance is None else self.guidance
+
+    @property
+    def heat(self) -> float:
+        """The temperature, as far as numbers of 32 bits can be divided by it."""
+        return min(max(self.temperature, FINITE.tiny), FINITE.max) if self.temperature else 0.0
 
     def __post_init__(self) -> None:
         numbers, wholes = (int, float), ("top_k", "no_repeat_ngram", "beams", "steps")
@@ -143,7 +151,7 @@ def filtered(scores: Tensor, sampling: Sampling) -> Tensor:
         return scores
     if sampling.temperature < COLD:  # or else the scores would be infinite
         scores = scores - scores.amax(dim=1, keepdim=True)
-    scores = scores / max(sampling.temperature, torch.finfo(scores.dtype).tiny)
+    scores = scores / sampling.heat
     if sampling.top_k is not None and sampling.top_k < scores.shape[1]:
         least = scores.topk(sampling.top_k, dim=1).values[:, -1:]
         scores = scores.masked_fill(scores < least, float("-inf"))
@@ -223,3 +231,10 @@ def choose(scores: Tensor, chance: Tensor, greedy: bool) -> tuple[Tensor, Tensor
     mass = prob.gather(1, column)
     left = (point - (cdf.gather(1, column) - mass)) / mass.clamp(min=1e-300)
     return column[:, 0], left[:, 0].clamp(0, 1 - 1e-9)
+
+
+def drawn(scores: Tensor, chance: Tensor, sampling: Sampling) -> Ints:
+    """(n, C) scores -> (n,) columns."""
+    columns = choose(filtered(scores, sampling), chance, sampling.temperature == 0)[0]
+    out: Ints = columns.numpy()
+    return out
