@@ -89,6 +89,27 @@ def test_asked_to_stop_it_saves_says_so_and_resumes_exactly(
     assert (run / "model.safetensors").read_bytes() == whole
 
 
+def test_what_a_killed_process_left_half_written_is_in_nobodys_way(
+    table: Path, tmp_path: Path
+) -> None:
+    """Killed while it wrote the first file of all, or a checkpoint; what is not ours stays."""
+    run = tmp_path / "run"
+    (run / "checkpoints" / ".step-00000007.4194999.part").mkdir(parents=True)
+    (run / "checkpoints").rename(tmp_path / "kept")
+    (run / ".run.json.4194999.part").write_text('{"format"', encoding="utf-8")
+    assert finish(start(table, run, steps=8))[0] == 0
+    (tmp_path / "kept" / ".step-00000007.4194999.part").rename(
+        run / "checkpoints" / ".step-00000007.4194999.part"
+    )
+    assert finish(start(table, run, "--resume", steps=8))[0] == 0
+    assert not [*run.rglob(".*.part")]
+    own = tmp_path / "own"
+    own.mkdir()
+    (own / ".film.12.part").write_text("half of it", encoding="utf-8")
+    status, err = finish(start(table, own, steps=8))
+    assert status == 2 and "not empty" in err and (own / ".film.12.part").exists()
+
+
 def test_two_trainings_do_not_write_into_one_folder(table: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     process = start(table, run, steps=100_000)

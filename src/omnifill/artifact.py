@@ -10,9 +10,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
+import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,11 @@ from omnifill.schema import Schema
 from omnifill.sums import check_sums, write_sums
 from omnifill.types import Codec
 
+HALF_WRITTEN = re.compile(
+    r"\.(run\.json|recipe\.yaml|schema\.json|config\.json|model\.safetensors|sums\.json|step-\d+)"
+    r"\.\d+\.part"
+)
+"""Names as of `files.atomic_path` and `train.checkpoint`, of what is ours alone."""
 COPIERS = 2
 """Threads that copy weights, which waits for memory."""
 PARTS = ("weight", "scale")
@@ -65,6 +72,13 @@ class RunFolder:
     @property
     def encoded(self) -> Path:
         return self.path / "data" / "encoded"
+
+    def sweep(self) -> None:
+        """Remove what a process that was killed had begun to write. For who holds the lock."""
+        for path in (*self.path.glob(".*.part"), *self.path.glob("checkpoints/.*.part")):
+            if HALF_WRITTEN.fullmatch(path.name):
+                with suppress(OSError):
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
     def write(self, name: str, text: str) -> None:
         """Write a text file of the folder, whole or not at all."""

@@ -83,6 +83,7 @@ class Session:
         try:
             self.folder.path.mkdir(parents=True, exist_ok=True)
             self._lock()
+            self.folder.sweep()
         except OSError as error:
             self._remove_if_empty()
             raise RunError(f"{self.folder.path}: {reason(error)}") from None
