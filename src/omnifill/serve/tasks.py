@@ -41,6 +41,8 @@ class Served:
         self.name, self.model, self.run = name, model, model.run
         self.engine = Engine(model.run, rows, exact)
         self.sha256 = model.run.sha256
+        if (fused := getattr(self.run.network.backbone, "fused", None)) is not None:
+            fused.is_whole()  # whoever asks first need not wait for the compiler
 
     def about(self) -> dict[str, Any]:
         """What the server tells of it."""
