@@ -13,9 +13,12 @@ import jsonschema
 import pandas as pd
 import pytest
 from pydantic import BaseModel
+from tests.test_exchange import tokenizer_of_bytes
 
 from omnifill import api
+from omnifill.codecs.pretrained import PretrainedCodec
 from omnifill.errors import RequestError
+from omnifill.generate import constraint
 from omnifill.generate.constraint import parse_rule
 
 TEXT: dict[str, Any] = {"type": "string"}
@@ -213,3 +216,14 @@ def test_a_masked_model_or_a_table_without_texts_is_refused(tmp_path: Path) -> N
     table = api.train(pd.DataFrame({"a": list("xy") * 40}), tmp_path / "table", steps=2)
     with pytest.raises(RequestError, match="no text is wanted"):
         table.generate(1, regex="a")
+
+
+def test_an_end_that_the_tokenizer_has_no_token_for() -> None:
+    """Checkpoints may have more ids than their tokenizer, and end by one of those."""
+    whole = tokenizer_of_bytes()
+    tokens = constraint._tokens_of(PretrainedCodec(whole.to_str(), 400, [399]))
+    matcher = constraint._matcher(tokens, constraint.Rule("regex", "a{3}"))
+    for _ in range(3):
+        assert not matcher.is_accepting()
+        assert matcher.consume_token(tokens.single[ord("a")])
+    assert matcher.is_accepting() and matcher.consume_token(399)

@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 
 from omnifill.codecs.pretrained import PretrainedCodec
@@ -272,7 +273,8 @@ def _tokens_of(codec: Any) -> Tokens:
         library = _library()
         if isinstance(codec, PretrainedCodec):  # its first end is no code that may come
             end = next(iter(codec.ends), None)
-            made = library.LLTokenizer(codec.source, n_vocab=codec.size, eos_token=end)
+            source = codec.source if end is None else _with_all(codec, end)
+            made = library.LLTokenizer(source, n_vocab=codec.size, eos_token=end)
         else:
             pieces = library.TokenizerWrapper(_Pieces(codec))
             made = library.LLTokenizer(pieces, n_vocab=codec.size + 1, eos_token=codec.size)
@@ -280,6 +282,18 @@ def _tokens_of(codec: Any) -> Tokens:
         single = {byte: codes[0] for byte, codes in found.items() if len(codes) == 1}
         _known[codec] = Tokens(made, single)
     return _known[codec]
+
+
+def _with_all(codec: PretrainedCodec, end: int) -> str:
+    """Its tokenizer, with tokens up to the one that ends a text: checkpoints may have more ids than
+    their tokenizer, and llguidance wants the end to be one of those."""
+    tokenizer = Tokenizer.from_str(codec.source)
+    num = tokenizer.get_vocab_size(with_added_tokens=True)
+    if end < num:
+        return codec.source
+    tokenizer.add_special_tokens([f"<unused {i}>" for i in range(num, end + 1)])
+    whole: str = tokenizer.to_str()
+    return whole
 
 
 def _matcher(tokens: Tokens, rule: Rule) -> Any:
