@@ -4,10 +4,10 @@
 
 Small checkpoints with random weights, one of each architecture and kind of positions that the tests
 know. Both sides write the likeliest tokens behind the same prompts, or as answers to the same
-sources (T5, BART); ours through the engine of the server, many side by side. BERT and RoBERTa say
-what stands in the same gaps of texts. Where a token differs, the two likeliest of `transformers`
-are looked at: within 1e-4 either is right, and such places are counted. Logits are compared over
-all that was written or asked for.
+sources (T5, BART); ours through the engine of the server, many side by side, and each alone. BERT
+and RoBERTa say what stands in the same gaps of texts. Where a token differs, the two likeliest of
+`transformers` are looked at: within 1e-4 either is right, and such places are counted. Logits are
+compared over all that was written or asked for.
 """
 
 from __future__ import annotations
@@ -52,8 +52,9 @@ def main() -> None:
         f"checkpoints of 3 layers of width 32, 320 ids (encoders 90), random weights, fp32; "
         f"{args.prompts} prompts of 1 to {LONGEST} tokens, {args.tokens} likeliest tokens behind "
         f"each (as answers at most {ANSWERED}; BERT, RoBERTa: a third of the tokens are gaps); "
-        f"{ROWS} side by side here, `transformers` all prompts of one length at once (encoders: "
-        f"one); `excused`: the two likeliest lie within {CLOSE:g}; logits as greatest differences"
+        f"{ROWS} side by side here, and each alone, `transformers` all prompts of one length at "
+        f"once (encoders: one); `excused`: the two likeliest lie within {CLOSE:g}; logits as "
+        f"greatest differences"
     )
     harness.keep("exactness", protocol, figures, ["transformers"], args.quick)
 
@@ -72,15 +73,18 @@ def measured(args: Any, kind: str, folder: Path) -> dict[str, Any]:
     read = [[BOS] * opened + words.encode(t, add_special_tokens=False).ids for t in texts]
     ends = {END, model.config.eos_token_id}
     want = written_there(model, read, args.tokens, END)
-    made = written_here(ours, [{"prompt": text} for text in texts], args.tokens)
-    out = Compared()
-    for ids, there, here in zip(read, want, made, strict=True):
-        there, here = until(there, ends), until(here, ends)
+    asked = [{"prompt": text} for text in texts]
+    made, single = written_here(ours, asked, args.tokens), written_alone(ours, asked, args.tokens)
+    out, alone = Compared(), Compared()
+    for ids, there, here, one in zip(read, want, made, single, strict=True):
+        there = until(there, ends)
         with torch.no_grad():
             logits = model(torch.tensor([[*ids, *there]])).logits[0].numpy()
-        out.add(there, here, logits[len(ids) - 1 :])
+        out.add(there, until(here, ends), logits[len(ids) - 1 :])
+        alone.add(there, until(one, ends), logits[len(ids) - 1 :])
         out.beside(logits, logits_here(ours, [*ids, *there]))
-    return out.figures()
+    names = ("same", "excused", "different")
+    return out.figures() | {f"alone / {name}": alone.figures()[name] for name in names}
 
 
 def answered(args: Any, kind: str, folder: Path) -> dict[str, Any]:
@@ -217,25 +221,43 @@ def written_there(model: Any, read: Sequence[list[int]], tokens: int, end: int) 
 
 def written_here(ours: Any, asked: Sequence[dict[str, Any]], tokens: int) -> list[list[int]]:
     """What ours writes: requests that come and go in the engine of the server."""
-    from omnifill.generate import requests, wishes
     from omnifill.generate.engine import Engine
-    from omnifill.generate.filters import Sampling
 
     engine, numbers = Engine(ours.run, ROWS), {}
     out: list[list[int]] = [[] for _ in asked]
-    first, waiting = ours.run.vocabulary["text"].first, list(enumerate(asked))[::-1]
-    codec = ours.run.vocabulary["text"].codec
+    waiting = list(enumerate(asked))[::-1]
     while waiting or engine.jobs:
         while waiting and engine.used < ROWS:
             number, what = waiting.pop()
-            wish = wishes.Wish(**what, max_tokens=tokens, sampling=Sampling(temperature=0))
-            request = wishes.build(ours.run, wish)
-            numbers[engine.add(requests.plan_of(ours.run, request, 0, 1), None)] = number
+            numbers[engine.add(planned(ours, what, tokens), None)] = number
         for job, step in engine.step():
             if step is not None:
-                for i in step.id.tolist():
-                    out[numbers[job]].append(i - first if i >= first else codec.ends[0])
+                out[numbers[job]] += told(ours, step)
     return out
+
+
+def written_alone(ours: Any, asked: Sequence[dict[str, Any]], tokens: int) -> list[list[int]]:
+    """The same, each by itself: texts of one row go a way of their own."""
+    from omnifill.generate.samplers import build_sampler
+
+    sampler = build_sampler(ours.run)
+    return [[i for step in sampler(planned(ours, what, tokens)) for i in told(ours, step)]
+            for what in asked]  # fmt: skip
+
+
+def planned(ours: Any, what: dict[str, Any], tokens: int) -> Any:
+    """Of one request: the likeliest."""
+    from omnifill.generate import requests, wishes
+    from omnifill.generate.filters import Sampling
+
+    wish = wishes.Wish(**what, max_tokens=tokens, sampling=Sampling(temperature=0))
+    return requests.plan_of(ours.run, wishes.build(ours.run, wish), 0, 1)
+
+
+def told(ours: Any, step: Any) -> list[int]:
+    """What a step chose, as ids of the checkpoint."""
+    field = ours.run.vocabulary["text"]
+    return [i - field.first if i >= field.first else field.codec.ends[0] for i in step.id.tolist()]
 
 
 def logits_here(ours: Any, ids: list[int]) -> Any:
