@@ -56,8 +56,8 @@ who comes later waits, `--waiting` requests in all, and one more is refused with
 `Retry-After`, before its question is read. Of prompts some 256 tokens are read between two steps,
 those that came first ahead, so that who writes does not wait for the prompts of many.
 What prompts begin with is kept, 128 tokens at a time and 256 MB for each model, and need not be
-read again: a system prompt, or a conversation so far (`omnifill_tokens_reused` in `/metrics`). All keys
-share them, so that whoever measures time can tell that a beginning was asked before.
+read again: a system prompt, or a conversation so far (`omnifill_tokens_reused` in `/metrics`). All
+keys share them, so that whoever measures time can tell that a beginning was asked before.
 What comes does not hang on who else is there; with `--exact` to the last
 bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
 finished, and jobs go on when the server is back.
