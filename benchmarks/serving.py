@@ -15,7 +15,9 @@ import asyncio
 import json
 import os
 import random
+import re
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -39,37 +41,36 @@ def main() -> None:
     parser.add_argument("--ids", type=int, default=50257)
     parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32])
     parser.add_argument("--asked", type=int, default=4, help="requests of each client")
+    parser.add_argument("--rounds", type=int, default=3, help="turns of server and engine alone")
     args = parser.parse_args()
     if args.quick:
-        args.layers, args.width, args.clients, args.asked = 2, 128, [1, 4], 2
+        args.layers, args.width, args.clients, args.asked, args.rounds = 2, 128, [1, 4], 2, 1
     figures: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         decoding.made(args, folder / "hf")
         servers = commands(args, folder)
+        command, model = servers.pop("omnifill")
+        with serving(command) as where, Engine(args, folder / "run") as engine:
+            asyncio.run(asked(where, model, 1, 1, 0))  # to warm up
+            for clients in args.clients:
+                figures[f"{clients} clients"] = ours(args, where, model, engine, clients)
         for label, (command, model) in servers.items():
             with serving(command) as where:
-                asyncio.run(asked(where, model, 1, 1, 0))  # to warm up
+                asyncio.run(asked(where, model, 1, 1, 0))
                 for clients in args.clients:
                     found = asyncio.run(asked(where, model, clients, args.asked, args.seed))
-                    figures.setdefault(f"{clients} clients", {})[label] = found
+                    figures[f"{clients} clients"][label] = found
                     print(clients, label, json.dumps(found), flush=True)
-        for clients in args.clients:
-            alone = engine_alone(args, folder / "run", clients)
-            figures[f"{clients} clients"]["omnifill, engine alone"] = alone
     for part in figures.values():
         theirs = [v["tokens_per_second"] for k, v in part.items() if k.startswith("transformers")]
-        ours, alone = (
-            part[name]["tokens_per_second"] for name in ("omnifill", "omnifill, engine alone")
-        )
-        part["times_transformers"] = ours / max(theirs)
-        part["http_overhead"] = 1 - ours / alone
+        part["times_transformers"] = part["omnifill"]["tokens_per_second"] / max(theirs)
     protocol = (
         f"GPT-2 of {args.layers} layers of width {args.width}, random weights, fp32, "
         f"{harness.THREADS} threads; completions as streams, prompts of 8 to 96 words, answers of "
         f"16 to 64 tokens, {args.asked} one after another of each client; servers in turns; "
         f"`times_transformers`: beside its better one; `http_overhead`: what is lacking beside the "
-        f"engine alone"
+        f"engine alone, server and engine in turns, the median of {args.rounds} of them"
     )
     harness.keep(f"serving-{args.layers}x{args.width}", protocol, figures, quick=args.quick)
 
@@ -123,34 +124,21 @@ def serving(command: list[str]) -> Any:
 
 async def asked(where: str, model: str, clients: int, num: int, seed: int) -> dict[str, float]:
     """What so many clients see, each with `num` requests one after another."""
-    import httpx2
-
     chance = random.Random(seed)
     bodies = [[body(model, chance) for _ in range(num)] for _ in range(clients)]
     firsts: list[float] = []
     tokens = 0
 
-    async def client(http: Any, mine: list[dict[str, Any]]) -> None:
+    async def client(mine: list[dict[str, Any]]) -> None:
         nonlocal tokens
         for one in mine:
-            started, first, told = time.monotonic(), 0.0, 0
-            async with http.stream("POST", f"{where}/v1/completions", json=one) as got:
-                assert got.status_code == 200, await got.aread()
-                async for line in got.aiter_lines():
-                    if not line.startswith("data: {"):
-                        continue
-                    piece = json.loads(line[6:])
-                    if piece.get("choices") and not first:
-                        first = time.monotonic() - started
-                    if piece.get("usage"):
-                        told = piece["usage"]["completion_tokens"]
+            first, told = await streamed(where, one)
             firsts.append(first)
-            tokens += told or one["max_tokens"]
+            tokens += told
 
-    async with httpx2.AsyncClient(timeout=600) as http:
-        started = time.monotonic()
-        await asyncio.gather(*(client(http, mine) for mine in bodies))
-        spent = time.monotonic() - started
+    started = time.monotonic()
+    await asyncio.gather(*map(client, bodies))
+    spent = time.monotonic() - started
     firsts.sort()
     return {
         "tokens_per_second": tokens / spent, "tokens": tokens,
@@ -159,51 +147,92 @@ async def asked(where: str, model: str, clients: int, num: int, seed: int) -> di
     }  # fmt: skip
 
 
-def engine_alone(args: Any, run: Path, clients: int) -> dict[str, float]:
-    """The same requests through the engine's pipe, with nothing before it."""
-    from omnifill.serve.wire import EngineSettings, messages, packed
+async def streamed(where: str, wish: dict[str, Any]) -> tuple[float, int]:
+    """Seconds until the first piece, and tokens in all. It reads bytes as they come and looks into
+    the last alone: clients are on the same processors as the server, where they should count
+    little."""
+    host, port = where.removeprefix("http://").split(":")
+    data = json.dumps(wish).encode()
+    head = (f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n")  # fmt: skip
+    started, first, got = time.monotonic(), 0.0, bytearray()
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(head.encode() + data)
+    while part := await reader.read(1 << 16):
+        got += part
+        if not first and b"data: {" in got and b'"choices"' in got:
+            first = time.monotonic() - started
+    writer.close()
+    assert got.startswith(b"HTTP/1.1 200"), bytes(got[:2000])
+    told = re.findall(rb'"completion_tokens":\s*(\d+)', got)
+    return first, int(told[-1]) if told else wish["max_tokens"]
 
-    settings = EngineSettings({"gpt": str(run)}, rows=max(args.clients), threads=harness.THREADS)
-    chance = random.Random(args.seed)
-    bodies = [[body("gpt", chance) for _ in range(args.asked)] for _ in range(clients)]
-    command = [sys.executable, "-m", "omnifill.serve.engine", json.dumps(vars(settings))]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    assert process.stdin is not None and process.stdout is not None
-    told, owners, tokens, number = messages(process.stdout), {}, 0, 0
 
-    def ask(mine: list[dict[str, Any]]) -> None:
-        nonlocal number
-        one, number = mine.pop(0), number + 1
-        owners[number] = mine
-        wish = {"prompt": one["prompt"], "max_tokens": one["max_tokens"], "num": 1, "seed": 0,
-                "sampling": {"temperature": 0}}  # fmt: skip
-        process.stdin.write(packed({"id": number, "do": "generate", "model": "gpt", "wish": wish}))
-        process.stdin.flush()
+def ours(args: Any, where: str, model: str, engine: Engine, clients: int) -> dict[str, Any]:
+    """Server and engine in turns: of each the median, and what HTTP costs."""
+    served, alone, lacking = [], [], []
+    for _ in range(args.rounds):
+        served.append(asyncio.run(asked(where, model, clients, args.asked, args.seed)))
+        alone.append(engine.asked(clients, args.asked, args.seed))
+        lacking.append(1 - served[-1]["tokens_per_second"] / alone[-1]["tokens_per_second"])
+        print(clients, json.dumps(served[-1]), json.dumps(alone[-1]), lacking[-1], flush=True)
+    return {"omnifill": medians(served), "omnifill, engine alone": medians(alone),
+            "http_overhead": statistics.median(lacking), "http_overheads": lacking}  # fmt: skip
 
-    def until(over: str) -> dict[str, Any]:
-        found = next(m for m in told if m["do"] in (over, "error", "fault", "failed"))
+
+def medians(found: list[dict[str, float]]) -> dict[str, float]:
+    return {name: statistics.median(one[name] for one in found) for name in found[0]}
+
+
+class Engine:
+    """Our engine without HTTP: asked through the pipe by which the server asks it."""
+
+    def __init__(self, args: Any, run: Path) -> None:
+        from omnifill.serve.wire import EngineSettings, messages
+
+        rows = max(args.clients)
+        settings = EngineSettings({"gpt": str(run)}, rows=rows, threads=harness.THREADS)
+        command = [sys.executable, "-m", "omnifill.serve.engine", json.dumps(vars(settings))]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.told, self.number = messages(self.process.stdout), 0
+
+    def __enter__(self) -> Engine:
+        self.until("ready")
+        self.asked(1, 1, 0)  # to warm up
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.stdin.close()
+        self.process.wait(60)
+
+    def until(self, over: str) -> dict[str, Any]:
+        found = next(m for m in self.told if m["do"] in (over, "error", "fault", "failed"))
         assert found["do"] == over, found
         return found
 
-    until("ready")
-    ask([body("gpt", chance)])  # to warm up
-    until("end")
-    started = time.monotonic()
-    for mine in bodies:
-        ask(mine)
-    left = clients
-    while left:
-        found = until("end")
-        tokens += found["completion_tokens"]
-        mine = owners.pop(found["id"])
-        if mine:
-            ask(mine)
-        else:
-            left -= 1
-    spent = time.monotonic() - started
-    process.stdin.close()
-    process.wait(60)
-    return {"tokens_per_second": tokens / spent, "tokens": tokens}
+    def ask(self, one: dict[str, Any]) -> int:
+        from omnifill.serve.wire import packed
+
+        self.number += 1
+        wish = {"prompt": one["prompt"], "max_tokens": one["max_tokens"], "num": 1, "seed": 0,
+                "sampling": {"temperature": 0}}  # fmt: skip
+        self.process.stdin.write(packed({"id": self.number, "do": "generate", "model": "gpt",
+                                         "wish": wish, "streamed": True}))  # fmt: skip
+        self.process.stdin.flush()
+        return self.number
+
+    def asked(self, clients: int, num: int, seed: int) -> dict[str, float]:
+        """The requests that `asked` makes of a server."""
+        chance = random.Random(seed)
+        bodies = [[body("gpt", chance) for _ in range(num)] for _ in range(clients)]
+        tokens, started = 0, time.monotonic()
+        owners = {self.ask(mine.pop(0)): mine for mine in bodies}
+        while owners:
+            found = self.until("end")
+            tokens += found["completion_tokens"]
+            if mine := owners.pop(found["id"]):
+                owners[self.ask(mine.pop(0))] = mine
+        return {"tokens_per_second": tokens / (time.monotonic() - started), "tokens": tokens}
 
 
 def body(model: str, chance: random.Random) -> dict[str, Any]:

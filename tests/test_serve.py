@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -145,6 +146,23 @@ def test_streamed_equals_whole(client: openai.OpenAI, stop: Any) -> None:
     assert usage == whole.usage
     for text in texts if stop else []:
         assert not any(s in text for s in ([stop] if isinstance(stop, str) else stop))
+
+
+def test_streams_beside_each_other_each_equal_their_whole(server: str) -> None:
+    """Of many at once each is told several tokens at a time."""
+    bodies = [{"model": "writer", "prompt": "rain ", "n": 2, "seed": seed, "logprobs": 2,
+               "max_tokens": 10 + 9 * seed} for seed in range(5)]  # fmt: skip
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        streams = list(pool.map(lambda body: events(server, "/v1/completions", body), bodies))
+    for body, stream in zip(bodies, streams, strict=True):
+        whole = asked(server, "/v1/completions", body).json()["choices"]
+        for row, choice in enumerate(whole):
+            told = [e["choices"][0] for e in stream if e["choices"][0]["index"] == row]
+            assert "".join(piece["text"] for piece in told) == choice["text"]
+            assert [piece["finish_reason"] for piece in told][-1] == choice["finish_reason"]
+            for name in ("tokens", "text_offset"):
+                parts = [value for piece in told for value in piece["logprobs"][name]]
+                assert parts == choice["logprobs"][name]
 
 
 def test_a_stream_has_the_lines_that_every_reader_finds(server: str) -> None:

@@ -21,7 +21,7 @@ from omnifill.serve.front import Front, Page, is_of_page
 from omnifill.serve.guard import Guard, Keys
 from omnifill.serve.jobs import JobRoutes
 from omnifill.serve.limits import Limits
-from omnifill.serve.link import Link
+from omnifill.serve.link import Answer, Link
 from omnifill.serve.login import Login
 from omnifill.serve.metrics import Metrics, Watch
 from omnifill.serve.plain import add_absent
@@ -200,7 +200,7 @@ class Routes:
             if doing.done():
                 return doing.result()
             if leaving.done():
-                raise Refusal(408, "the client has left", code="client_left")
+                raise _has_left()
             raise _too_late(self.limits)
         finally:
             for task in (doing, leaving):
@@ -214,40 +214,35 @@ class Routes:
         questions, work = self.answers.questions(said)
         stack = AsyncExitStack()
         try:
-            answer = await stack.enter_async_context(self.link.asked(*questions, work=work))
+            asked = self.link.asked(*questions, work=work, streamed=True)
+            answer = await stack.enter_async_context(asked)
             first = await self._within(request, answer.next())
         except BaseException:
             await stack.aclose()
             raise
-        lines = self._lines(stack, self.answers.pieces(said, answer, first), request)
-        return StreamingResponse(lines, media_type="text/event-stream",
+        events = self.answers.pieces(said, answer, first)
+        return StreamingResponse(self._lines(stack, answer, events, request),
+                                 media_type="text/event-stream",
                                  headers={"Cache-Control": "no-store"})  # fmt: skip
 
     async def _lines(
-        self, stack: AsyncExitStack, events: AsyncIterator[Any], request: Request
+        self, stack: AsyncExitStack, answer: Answer, events: AsyncIterator[Any], request: Request
     ) -> AsyncIterator[bytes]:
-        end = asyncio.get_running_loop().time() + self.limits.seconds
+        # Nothing is made anew for each piece, as a task or a timer: there are hundreds a second.
+        late = asyncio.get_running_loop().call_later(
+            self.limits.seconds, answer.stop, _too_late(self.limits)
+        )
         leaving = asyncio.ensure_future(_left(request))
-        coming: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        leaving.add_done_callback(lambda _: answer.stop(_has_left()))
         async with stack:
             try:
-                while True:
-                    coming = asyncio.ensure_future(anext(events))
-                    left = end - asyncio.get_running_loop().time()
-                    await asyncio.wait({coming, leaving}, timeout=max(0.0, left),
-                                       return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
-                    if not coming.done() and leaving.done():
-                        return
-                    if not coming.done():
-                        raise _too_late(self.limits)
-                    yield as_event(coming.result())
-            except StopAsyncIteration:
-                pass
+                async for event in events:
+                    yield as_event(event)
             except Refusal as refusal:
                 yield as_event(refusal.body)
             finally:
+                late.cancel()
                 leaving.cancel()
-                coming.cancel()
             yield DONE
 
 
@@ -260,6 +255,10 @@ async def _left(request: Request) -> None:
     """Wait until the client is gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+def _has_left() -> Refusal:
+    return Refusal(408, "the client has left", code="client_left")
 
 
 def _too_late(limits: Limits) -> Refusal:

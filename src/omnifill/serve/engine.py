@@ -11,12 +11,14 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from typing import Any, BinaryIO
 
 import torch
 
 from omnifill.api import load
 from omnifill.errors import UserError
+from omnifill.serve.pace import Pace
 from omnifill.serve.tasks import AT_ONCE, Generation, Served, Task, served_called
 from omnifill.serve.wire import EngineSettings, messages, packed
 
@@ -34,10 +36,16 @@ class Desk:
         """Slots that were chosen."""
         self.waiting: list[int] = []
         """Tasks that have not all begun, the first come first."""
+        self.pace = Pace()
 
     def send(self, message: dict[str, Any]) -> None:
-        self.out.write(packed(message))
-        self.out.flush()
+        """Tell the server, at once or in its turn (see `pace`)."""
+        self._tell(self.pace.take(message))
+
+    def _tell(self, messages: Iterable[dict[str, Any]]) -> None:
+        if data := b"".join(map(packed, messages)):
+            self.out.write(data)
+            self.out.flush()
 
     def take(self, message: dict[str, Any]) -> None:
         """One request of the server."""
@@ -53,6 +61,7 @@ class Desk:
                     task.end()
                     return
                 self.tasks[number] = served, task
+                self.pace.begin(number, message["streamed"])
                 self.waiting.append(number)
             else:
                 self.send({"id": number, "do": "end", **AT_ONCE[do](served, message)})
@@ -65,6 +74,7 @@ class Desk:
 
     def forget(self, number: int) -> None:
         """Nobody waits for a task any more."""
+        self.pace.end(number)
         if number in self.tasks:
             self.tasks.pop(number)[1].drop()
         if number in self.waiting:
@@ -92,6 +102,7 @@ class Desk:
         for served in self.models.values():
             if served.engine.jobs:
                 self._step(served)
+        self._tell(self.pace.due())
 
     def _step(self, served: Served) -> None:
         owners = {job: number for number, (s, task) in self.tasks.items() if s is served
@@ -112,6 +123,7 @@ class Desk:
                 self.written += task.read(job, found)
                 if task.over:
                     del self.tasks[number]
+                    self.pace.end(number)
         except BrokenPipeError:  # the server is gone
             raise
         except Exception as error:  # in what all share

@@ -34,11 +34,19 @@ class Answer:
     """Whether the engine that was asked is gone."""
     over: set[int] = field(default_factory=set)
     """Questions of which the engine has nothing more to say."""
+    stopped: Refusal | None = None
+
+    def stop(self, why: Refusal) -> None:
+        """Wait no longer: who does is told why."""
+        self.stopped = why
+        self.told.put_nowait({})
 
     async def next(self) -> dict[str, Any]:
         """What comes next, with the number of its question as `part`. Refusal if that is an
-        error."""
+        error, or if it was stopped."""
         message = await self.told.get()
+        if self.stopped is not None:
+            raise self.stopped
         if message["do"] in ("end", "error", "fault"):
             self.over.add(message["id"])
         if message["do"] == "error":
@@ -126,9 +134,11 @@ class Link:
                        "more now; try again", retry=RETRY, code="full")  # fmt: skip
 
     @asynccontextmanager
-    async def asked(self, *messages: dict[str, Any], work: int = 0) -> AsyncIterator[Answer]:
+    async def asked(
+        self, *messages: dict[str, Any], work: int = 0, streamed: bool = False
+    ) -> AsyncIterator[Answer]:
         """Ask the engine; who leaves before the end frees all that the request has. `work`: tokens
-        that it may take. Refusal where there is no room."""
+        that it may take; `streamed`: somebody reads along. Refusal where there is no room."""
         if not self.ready:
             raise Refusal(503, "the server is starting, or going", retry=RETRY, code="not_ready")
         if len(messages) > self.limits.waiting or work > self.limits.work:
@@ -148,7 +158,7 @@ class Link:
                 media = self.media.get(message["model"], {})
                 opened = await self.opener.opened(message, media) if media else message
                 if not answer.lost:  # or else the next engine would write for nobody
-                    self._send(opened | {"id": number})
+                    self._send(opened | {"id": number, "streamed": streamed})
                     sent.add(number)
             yield answer
         finally:

@@ -18,11 +18,13 @@ MOST_TOKENS = 512
 
 @dataclass
 class Choice:
-    """One text so far."""
+    """One text so far, or what is new of it."""
 
     text: str = ""
     tokens: list[dict[str, Any]] = field(default_factory=list)
     over: str | None = None
+    before: int = 0
+    """Characters of the tokens that were told before."""
 
 
 @dataclass
@@ -110,15 +112,16 @@ class Texts:
 
     async def streamed(self, answer: Answer, first: dict[str, Any]) -> AsyncIterator[Any]:
         """The same piece by piece. `first`: a message that was read already."""
-        frame, begun = self.form.frame(True), set[int]()
+        frame, told = self.form.frame(True), dict[int, int]()
         options = self.said.stream_options
         tells_usage = options is not None and options.include_usage
         more = {"usage": None} if tells_usage else {}
         message = first
         while True:
             for index, new in self.read(message):
-                yield frame.body([self.form.piece(index, new, index not in begun)], **more)
-                begun.add(index)
+                new.before = told.get(index, 0)
+                yield frame.body([self.form.piece(index, new, index not in told)], **more)
+                told[index] = new.before + sum(len(token["text"]) for token in new.tokens)
             if len(answer.over) == len(answer.numbers):
                 break
             message = await answer.next()
@@ -180,7 +183,7 @@ class Completions:
     def _logprobs(self, choice: Choice) -> dict[str, Any] | None:
         if self.said.logprobs is None:
             return None
-        offsets, at = [], 0
+        offsets, at = [], choice.before
         for token in choice.tokens:
             offsets.append(at)
             at += len(token["text"])

@@ -34,11 +34,12 @@ MOST = 1 << 28
 
 ENDS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
 """Letters that some readers take for the end of a line."""
+ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def as_line(body: dict[str, Any]) -> str:
     """JSON that is one line however lines are told apart."""
-    return json.dumps(body, ensure_ascii=False).translate(ENDS)
+    return ENCODER.encode(body).translate(ENDS)
 
 
 def packed(message: dict[str, Any]) -> bytes:

@@ -64,6 +64,10 @@ def build(say: Say, head: str, where: str, running: Running) -> Any:
         model.select(chosen, model, [about, chat], **PRIVATE)
         blocks.unload(_leaving(running))
     blocks.queue(default_concurrency_limit=None, api_open=False)
+    # Gradio looks every millisecond whether somebody clicked: 2,000 times a second for two pages,
+    # each of which holds up a thread of the model. For progress it looks, too; there is none here.
+    queue = blocks._queue
+    queue.sleep_when_free, queue.progress_update_sleep_when_free = 0.05, 1.0
     return blocks
 
 
