@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import runpy
@@ -431,24 +430,27 @@ def test_a_drawing_has_the_size_and_colours_of_the_model() -> None:
     assert made.size == (28, 14) and made.mode == "L"
 
 
-def test_a_page_that_nobody_uses_wakes_seldom(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_page_that_nobody_uses_wakes_seldom() -> None:
     """Gradio's own loops look each millisecond, on a processor that the model wants."""
-    from gradio import queueing
+    code = """
+import asyncio
+from gradio import queueing
+from omnifill.serve.page.build import build
+from omnifill.serve.page.session import Running
+from omnifill.serve.page.words import words
 
-    from omnifill.serve.page.build import build
-    from omnifill.serve.page.session import Running
-
-    queue, slept = build(words("en"), "", "http://localhost", Running())._queue, list[float]()
-
-    async def sleep(seconds: float) -> None:
-        slept.append(seconds)
-        queue.stopped = True
-
-    monkeypatch.setattr(queueing.asyncio, "sleep", sleep)
-    for loop in (queue.start_processing, queue.start_progress_updates):
-        queue.stopped = False
-        asyncio.run(loop())
-    assert len(slept) == 2 and min(slept) >= 0.05
+queue, slept = build(words("en"), "", "http://localhost", Running())._queue, []
+async def sleep(seconds):
+    slept.append(seconds)
+    queue.stopped = True
+queueing.asyncio.sleep = sleep
+for loop in (queue.start_processing, queue.start_progress_updates):
+    queue.stopped = False
+    asyncio.run(loop())
+print(len(slept), min(slept))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.split() == ["2", "0.05"]
 
 
 def test_help_and_the_package_import_no_gradio() -> None:
