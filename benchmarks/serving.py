@@ -52,12 +52,12 @@ def main() -> None:
         servers = commands(args, folder)
         command, model = servers.pop("omnifill")
         with serving(command) as where, Engine(args, folder / "run") as engine:
-            asyncio.run(asked(where, model, 1, 1, 0))  # to warm up
+            asyncio.run(asked(where, model, 1, 1, -1))  # to warm up
             for clients in args.clients:
                 figures[f"{clients} clients"] = ours(args, where, model, engine, clients)
         for label, (command, model) in servers.items():
             with serving(command) as where:
-                asyncio.run(asked(where, model, 1, 1, 0))
+                asyncio.run(asked(where, model, 1, 1, -1))
                 for clients in args.clients:
                     found = asyncio.run(asked(where, model, clients, args.asked, args.seed))
                     figures[f"{clients} clients"][label] = found
@@ -169,11 +169,12 @@ async def streamed(where: str, wish: dict[str, Any]) -> tuple[float, int]:
 
 
 def ours(args: Any, where: str, model: str, engine: Engine, clients: int) -> dict[str, Any]:
-    """Server and engine in turns: of each the median, and what HTTP costs."""
+    """Server and engine in turns: of each the median, and what HTTP costs. Each turn has prompts of
+    its own, since what prompts begin with is kept."""
     served, alone, lacking = [], [], []
-    for _ in range(args.rounds):
-        served.append(asyncio.run(asked(where, model, clients, args.asked, args.seed)))
-        alone.append(engine.asked(clients, args.asked, args.seed))
+    for seed in range(args.seed, args.seed + args.rounds):
+        served.append(asyncio.run(asked(where, model, clients, args.asked, seed)))
+        alone.append(engine.asked(clients, args.asked, seed))
         lacking.append(1 - served[-1]["tokens_per_second"] / alone[-1]["tokens_per_second"])
         print(clients, json.dumps(served[-1]), json.dumps(alone[-1]), lacking[-1], flush=True)
     return {"omnifill": medians(served), "omnifill, engine alone": medians(alone),
@@ -198,7 +199,7 @@ class Engine:
 
     def __enter__(self) -> Engine:
         self.until("ready")
-        self.asked(1, 1, 0)  # to warm up
+        self.asked(1, 1, -1)  # to warm up
         return self
 
     def __exit__(self, *_: object) -> None:
