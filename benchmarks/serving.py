@@ -32,6 +32,8 @@ import harness
 WORDS = decoding.PROMPT.split()
 READY = 300
 """Seconds that a server has to start."""
+WARM = 1_000_000
+"""Seed of a first request, which nothing is measured of."""
 
 
 def main() -> None:
@@ -52,12 +54,12 @@ def main() -> None:
         servers = commands(args, folder)
         command, model = servers.pop("omnifill")
         with serving(command) as where, Engine(args, folder / "run") as engine:
-            asyncio.run(asked(where, model, 1, 1, -1))  # to warm up
+            asyncio.run(asked(where, model, 1, 1, WARM))  # to warm up
             for clients in args.clients:
                 figures[f"{clients} clients"] = ours(args, where, model, engine, clients)
         for label, (command, model) in servers.items():
             with serving(command) as where:
-                asyncio.run(asked(where, model, 1, 1, -1))
+                asyncio.run(asked(where, model, 1, 1, WARM))
                 for clients in args.clients:
                     found = asyncio.run(asked(where, model, clients, args.asked, args.seed))
                     figures[f"{clients} clients"][label] = found
@@ -199,7 +201,7 @@ class Engine:
 
     def __enter__(self) -> Engine:
         self.until("ready")
-        self.asked(1, 1, -1)  # to warm up
+        self.asked(1, 1, WARM)  # to warm up
         return self
 
     def __exit__(self, *_: object) -> None:
