@@ -133,10 +133,11 @@ async def asked(where: str, model: str, clients: int, num: int, seed: int) -> di
 
     async def client(mine: list[dict[str, Any]]) -> None:
         nonlocal tokens
-        for one in mine:
-            first, told = await streamed(where, one)
-            firsts.append(first)
-            tokens += told
+        async with Client(where) as http:
+            for one in mine:
+                first, told = await http.streamed(one)
+                firsts.append(first)
+                tokens += told
 
     started = time.monotonic()
     await asyncio.gather(*map(client, bodies))
@@ -149,25 +150,40 @@ async def asked(where: str, model: str, clients: int, num: int, seed: int) -> di
     }  # fmt: skip
 
 
-async def streamed(where: str, wish: dict[str, Any]) -> tuple[float, int]:
-    """Seconds until the first piece, and tokens in all. It reads bytes as they come and looks into
-    the last alone: clients are on the same processors as the server, where they should count
+class Client:
+    """Asks for one stream after another over one connection. It reads bytes as they come and looks
+    into the last alone: clients are on the same processors as the server, where they should count
     little."""
-    host, port = where.removeprefix("http://").split(":")
-    data = json.dumps(wish).encode()
-    head = (f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n")  # fmt: skip
-    started, first, got = time.monotonic(), 0.0, bytearray()
-    reader, writer = await asyncio.open_connection(host, int(port))
-    writer.write(head.encode() + data)
-    while part := await reader.read(1 << 16):
-        got += part
-        if not first and b"data: {" in got and b'"choices"' in got:
-            first = time.monotonic() - started
-    writer.close()
-    assert got.startswith(b"HTTP/1.1 200"), bytes(got[:2000])
-    told = re.findall(rb'"completion_tokens":\s*(\d+)', got)
-    return first, int(told[-1]) if told else wish["max_tokens"]
+
+    def __init__(self, where: str) -> None:
+        self.host, port = where.removeprefix("http://").split(":")
+        self.port = int(port)
+
+    async def __aenter__(self) -> Client:
+        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.writer.close()
+
+    async def streamed(self, wish: dict[str, Any]) -> tuple[float, int]:
+        """Seconds until the first piece, and tokens in all."""
+        data = json.dumps(wish).encode()
+        head = (
+            f"POST /v1/completions HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
+        )
+        started, first, got = time.monotonic(), 0.0, bytearray()
+        self.writer.write(head.encode() + data)
+        while not got.endswith(b"\r\n0\r\n\r\n"):  # the last of the parts of an answer
+            part = await self.reader.read(1 << 16)
+            assert part, bytes(got[-2000:])
+            got += part
+            if not first and b'"choices"' in got:
+                first = time.monotonic() - started
+        assert got.startswith(b"HTTP/1.1 200"), bytes(got[:2000])
+        told = re.findall(rb'"completion_tokens":\s*(\d+)', got)
+        return first, int(told[-1]) if told else wish["max_tokens"]
 
 
 def ours(args: Any, where: str, model: str, engine: Engine, clients: int) -> dict[str, Any]:
