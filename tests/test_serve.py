@@ -716,7 +716,8 @@ def test_adapters_are_models_beside_one_base(tokenizer: Any, tmp_path: Path) -> 
     want = [one.generate(1, **options)["text"][0]
             for one in (base, base.adapted(tmp_path / "adapter"))]  # fmt: skip
     assert want[0] != want[1]
-    words = (f"base={tmp_path / 'run'}", "--adapter", f"tuned=base:{tmp_path / 'adapter'}")
+    words = (f"base={tmp_path / 'run'}", "--adapter", f"tuned=base:{tmp_path / 'adapter'}",
+             "--memory", "2")  # fmt: skip
     with serving(*words) as (where, _):
         got = [
             asked(where, "/v1/completions", {"model": name, **options}).json()["choices"][0]["text"]
@@ -728,6 +729,7 @@ def test_adapters_are_models_beside_one_base(tokenizer: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(("words", "part"), [
     (["--adapter", "x=nowhere"], "there is no folder"), (["--adapter", "drinks"], "NAME=PATH"),
     (["--memory", "0.000001"], "the weights alone take"),
+    (["--memory", "0.2"], "what is kept of texts and prompts"),
 ])  # fmt: skip
 def test_what_cannot_be_served_is_said(
     words: list[str], part: str, model: api.Model, command: Any

@@ -108,6 +108,15 @@ class Engine:
         return 0 if prefixes is None else prefixes.reused
 
     @property
+    def most_bytes(self) -> int:
+        """What it holds of texts under way and of beginnings of prompts, when it is full. Of those
+        that share no cache nothing is known before they are asked."""
+        prefixes = getattr(self.sampler, "prefixes", None)
+        return (
+            0 if self.slots is None else self.slots.most_bytes + (prefixes.most if prefixes else 0)
+        )
+
+    @property
     def used(self) -> int:
         """Rows of all jobs."""
         return sum(job.rows for job in self.jobs)

@@ -105,6 +105,11 @@ class LayerCache:
         for store, fresh in zip((self.keys, self.turned, self.values), slots, strict=True):
             store[row, :, first : first + slots.shape[2]] = fresh
 
+    @property
+    def nbytes(self) -> int:
+        """What it takes once it is full."""
+        return sum(store.nbytes for store in (self.keys, self.turned, self.values))
+
     def head(self, num: int) -> LayerCache:
         """The first `num` rows: what is written there is written here."""
         out = object.__new__(LayerCache)
@@ -162,6 +167,11 @@ class KVCache:
     def room(self) -> int:
         """Slots that all rows have left before any is dropped."""
         return int(self.capacity - self.lengths.max())
+
+    @property
+    def nbytes(self) -> int:
+        """What its layers take once they are full."""
+        return sum(layer.nbytes for layer in self.layers)
 
     def place(self, num: int) -> Place:
         """Where `num` new slots of each row stand."""

@@ -28,8 +28,7 @@ class Slots:
         comes of a row does not hang on the others to the last bit: products of other shapes add up
         in other orders."""
         self.network, self.rows, self.exact = network, rows, exact
-        most = max(network.config.context, 2 * FIRST)
-        self.cache = network.new_cache(rows, most if exact else FIRST)
+        self.cache = network.new_cache(rows, self._most if exact else FIRST)
         if exact and isinstance(self.cache.inner, KVCache):
             self.cache.inner.fixed = True
         self.owners: list[Any] = []
@@ -39,6 +38,17 @@ class Slots:
     def free(self) -> int:
         """Rows that nobody uses."""
         return self.rows - len(self.owners)
+
+    @property
+    def _most(self) -> int:
+        """Slots of a full row."""
+        return max(self.network.config.context, 2 * FIRST)
+
+    @property
+    def most_bytes(self) -> int:
+        """What its rows take when each is full."""
+        one = self.network.new_cache(1, self._most).inner
+        return one.nbytes * self.rows if isinstance(one, KVCache) else 0
 
     def take(self, cache: StandingCache, owners: list[Any]) -> None:
         """Its rows come in, one of each owner."""

@@ -52,7 +52,8 @@ def serve(
         help="NAME=PATH, or NAME=MODEL:PATH: a LoRA adapter as a model of its own beside the "
         "weights of the first RUN, or of another. Repeat for more.")] = None,
     memory: Annotated[float | None, typer.Option(
-        help="Gigabytes that the weights of all models may take.")] = None,
+        help="Gigabytes that all models may take: weights, what is kept of texts while they are "
+        "written, and beginnings of prompts (256 MB of each model that writes texts).")] = None,
     port: Annotated[int, typer.Option(help="Where to listen.", min=1, max=65535)] = 8000,
     host: Annotated[str, typer.Option(
         help="The address to listen at; one that others reach needs a key.")] = "127.0.0.1",
@@ -89,7 +90,7 @@ def serve(
     models = named_runs(runs)
     check_memory(models, memory)
     settings = EngineSettings(models, named_adapters(adapter or (), models), rows, exact,
-                              threads or os.cpu_count() or 1)  # fmt: skip
+                              threads or os.cpu_count() or 1, memory)  # fmt: skip
     start(settings, host=host, port=port, keys=read_keys(keys), names=allow_host or (),
           limits=limits, jobs=jobs, page=page,
           say=lambda text: typer.echo(text, err=True))  # fmt: skip

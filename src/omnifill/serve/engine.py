@@ -11,13 +11,13 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
 import torch
 
 from omnifill.api import load
-from omnifill.errors import UserError
+from omnifill.errors import RequestError, UserError
 from omnifill.serve.pace import Pace
 from omnifill.serve.tasks import AT_ONCE, Generation, Served, Task, served_called
 from omnifill.serve.wire import EngineSettings, messages, packed
@@ -153,9 +153,11 @@ def run(settings: EngineSettings, source: BinaryIO, out: BinaryIO) -> None:
     try:
         for name, path in settings.models.items():
             models[name] = Served(name, load(path), settings.rows, settings.exact)
+            check_memory(models, settings.memory)
         for name, (base, path) in settings.adapters.items():
             beside = models[base].model.adapted(path)
             models[name] = Served(name, beside, settings.rows, settings.exact)
+            check_memory(models, settings.memory)
     except UserError as error:
         desk.send({"id": 0, "do": "failed", "message": str(error)})
         return
@@ -177,6 +179,21 @@ def run(settings: EngineSettings, source: BinaryIO, out: BinaryIO) -> None:
         if message is None:
             return
         desk.take(message)
+
+
+def check_memory(models: Mapping[str, Served], most: float | None) -> None:
+    """RequestError where weights, rows that are full and beginnings of prompts are more than so
+    many gigabytes."""
+    tensors = [t.untyped_storage() for s in models.values()
+               for t in s.run.network.state_dict().values()]  # fmt: skip
+    weights = sum({t.data_ptr(): t.nbytes() for t in tensors}.values()) / 1e9
+    caches = sum(s.engine.most_bytes for s in models.values()) / 1e9
+    if most is not None and weights + caches > most:
+        raise RequestError(
+            f"--memory {most:g}: up to {list(models)[-1]!r}, weights take {weights:.2f} GB "
+            f"and what is kept of texts and prompts {caches:.2f}; leave some out, take fewer "
+            f"--rows, or round weights: omnifill convert RUN --weights int8"
+        )
 
 
 def _listen(source: BinaryIO, asked: queue.Queue[dict[str, Any] | None]) -> None:

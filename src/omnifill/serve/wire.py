@@ -25,6 +25,8 @@ class EngineSettings:
     rows: int = 8
     exact: bool = False
     threads: int = 1
+    memory: float | None = None
+    """Gigabytes that models may take; None: any number."""
 
 
 HEAD = struct.Struct("<I")
