@@ -729,13 +729,21 @@ def test_adapters_are_models_beside_one_base(tokenizer: Any, tmp_path: Path) -> 
 @pytest.mark.parametrize(("words", "part"), [
     (["--adapter", "x=nowhere"], "there is no folder"), (["--adapter", "drinks"], "NAME=PATH"),
     (["--memory", "0.000001"], "the weights alone take"),
-    (["--memory", "0.2"], "what is kept of texts and prompts"),
 ])  # fmt: skip
 def test_what_cannot_be_served_is_said(
     words: list[str], part: str, model: api.Model, command: Any
 ) -> None:
     status, _, said = command("serve", model.run.folder.path, *words)
     assert status == 2 and part in said
+
+
+def test_models_that_take_more_than_they_may_are_not_served(model: api.Model) -> None:
+    """Their weights would fit."""
+    command = [sys.executable, "-m", "omnifill", "serve", str(model.run.folder.path),
+               "--memory", "0.2", "--no-page"]  # fmt: skip
+    found = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", timeout=60)
+    assert found.returncode == 2 and "Traceback" not in found.stderr
+    assert "--memory 0.2" in found.stderr and "what is kept of texts and prompts" in found.stderr
 
 
 def test_what_one_cannot_have_ends_no_other_answer(server: str, writer: api.Model) -> None:

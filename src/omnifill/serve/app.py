@@ -10,18 +10,18 @@ from typing import Any, TypeVar
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, PlainTextResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, PlainTextResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
 from omnifill import __version__
 from omnifill.serve.answers import Answers, refusal_of
 from omnifill.serve.document import describe
+from omnifill.serve.events import Events, has_left, left, too_late, watch
 from omnifill.serve.front import Front, Page, is_of_page
 from omnifill.serve.guard import Guard, Keys
 from omnifill.serve.jobs import JobRoutes
-from omnifill.serve.limits import Limits
-from omnifill.serve.link import Answer, Link
+from omnifill.serve.link import Link
 from omnifill.serve.login import Login
 from omnifill.serve.metrics import Metrics, Watch
 from omnifill.serve.plain import add_absent
@@ -38,11 +38,9 @@ from omnifill.serve.protocol import (
     Tokenize,
 )
 from omnifill.serve.refusals import Refusal
-from omnifill.serve.wire import as_line
 
 T = TypeVar("T")
 log = logging.getLogger("omnifill.serve")
-DONE = b"data: [DONE]\n\n"
 
 
 def build_app(
@@ -193,15 +191,15 @@ class Routes:
     async def _within(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
         """Wait no longer than allowed, nor for a client that has left."""
         doing = asyncio.ensure_future(work)
-        leaving = asyncio.ensure_future(_left(request))
+        leaving = asyncio.ensure_future(left(request))
         try:
             await asyncio.wait({doing, leaving}, timeout=self.limits.seconds,
                                return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
             if doing.done():
                 return doing.result()
             if leaving.done():
-                raise _has_left()
-            raise _too_late(self.limits)
+                raise has_left()
+            raise too_late(self.limits.seconds)
         finally:
             for task in (doing, leaving):
                 task.cancel()
@@ -216,53 +214,12 @@ class Routes:
         try:
             asked = self.link.asked(*questions, work=work, streamed=True)
             answer = await stack.enter_async_context(asked)
-            first = await self._within(request, answer.next())
+            watch(stack, answer, request, self.limits.seconds)
+            first = await answer.next()
         except BaseException:
             await stack.aclose()
             raise
-        events = self.answers.pieces(said, answer, first)
-        return StreamingResponse(self._lines(stack, answer, events, request),
-                                 media_type="text/event-stream",
-                                 headers={"Cache-Control": "no-store"})  # fmt: skip
-
-    async def _lines(
-        self, stack: AsyncExitStack, answer: Answer, events: AsyncIterator[Any], request: Request
-    ) -> AsyncIterator[bytes]:
-        # Nothing is made anew for each piece, as a task or a timer: there are hundreds a second.
-        late = asyncio.get_running_loop().call_later(
-            self.limits.seconds, answer.stop, _too_late(self.limits)
-        )
-        leaving = asyncio.ensure_future(_left(request))
-        leaving.add_done_callback(lambda _: answer.stop(_has_left()))
-        async with stack:
-            try:
-                async for event in events:
-                    yield as_event(event)
-            except Refusal as refusal:
-                yield as_event(refusal.body)
-            finally:
-                late.cancel()
-                leaving.cancel()
-            yield DONE
-
-
-def as_event(body: dict[str, Any]) -> bytes:
-    """One server-sent event."""
-    return f"data: {as_line(body)}\n\n".encode()
-
-
-async def _left(request: Request) -> None:
-    """Wait until the client is gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _has_left() -> Refusal:
-    return Refusal(408, "the client has left", code="client_left")
-
-
-def _too_late(limits: Limits) -> Refusal:
-    return Refusal(408, f"it takes more than {limits.seconds:g} seconds", code="deadline")
+        return Events(stack, self.answers.pieces(said, answer, first))
 
 
 def _as_model(about: dict[str, Any]) -> dict[str, Any]:

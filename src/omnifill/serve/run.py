@@ -64,7 +64,7 @@ def check_memory(models: Mapping[str, str], most: float | None) -> None:
     """RequestError where the weights alone are more than so many gigabytes."""
     size = sum((Path(path) / "model.safetensors").stat().st_size for path in models.values()) / 1e9
     if most is not None and size > most:
-        raise RequestError(f"--memory {most:g}: the weights alone take {size:.1f} GB; leave some "
+        raise RequestError(f"--memory {most:g}: the weights alone take {size:.2g} GB; leave some "
                            f"out, or round them: omnifill convert RUN --weights int8")  # fmt: skip
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import os
 import re
-import shutil
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -52,12 +51,14 @@ class Mounted:
         self.inner: ASGIApp | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.open: set[asyncio.Task[None]] = set()
-        self.folder = ""
+        self.folder: tempfile.TemporaryDirectory[str] | None = None
+        """What visitors bring; gone with the process, if the server never starts."""
 
     def build(self) -> None:
         """Import Gradio and draw the page."""
-        self.folder = tempfile.mkdtemp(prefix="omnifill-page-")
-        os.environ.update(SETTINGS | {"GRADIO_TEMP_DIR": self.folder})
+        self.folder = tempfile.TemporaryDirectory(prefix="omnifill-page-",
+                                                  ignore_cleanup_errors=True)  # fmt: skip
+        os.environ.update(SETTINGS | {"GRADIO_TEMP_DIR": self.folder.name})
         from omnifill.serve.page.build import mount
 
         self.inner = inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
@@ -71,7 +72,8 @@ class Mounted:
         """Gradio's queue runs as long as the server; files that visitors brought go with it."""
         self.loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            stack.callback(shutil.rmtree, self.folder, True)
+            assert self.folder is not None, "the page is built before it runs"
+            stack.callback(self.folder.cleanup)
             await stack.enter_async_context(self.lifespan(self.inner))
             warming = asyncio.ensure_future(self._warm())
             yield
