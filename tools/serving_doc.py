@@ -58,6 +58,9 @@ those that came first ahead, so that who writes does not wait for the prompts of
 What prompts begin with is kept, 128 tokens at a time and 256 MB for each model, and need not be
 read again: a system prompt, or a conversation so far (`omnifill_tokens_reused` in `/metrics`). All
 keys share them, so that whoever measures time can tell that a beginning was asked before.
+Many streams at once are told several tokens at a time, 250 pieces a second over all of them, the
+first at once; one alone is told of each token. `--memory` says how many gigabytes all models may
+take: weights, what is kept of texts while they are written, and what prompts begin with.
 What comes does not hang on who else is there; with `--exact` to the last
 bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
 finished, and jobs go on when the server is back.
