@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import io
+import json
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from omnifill.serve import wire
 from omnifill.serve.pace import APART, Pace
 
 
@@ -111,3 +115,19 @@ def test_all_is_told_in_order_whenever_and_its_end_last(
             assert "".join(one["text"] for one in parts) == "".join(wanted)
             assert [token for one in parts for token in one["tokens"]] == wanted
             assert [one["over"] for one in parts if one["over"]] == (["stop"] if row == 0 else [])
+
+
+@given(st.lists(st.text(max_size=9)), st.integers(1, 40))
+def test_messages_of_one_flush_arrive_in_order_in_frames_of_some_size(
+    said: list[str], large: int
+) -> None:
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(wire, "LARGE", large)
+        data = wire.packed(*({"text": text} for text in said))
+    assert [one["text"] for one in wire.messages(io.BytesIO(data))] == said
+    sizes, at = [], 0
+    while at < len(data):
+        sizes.append(wire.size_of(data[at : at + 4]))
+        at += 4 + sizes[-1]
+    longest = max((len(json.dumps({"text": text})) for text in said), default=0)
+    assert all(size <= max(large, longest) + 2 for size in sizes)

@@ -112,9 +112,8 @@ class Engine:
         """What it holds of texts under way and of beginnings of prompts, when it is full. Of those
         that share no cache nothing is known before they are asked."""
         prefixes = getattr(self.sampler, "prefixes", None)
-        return (
-            0 if self.slots is None else self.slots.most_bytes + (prefixes.most if prefixes else 0)
-        )
+        kept = 0 if prefixes is None else int(prefixes.most)
+        return kept if self.slots is None else kept + self.slots.most_bytes
 
     @property
     def used(self) -> int:

@@ -43,7 +43,7 @@ class Desk:
         self._tell(self.pace.take(message))
 
     def _tell(self, messages: Iterable[dict[str, Any]]) -> None:
-        if data := b"".join(map(packed, messages)):
+        if data := packed(*messages):
             self.out.write(data)
             self.out.flush()
 

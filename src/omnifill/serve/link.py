@@ -15,7 +15,7 @@ from omnifill.errors import RunError
 from omnifill.serve.limits import RETRY, Limits
 from omnifill.serve.opener import Opener
 from omnifill.serve.refusals import Refusal
-from omnifill.serve.wire import HEAD, EngineSettings, packed, size_of, unpacked
+from omnifill.serve.wire import EngineSettings, packed, received
 
 GRACE = 5.0
 """Seconds that the engine has to leave by itself."""
@@ -100,7 +100,7 @@ class Link:
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
         )  # fmt: skip
         self._process = process
-        first = await self._received(process)
+        first = next(iter(await self._received(process)), None)
         if first is None or first["do"] != "ready":
             await process.wait()
             self._process = None
@@ -173,24 +173,18 @@ class Link:
             assert self._process is not None and self._process.stdin is not None
             self._process.stdin.write(packed(message))
 
-    async def _received(self, process: asyncio.subprocess.Process) -> dict[str, Any] | None:
-        """The next message; None: there are no more."""
+    async def _received(self, process: asyncio.subprocess.Process) -> list[dict[str, Any]]:
+        """The next messages; none: there are no more."""
         assert process.stdout is not None, "it was opened with a pipe"
         try:
-            head = await process.stdout.readexactly(HEAD.size)
-            return unpacked(await process.stdout.readexactly(size_of(head)))
+            return await received(process.stdout)
         except (asyncio.IncompleteReadError, ConnectionError):
-            return None
+            return []
 
     async def _read(self, process: asyncio.subprocess.Process) -> None:
-        while (message := await self._received(process)) is not None:
-            if message["do"] == "stats":
-                self.stats = message
-            elif (answer := self.open.get(message["id"])) is not None:
-                if message["do"] == "piece" and not answer.began:
-                    answer.began = True
-                    self.on_first(time.monotonic() - answer.since)
-                answer.told.put_nowait(message)
+        while messages := await self._received(process):
+            for message in messages:
+                self._take(message)
         for number, answer in self.open.items():
             answer.lost = True
             answer.told.put_nowait({"id": number, "do": "fault"})
@@ -200,3 +194,12 @@ class Link:
             self.restarts += 1
             with suppress(RunError):
                 await self.start()
+
+    def _take(self, message: dict[str, Any]) -> None:
+        if message["do"] == "stats":
+            self.stats = message
+        elif (answer := self.open.get(message["id"])) is not None:
+            if message["do"] == "piece" and not answer.began:
+                answer.began = True
+                self.on_first(time.monotonic() - answer.since)
+            answer.told.put_nowait(message)

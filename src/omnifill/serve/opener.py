@@ -21,7 +21,7 @@ from omnifill.data.values import parse_value
 from omnifill.errors import ValueRefused
 from omnifill.schema import FieldSpec
 from omnifill.serve.refusals import Refusal
-from omnifill.serve.wire import HEAD, messages, packed, size_of, unpacked
+from omnifill.serve.wire import messages, packed, received
 
 MEMORY = 2 << 30
 """Bytes that it may take."""
@@ -103,8 +103,8 @@ class Opener:
         assert process.stdin is not None and process.stdout is not None, "opened with pipes"
         process.stdin.write(packed(message))
         await process.stdin.drain()
-        head = await process.stdout.readexactly(HEAD.size)
-        return unpacked(await process.stdout.readexactly(size_of(head)))
+        (answer,) = await received(process.stdout)
+        return answer
 
 
 def answers(asked: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:

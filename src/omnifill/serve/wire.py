@@ -1,11 +1,12 @@
-"""Messages between the server and its engine: JSON with its length before it, and nothing else;
-and lines for clients.
+"""Messages between the server and its engine: lists of them in JSON, each with its length before
+it, and nothing else; and lines for clients.
 
 Nothing that comes over it is ever unpickled or imported.
 """
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import struct
@@ -31,7 +32,9 @@ class EngineSettings:
 
 HEAD = struct.Struct("<I")
 MOST = 1 << 28
-"""Bytes of a message: pictures and sounds are in it."""
+"""Bytes of a frame: pictures and sounds are in it."""
+LARGE = 1 << 20
+"""Bytes of a frame of several messages."""
 
 
 ENDS = {ord(mark): f"\\u{ord(mark):04x}" for mark in "\x85\u2028\u2029"}
@@ -44,16 +47,30 @@ def as_line(body: dict[str, Any]) -> str:
     return ENCODER.encode(body).translate(ENDS)
 
 
-def packed(message: dict[str, Any]) -> bytes:
-    """A message as it goes over the wire."""
-    data = json.dumps(message, ensure_ascii=False, default=_told).encode("utf-8", "surrogatepass")
+def packed(*messages: dict[str, Any]) -> bytes:
+    """Messages as they go over the wire: as many in a frame as make little of one, since each frame
+    costs who reads it some time."""
+    out, parts, size = bytearray(), list[bytes](), 0
+    for message in messages:
+        text = json.dumps(message, ensure_ascii=False, default=_told)
+        data = text.encode("utf-8", "surrogatepass")
+        if parts and size + len(data) > LARGE:
+            out += _frame(parts)
+            parts, size = [], 0
+        parts.append(data)
+        size += len(data) + 1
+    return bytes(out + _frame(parts)) if parts else b""
+
+
+def _frame(parts: list[bytes]) -> bytes:
+    data = b"[" + b",".join(parts) + b"]"
     return HEAD.pack(len(data)) + data
 
 
-def unpacked(data: bytes) -> dict[str, Any]:
+def unpacked(data: bytes) -> list[dict[str, Any]]:
     """What stands behind the length."""
-    message: dict[str, Any] = json.loads(data)
-    return message
+    messages: list[dict[str, Any]] = json.loads(data)
+    return messages
 
 
 def size_of(head: bytes) -> int:
@@ -67,8 +84,13 @@ def size_of(head: bytes) -> int:
 def messages(stream: BinaryIO) -> Iterator[dict[str, Any]]:
     """All messages up to the end of a stream."""
     while len(head := stream.read(HEAD.size)) == HEAD.size:
-        data = stream.read(size_of(head))
-        yield unpacked(data)
+        yield from unpacked(stream.read(size_of(head)))
+
+
+async def received(stream: asyncio.StreamReader) -> list[dict[str, Any]]:
+    """The messages of the next frame. asyncio.IncompleteReadError at the end."""
+    head = await stream.readexactly(HEAD.size)
+    return unpacked(await stream.readexactly(size_of(head)))
 
 
 def _told(value: Any) -> Any:

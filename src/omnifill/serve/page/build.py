@@ -21,14 +21,15 @@ PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden
 
 def mount(
     app: FastAPI, language: Language, path: str, where: str, locked: bool, running: Running
-) -> None:
-    """Put the page in one language at a path of `app`."""
+) -> Any:
+    """Put the page in one language at a path of `app` -> the queue of what visitors click."""
     blocks = build(words(language), _head(words(language), language, locked), where, running)
     gr.mount_gradio_app(
         app, blocks, path, footer_links=[], run_history=False, show_error=False, ssr_mode=False,
         pwa=False, mcp_server=False, enable_monitoring=False, theme=theme(),
         head=f"<style>{CSS}</style>" + HEAD % words(language)("calendar"),
     )  # fmt: skip
+    return blocks._queue
 
 
 def build(say: Say, head: str, where: str, running: Running) -> Any:
@@ -64,10 +65,6 @@ def build(say: Say, head: str, where: str, running: Running) -> Any:
         model.select(chosen, model, [about, chat], **PRIVATE)
         blocks.unload(_leaving(running))
     blocks.queue(default_concurrency_limit=None, api_open=False)
-    # Gradio looks every millisecond whether somebody clicked: 2,000 times a second for two pages,
-    # each of which holds up a thread of the model. For progress it looks, too; there is none here.
-    queue = blocks._queue
-    queue.sleep_when_free, queue.progress_update_sleep_when_free = 0.05, 1.0
     return blocks
 
 

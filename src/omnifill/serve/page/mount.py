@@ -39,6 +39,10 @@ FOREIGN = re.compile(
     rb"""|<meta\s[^>]*(?:og:|twitter:)[^>]*>|<link[^>]*rel="manifest"[^>]*>"""
 )
 """What would ask another machine, or tells of Gradio's own site."""
+PLACES: list[tuple[Language, str]] = [("zh", CHINESE), ("en", "/")]
+"""The longer path first: a mount at / takes all that comes to it."""
+AWAKE, ASLEEP = 0.02, 0.5
+"""Seconds between looks at what was clicked: while a page is shown, and while none is."""
 
 
 class Mounted:
@@ -51,6 +55,7 @@ class Mounted:
         self.inner: ASGIApp | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
         self.open: set[asyncio.Task[None]] = set()
+        self.queues: list[Any] = []
         self.folder: tempfile.TemporaryDirectory[str] | None = None
         """What visitors bring; gone with the process, if the server never starts."""
 
@@ -62,9 +67,11 @@ class Mounted:
         from omnifill.serve.page.build import mount
 
         self.inner = inner = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
-        # The longer path first: a mount at / takes all that comes to it.
-        mount(inner, "zh", CHINESE, self.where, self.locked, self.running_now)
-        mount(inner, "en", "/", self.where, self.locked, self.running_now)
+        self.queues = [mount(inner, language, path, self.where, self.locked, self.running_now)
+                       for language, path in PLACES]  # fmt: skip
+        for queue in self.queues:
+            queue.progress_update_sleep_when_free = ASLEEP  # there is none here
+        self._look()
         self.lifespan = inner.router.lifespan_context
 
     @asynccontextmanager
@@ -100,6 +107,12 @@ class Mounted:
         for task in self.open:
             task.cancel()
 
+    def _look(self) -> None:
+        """Gradio looks every millisecond whether somebody clicked: 2,000 times a second for two
+        pages, on a processor that the model wants. A page that is shown holds a request open."""
+        for queue in self.queues:
+            queue.sleep_when_free = AWAKE if self.open else ASLEEP
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request of the page."""
         headers = Headers(scope=scope)
@@ -113,10 +126,12 @@ class Mounted:
         sender = _Sender(send, language)
         task = asyncio.ensure_future(self.inner(scope, receive, sender))
         self.open.add(task)
+        self._look()
         try:
             await asyncio.wait({task})
         finally:
             self.open.discard(task)
+            self._look()
             task.cancel()
         if task.cancelled():
             await sender.finish()
