@@ -207,12 +207,13 @@ class Engine:
     """Our engine without HTTP: asked through the pipe by which the server asks it."""
 
     def __init__(self, args: Any, run: Path) -> None:
-        from omnifill.serve.wire import EngineSettings, messages
+        from omnifill.serve.wire import EngineSettings, engine_environment, messages
 
         rows = max(args.clients)
         settings = EngineSettings({"gpt": str(run)}, rows=rows, threads=harness.THREADS)
         command = [sys.executable, "-m", "omnifill.serve.engine", json.dumps(vars(settings))]
-        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                        env=engine_environment())  # fmt: skip
         self.told, self.number = messages(self.process.stdout), 0
 
     def __enter__(self) -> Engine:

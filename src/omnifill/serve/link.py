@@ -15,7 +15,7 @@ from omnifill.errors import RunError
 from omnifill.serve.limits import RETRY, Limits
 from omnifill.serve.opener import Opener
 from omnifill.serve.refusals import Refusal
-from omnifill.serve.wire import EngineSettings, packed, received
+from omnifill.serve.wire import EngineSettings, engine_environment, packed, received
 
 GRACE = 5.0
 """Seconds that the engine has to leave by itself."""
@@ -97,7 +97,7 @@ class Link:
         """Load the models. RunError for one that cannot be."""
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "omnifill.serve.engine", json.dumps(asdict(self.settings)),
-            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
+            stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=engine_environment(),
         )  # fmt: skip
         self._process = process
         first = next(iter(await self._received(process)), None)
