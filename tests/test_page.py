@@ -288,7 +288,9 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.keyboard.press("Space")
     page.get_by_label("kind: value").wait_for()
     reach("[aria-label='kind: value']")
-    page.keyboard.type("tea")
+    page.get_by_role("option", name="tea").wait_for()
+    page.keyboard.type("tea", delay=100)  # as somebody types: the list is drawn anew at each letter
+    page.get_by_role("option", name="ماء").wait_for(state="detached")
     page.keyboard.press("Enter")
     reach("#generate")
     page.keyboard.press("Enter")

@@ -48,16 +48,21 @@ from omnifill.serve.store import JOBS, PARTS, Store
 KEY = "a-key-of-many-letters"
 
 
+HURRIED = "from omnifill.serve import run; run.GRACE = 1; from omnifill.cli import main; main()"
+"""A server that has little patience when it is asked to go."""
+
+
 @contextmanager
 def serving(
     *runs: str, jobs: Path | str | None = None, killed: bool = False, page: bool = False,
-    **environment: str,
+    hurried: bool = False, unsaid: str | None = None, **environment: str,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:  # fmt: skip
     """`omnifill serve` in a process of its own, as a user starts it -> its address."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "omnifill", "serve", *runs, "--port", str(port),
+    program = ["-c", HURRIED] if hurried else ["-m", "omnifill"]
+    command = [sys.executable, *program, "serve", *runs, "--port", str(port),
                "--threads", "1", "--rows", "4", "--waiting", "6",
                "--page" if page else "--no-page"]  # fmt: skip
     with (
@@ -74,6 +79,7 @@ def serving(
         finally:
             process.send_signal(signal.SIGTERM)
             assert process.wait(40) == (-signal.SIGKILL if killed else 0)
+            assert unsaid is None or unsaid not in said(log)
             assert "Traceback" not in said(log) and "engine:" not in said(log), said(log)
 
 
@@ -495,6 +501,15 @@ def test_what_prompts_begin_with_is_read_once(server: str) -> None:
     pytest.fail("nothing was read once alone")
 
 
+def until_told(server: str, figure: str) -> None:
+    """Wait until a line is among the figures."""
+    for _ in range(200):
+        if figure in httpx2.get(f"{server}/metrics").text:
+            return
+        time.sleep(0.05)
+    pytest.fail(f"never told: {figure}")
+
+
 def until_free(server: str) -> None:
     """Wait until no row is used and no request is under way."""
     for _ in range(200):
@@ -726,7 +741,30 @@ def test_adapters_are_models_beside_one_base(tokenizer: Any, tmp_path: Path) -> 
     assert ["the cat" + text for text in got] == want
 
 
+def test_what_takes_too_long_when_it_goes_is_told_so(writer: api.Model) -> None:
+    body = {"model": "writer", "prompt": "rain ", "max_tokens": 4000, "n": 128, "min_p": 0}
+    path, folder = "/v1/completions", writer.run.folder.path
+    with ThreadPoolExecutor(2) as pool, serving(f"writer={folder}", hurried=True) as (where, one):
+        stream = pool.submit(events, where, path, body)
+        until_told(where, "omnifill_rows_used 4.0")
+        whole = pool.submit(asked, where, path, body)
+        until_told(where, "omnifill_requests_open 2.0")
+        one.send_signal(signal.SIGTERM)
+        assert whole.result(30).status_code == 503
+        assert whole.result().json()["error"]["code"] == "going"
+        assert stream.result(30)[-1]["error"]["code"] == "going"
+
+
+def test_warnings_of_what_is_compared_go_to_the_client_and_to_no_log(writer: api.Model) -> None:
+    secret = "a secret of mine"
+    body = {"model": "writer", "max_tokens": 4, "aims": [f"contains={secret}"], "candidates": 2}
+    with serving(f"writer={writer.run.folder.path}", unsaid=secret) as (where, _):
+        (warning,) = asked(where, "/v1/records", body).json()["warnings"]
+    assert secret in warning
+
+
 @pytest.mark.parametrize(("words", "part"), [
+    (["--memory", "nan"], "above 0"), (["--memory", "-1"], "above 0"),
     (["--adapter", "x=nowhere"], "there is no folder"), (["--adapter", "drinks"], "NAME=PATH"),
     (["--memory", "0.000001"], "the weights alone take"),
 ])  # fmt: skip

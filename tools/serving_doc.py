@@ -63,7 +63,8 @@ first at once; one alone is told of each token. `--memory` says how many gigabyt
 take: weights, what is kept of texts while they are written, and what prompts begin with.
 What comes does not hang on who else is there; with `--exact` to the last
 bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
-finished, and jobs go on when the server is back.
+finished within 30 seconds, or told that the server goes (`going`), and jobs go on when the
+server is back.
 
 Long work is handed in at `/v1/jobs`, a list of requests that nobody waits for. What was
 acknowledged is in a database (`--jobs`: a file of SQLite, or PostgreSQL with the extra

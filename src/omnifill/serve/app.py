@@ -17,7 +17,7 @@ from starlette.routing import Route
 from omnifill import __version__
 from omnifill.serve.answers import Answers, refusal_of
 from omnifill.serve.document import describe
-from omnifill.serve.events import Events, has_left, left, too_late, watch
+from omnifill.serve.events import Events, going, has_left, left, too_late, watch
 from omnifill.serve.front import Front, Page, is_of_page
 from omnifill.serve.guard import Guard, Keys
 from omnifill.serve.jobs import JobRoutes
@@ -189,21 +189,27 @@ class Routes:
         return JSONResponse(await self._within(request, self.answers.whole(said)))
 
     async def _within(self, request: Request, work: Coroutine[Any, Any, T]) -> T:
-        """Wait no longer than allowed, nor for a client that has left."""
+        """Wait no longer than allowed, nor for a client that has left, nor once the server goes."""
         doing = asyncio.ensure_future(work)
         leaving = asyncio.ensure_future(left(request))
+        ending = asyncio.Event()
+        gone = asyncio.ensure_future(ending.wait())
+        self.link.visitors.add(ending.set)
         try:
-            await asyncio.wait({doing, leaving}, timeout=self.limits.seconds,
+            await asyncio.wait({doing, leaving, gone}, timeout=self.limits.seconds,
                                return_when=asyncio.FIRST_COMPLETED)  # fmt: skip
             if doing.done():
                 return doing.result()
             if leaving.done():
                 raise has_left()
+            if gone.done():
+                raise going()
             raise too_late(self.limits.seconds)
         finally:
-            for task in (doing, leaving):
+            self.link.visitors.discard(ending.set)
+            for task in (doing, leaving, gone):
                 task.cancel()
-            await asyncio.gather(doing, leaving, return_exceptions=True)
+            await asyncio.gather(doing, leaving, gone, return_exceptions=True)
 
     async def _streamed(
         self, said: Completion | Chat | Records, request: Request
@@ -214,7 +220,7 @@ class Routes:
         try:
             asked = self.link.asked(*questions, work=work, streamed=True)
             answer = await stack.enter_async_context(asked)
-            watch(stack, answer, request, self.limits.seconds)
+            watch(stack, answer, request, self.link)
             first = await answer.next()
         except BaseException:
             await stack.aclose()

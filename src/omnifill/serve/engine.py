@@ -11,6 +11,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any, BinaryIO
 
@@ -210,6 +211,7 @@ def main() -> None:
         signal.signal(one, signal.SIG_IGN)  # the server says when it is time: the input ends
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints is no message
+    warnings.simplefilter("ignore")  # they may quote what was asked, which is in no log
     try:
         run(EngineSettings(**json.loads(sys.argv[1])), sys.stdin.buffer, out)
     except (BrokenPipeError, KeyboardInterrupt):

@@ -11,7 +11,7 @@ from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from omnifill.serve.link import Answer
+from omnifill.serve.link import Answer, Link
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.wire import as_line
 
@@ -45,9 +45,16 @@ class Events(StreamingResponse):
         yield DONE
 
 
-def watch(stack: AsyncExitStack, answer: Answer, request: Request, seconds: float) -> None:
-    """Stop an answer once it takes too long, or its client has left. One timer and one task for all
-    of it: there are hundreds of pieces a second."""
+def watch(stack: AsyncExitStack, answer: Answer, request: Request, link: Link) -> None:
+    """Stop an answer once it takes too long, its client has left, or the server goes. One timer and
+    one task for all of it: there are hundreds of pieces a second."""
+
+    def leave() -> None:
+        answer.stop(going())
+
+    link.visitors.add(leave)
+    stack.callback(link.visitors.discard, leave)
+    seconds = link.limits.seconds
     late = asyncio.get_running_loop().call_later(seconds, answer.stop, too_late(seconds))
     stack.callback(late.cancel)
     leaving = asyncio.ensure_future(left(request))
@@ -69,6 +76,11 @@ async def left(request: Request) -> None:
 def has_left() -> Refusal:
     """What nobody reads any more."""
     return Refusal(408, "the client has left", code="client_left")
+
+
+def going() -> Refusal:
+    """The server was asked to go some time ago."""
+    return Refusal(503, "the server goes, and this has taken too long", code="going")
 
 
 def too_late(seconds: float) -> Refusal:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -17,6 +18,7 @@ from omnifill.serve.opener import Opener
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.wire import EngineSettings, engine_environment, packed, received
 
+log = logging.getLogger("omnifill.serve")
 GRACE = 5.0
 """Seconds that the engine has to leave by itself."""
 
@@ -80,6 +82,8 @@ class Link:
         }
         self.work = 0
         """Tokens that requests under way may take."""
+        self.visitors: set[Callable[[], None]] = set()
+        """Of each request that a client waits for, what ends it when the server goes."""
         self.restarts = 0
         self.on_first: Callable[[float], None] = lambda seconds: None
         """Told how long it took until something of a request was written."""
@@ -125,6 +129,11 @@ class Link:
             await self._process.wait()
         if self._reader is not None:
             self._reader.cancel()
+
+    def give_up(self) -> None:
+        """The server goes now: whoever still waits is told so."""
+        for end in list(self.visitors):
+            end()
 
     def full(self, num: int = 1, work: int = 0) -> Refusal | None:
         """What is said where there is no room for so many prompts and tokens."""
@@ -189,8 +198,9 @@ class Link:
             answer.lost = True
             answer.told.put_nowait({"id": number, "do": "fault"})
         self._process = None
-        await process.wait()
+        status = await process.wait()
         if not self._leaving:
+            log.error("the engine has ended with status %d; another one is started", status)
             self.restarts += 1
             with suppress(RunError):
                 await self.start()

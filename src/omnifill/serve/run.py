@@ -24,6 +24,8 @@ KEY = "OMNIFILL_API_KEY"
 """Environment variable with one key."""
 GRACE = 30
 """Seconds that requests under way have when the server is asked to go."""
+TOLD = 2
+"""Seconds that clients have to take what those are told that are not over by then."""
 
 
 def named_runs(runs: Sequence[str]) -> dict[str, str]:
@@ -63,6 +65,8 @@ def named_adapters(adapters: Sequence[str], models: Mapping[str, str]) -> dict[s
 def check_memory(models: Mapping[str, str], most: float | None) -> None:
     """RequestError where the weights alone are more than so many gigabytes."""
     size = sum((Path(path) / "model.safetensors").stat().st_size for path in models.values()) / 1e9
+    if most is not None and not 0 < most < float("inf"):
+        raise RequestError(f"--memory {most:g}: must be a number of gigabytes above 0")
     if most is not None and size > most:
         raise RequestError(f"--memory {most:g}: the weights alone take {size:.2g} GB; leave some "
                            f"out, or round them: omnifill convert RUN --weights int8")  # fmt: skip
@@ -148,6 +152,20 @@ def serve(
             if shown is not None:
                 shown.leave()
 
+        async def shutdown(self, sockets: Any = None) -> None:
+            later = asyncio.get_running_loop().call_later
+            timers = [later(GRACE, link.give_up), later(GRACE + TOLD, self._cut)]
+            try:
+                await super().shutdown(sockets)
+            finally:
+                for timer in timers:
+                    timer.cancel()
+
+        def _cut(self) -> None:
+            for open_ in list(self.server_state.connections):
+                if open_.transport is not None:
+                    open_.transport.abort()
+
         async def startup(self, sockets: Any = None) -> None:
             await super().startup(sockets)
             if self.started:
@@ -158,7 +176,8 @@ def serve(
     server = Server(uvicorn.Config(
         app, host=host, port=port, http=connection, ws="none",
         log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=GRACE, timeout_keep_alive=15, h11_max_incomplete_event_size=16384,
+        timeout_graceful_shutdown=GRACE + 2 * TOLD, timeout_keep_alive=15,
+        h11_max_incomplete_event_size=16384,
     ))  # fmt: skip
     try:
         listening = listen(host, port)

@@ -7,7 +7,7 @@ A task is begun with a message and tells others: `piece` (something new of a fie
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any, Protocol
@@ -119,13 +119,23 @@ class Generation:
             yield
         self.said += [str(w.message) for w in caught if str(w.message) not in self.said]
 
+    def _listened(self, turns: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
+        """Turns of a job whose warnings go to the client, too."""
+        while True:
+            with self._heard():
+                try:
+                    found = next(turns)
+                except StopIteration as done:
+                    return done.value
+            yield found
+
     def begin(self) -> bool:
         engine, run, request = self.served.engine, self.served.run, self.request
         free = engine.rows - engine.used
         if self.alone:
             if free < 1:
                 return False
-            self.jobs[engine.lend(requests.stepwise(run, request), 1)] = 0, None
+            self.jobs[engine.lend(self._listened(requests.stepwise(run, request)), 1)] = 0, None
             self.next = request.num
             return True
         while self.next < request.num:
