@@ -365,6 +365,7 @@ def test_texts_are_tokens_and_back(server: str, writer: api.Model) -> None:
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, "model"),
     ("/v1/records", {"given": {"nothing": 1}}, None),
     ("/v1/records", {"want": ["note"], "steps": 3}, None),
+    ("/v1/records", {"want": ["note"], "order": "random"}, None),
     ("/v1/records/score", {"records": [{}]}, None),
     ("/v1/images/generations", {"prompt": "a"}, "model"),
     ("/v1/audio/speech", {"input": "a"}, "model"),
@@ -378,6 +379,25 @@ def test_what_has_no_effect_is_refused_by_name(
     assert got.status_code == 400, got.text
     error = got.json()["error"]
     assert (param is None or error["param"].startswith(param)) and len(error["message"]) > 10
+
+
+@pytest.mark.parametrize(("body", "part"), [
+    ({"stop": ["", "a"]}, "stop.0: String should have at least 1"),
+    ({"stop": ["a"] * 9}, "at most 8 items"), ({"prompt": []}, "prompt: List should have at least"),
+    ({"prompt": [-1]}, "prompt.0: Input should be greater"), ({"stop": 3}, "valid string"),
+    ({"prompt": ["a"] * 100}, "100 prompts and 51,200 tokens"), ({"seed": 10**999}, "seed: "),
+    ({"seed": 10**1000}, "a number of 1,001 digits, where 1000 are the most"),
+])  # fmt: skip
+def test_what_is_off_is_told_of_the_type_that_was_meant(
+    server: str, body: dict[str, Any], part: str
+) -> None:
+    got = asked(server, "/v1/completions", {"model": "writer", "prompt": "rain "} | body)
+    assert got.status_code == 400 and part in got.json()["error"]["message"], got.text
+
+
+def test_a_body_that_does_not_say_what_it_is_hears_how_to(server: str) -> None:
+    got = httpx2.post(f"{server}/v1/completions", content=b'{"model": "writer", "prompt": "a"}')
+    assert got.status_code == 400 and "Content-Type: application/json" in got.text
 
 
 @pytest.mark.parametrize(("body", "status"), [

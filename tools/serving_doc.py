@@ -53,14 +53,15 @@ is ever read, and what is asked is in no log.
 
 Requests of one model are written side by side (continuous batching), `--rows` of them at once;
 who comes later waits, `--waiting` requests in all, and one more is refused with status 429 and
-`Retry-After`, before its question is read. Of prompts some 256 tokens are read between two steps,
-those that came first ahead, so that who writes does not wait for the prompts of many.
+`Retry-After`, before its question is read; each prompt of a list counts as one. Of prompts some
+256 tokens are read between two steps, those that came first ahead, so that who writes does not
+wait for the prompts of many.
 What prompts begin with is kept, 128 tokens at a time and 256 MB for each model, and need not be
 read again: a system prompt, or a conversation so far (`omnifill_tokens_reused` in `/metrics`). All
 keys share them, so that whoever measures time can tell that a beginning was asked before.
-Many streams at once are told several tokens at a time, 250 pieces a second over all of them, the
-first at once; one alone is told of each token. `--memory` says how many gigabytes all models may
-take: weights, what is kept of texts while they are written, and what prompts begin with.
+Many texts at once are told of several tokens at a time, some 250 pieces a second over all of
+them, the first at once; one alone is told of each token. `--memory` says how many gigabytes all
+models may take: weights, what is kept of texts while they are written, and what prompts begin with.
 What comes does not hang on who else is there; with `--exact` to the last
 bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
 finished within 30 seconds, or told that the server goes (`going`), and jobs go on when the

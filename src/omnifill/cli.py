@@ -195,7 +195,7 @@ def generate(
     min_p: MinPOpt = None, repetition_penalty: RepetitionOpt = None,
     no_repeat_ngram: NgramOpt = None,
     guidance: GuidanceOpt = None, beams: BeamsOpt = 1, length_penalty: LengthOpt = 0.6,
-    steps: StepsOpt = None, order: OrderOpt = "random", remask: RemaskOpt = 0.0,
+    steps: StepsOpt = None, order: OrderOpt = None, remask: RemaskOpt = 0.0,
     rerank: RerankOpt = 1, aim: AimOpt = None, candidates: CandidatesOpt = None,
     pareto: ParetoOpt = False, plot: PlotOpt = None, stop: StopOpt = None,
     no_missing: NoMissingOpt = None, choices: ChoicesOpt = None, baseline: BaselineOpt = None,

@@ -91,8 +91,9 @@ StepsOpt = Annotated[int | None, typer.Option(
     help="Passes of a masked model over a record: 1 for everything at once; default: one for each "
     "token."
 )]  # fmt: skip
-OrderOpt = Annotated[str, typer.Option(
-    help="What a masked model chooses next: random, or what it is surest of (confidence)."
+OrderOpt = Annotated[str | None, typer.Option(
+    help="What a masked model chooses next: random, as it does by default, or what it is surest of "
+    "(confidence)."
 )]  # fmt: skip
 RemaskOpt = Annotated[float, typer.Option(
     help="Share of its choices that a masked model takes back in each step."

@@ -67,9 +67,9 @@ class Sampling:
     steps: int | None = None
     """Of masked models: passes over a record, from 1 (everything at once) up; left open: as many as
     it has slots to choose."""
-    order: str = "random"
-    """Of masked models: which slots come next, those drawn at `random` or the surest ones
-    (`confidence`)."""
+    order: str | None = None
+    """Of masked models: which slots come next, those drawn at `random`, also where it is left
+    open, or the surest ones (`confidence`)."""
     remask: float = 0.0
     """Of masked models: share of what was chosen that is taken back in every step but the last."""
 
@@ -107,7 +107,7 @@ class Sampling:
             ("beams", 1 <= self.beams <= MOST_BEAMS, f"from 1 to {MOST_BEAMS}"),
             ("length_penalty", 0 <= self.length_penalty < math.inf, "0 or more"),
             ("steps", self.steps is None or self.steps >= 1, "1 or more"),
-            ("order", self.order in ORDERS, " or ".join(ORDERS)),
+            ("order", self.order is None or self.order in ORDERS, " or ".join(ORDERS)),
             ("remask", 0 <= self.remask < 1, "at least 0, below 1"),
         ]
         for name, good, allowed in checks:

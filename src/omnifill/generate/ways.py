@@ -59,7 +59,7 @@ def draw_ways(
     (n,): the rows that chance is drawn for; forbid (F,): what must not come out as <missing>.
     """
     num, values = len(which), {}
-    plain = replace(sampling, guidance=None, steps=None, order="random", remask=0.0)
+    plain = replace(sampling, guidance=None, steps=None, order=None, remask=0.0)
     for place, name in enumerate(names):
         index = run.schema.index(name)
         orders = ask_one(~known, index, run.vocabulary)

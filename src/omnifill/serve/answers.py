@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import struct
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -154,19 +154,23 @@ def read(path: str, body: dict[str, Any]) -> Said:
     try:
         said = BY_PATH[path].model_validate(body)
     except ValidationError as error:
-        raise refusal_of(error.errors()[0]) from None
+        raise refusal_of(error.errors()) from None
     if getattr(said, "stream", False):
         raise Refusal(400, "stream: nobody reads along; leave it out", param="stream")
     return said
 
 
-def refusal_of(first: Any) -> Refusal:
-    """What pydantic says of a field, by the field's name."""
-    place = [str(part) for part in first["loc"] if part != "body"]
+def refusal_of(errors: Sequence[Any]) -> Refusal:
+    """What pydantic says of the first field that is off, by its name. Of a field of several types
+    it says what is off with each; told is of the one that fits furthest."""
+    places = [[str(part) for part in error["loc"] if part != "body"] for error in errors]
+    ours = [i for i, place in enumerate(places) if place[:1] == places[0][:1]]
+    fits = max(ours, key=lambda i: (not errors[i]["type"].endswith("_type"), len(places[i]), -i))
+    error, place = errors[fits], places[fits]
     name = ".".join(part for part in place if "[" not in part and "-" not in part) or "body"
-    if first["type"] == "extra_forbidden":
+    if error["type"] == "extra_forbidden":
         return Refusal(400, f"{name}: unknown, and would have no effect", param=name)
-    return Refusal(400, f"{name}: {first['msg'][:300]}", param=name)
+    return Refusal(400, f"{name}: {error['msg'][:300]}", param=name)
 
 
 def _shown(vector: list[float], form: str) -> list[float] | str:

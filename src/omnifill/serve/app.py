@@ -247,8 +247,11 @@ def _answer_errors(app: FastAPI) -> None:
         return JSONResponse(refusal.body, refusal.status, refusal.headers)
 
     @app.exception_handler(RequestValidationError)
-    async def unreadable(_: Request, error: RequestValidationError) -> JSONResponse:
-        refusal = refusal_of(error.errors()[0])
+    async def unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
+        refusal = refusal_of(error.errors())
+        if "json" not in request.headers.get("content-type", ""):
+            refusal = Refusal(400, "the body is read as JSON where its header says so: "
+                              "Content-Type: application/json", param="body")  # fmt: skip
         return JSONResponse(refusal.body, refusal.status)
 
     @app.exception_handler(HTTPException)

@@ -28,6 +28,8 @@ JOBS = "/v1/jobs"
 """What begins so is kept, not asked of a model at once."""
 STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
 """Of JSON, a last one that does not end with them; each byte is looked at once."""
+DIGITS = 1000
+"""Of a whole number: far more than any field takes, and fewer than take time."""
 PARTS = re.compile(rb"[\[\]{},]")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
@@ -194,7 +196,7 @@ def check_json(body: bytes, limits: Limits) -> None:
         if parts > limits.names:
             raise Refusal(400, f"more than {limits.names:,} keys and items")
     try:
-        json.loads(body, parse_constant=_refuse, object_pairs_hook=_once)
+        json.loads(body, parse_constant=_refuse, parse_int=_short, object_pairs_hook=_once)
     except UnicodeDecodeError:
         raise Refusal(400, "the body is no UTF-8") from None
     except ValueError as error:
@@ -203,6 +205,12 @@ def check_json(body: bytes, limits: Limits) -> None:
 
 def _refuse(word: str) -> float:
     raise ValueError(f"{word} is no number")
+
+
+def _short(digits: str) -> int:
+    if len(digits) > DIGITS:
+        raise ValueError(f"a number of {len(digits):,} digits, where {DIGITS} are the most")
+    return int(digits)
 
 
 def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:

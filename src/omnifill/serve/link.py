@@ -151,8 +151,9 @@ class Link:
         if not self.ready:
             raise Refusal(503, "the server is starting, or going", retry=RETRY, code="not_ready")
         if len(messages) > self.limits.waiting or work > self.limits.work:
-            raise Refusal(400, f"the server takes {self.limits.waiting} prompts and "
-                          f"{self.limits.work:,} tokens at most, answers × max_tokens; ask for "
+            raise Refusal(400, f"{len(messages)} prompts and {work:,} tokens (answers × "
+                          f"max_tokens); the server takes {self.limits.waiting} prompts and "
+                          f"{self.limits.work:,} tokens at most; ask for "
                           f"less at once", code="too_much")  # fmt: skip
         if refusal := self.full(len(messages), work):
             raise refusal

@@ -17,7 +17,7 @@ from typing import Any
 Message = dict[str, Any]
 
 APART = 0.004
-"""Seconds between two messages on average, where there are several streams."""
+"""Seconds between two pieces on average, where several texts are written."""
 
 
 @dataclass
@@ -56,13 +56,13 @@ class Pace:
 
     def due(self) -> list[Message]:
         """What has been held for long enough: all of it at once, so that readers are woken
-        seldom. With one stream nothing waits longer than the step that it comes from."""
+        seldom. Where one text is written nothing waits longer than the step that it comes from."""
         streams = [stream for stream in self.streams.values() if stream.streamed]
+        out = [message for stream in streams for message in stream.held.values()]
         now = self.clock()
-        if now - self.told < APART * (len(streams) - 1):
+        if now - self.told < APART * (len(out) - 1):
             return []
         self.told = now
-        out = [message for stream in streams for message in stream.held.values()]
         for stream in streams:
             stream.held = {}
         return out
