@@ -775,6 +775,23 @@ def test_what_takes_too_long_when_it_goes_is_told_so(writer: api.Model) -> None:
         assert stream.result(30)[-1]["error"]["code"] == "going"
 
 
+def test_who_asks_it_twice_to_go_waits_for_nobody(writer: api.Model) -> None:
+    body = {"model": "writer", "prompt": "rain ", "max_tokens": 4000, "n": 128, "min_p": 0}
+    with (
+        ThreadPoolExecutor(1) as pool,
+        serving(f"writer={writer.run.folder.path}") as (where, process),
+    ):
+        pool.submit(asked, where, "/v1/completions", body)
+        until_told(where, "omnifill_rows_used 4.0")
+        process.send_signal(signal.SIGTERM)
+        with suppress(httpx2.TransportError):
+            while True:  # as long as it does not go
+                httpx2.get(f"{where}/health")
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0 and time.monotonic() - started < 20
+
+
 def test_warnings_of_what_is_compared_go_to_the_client_and_to_no_log(writer: api.Model) -> None:
     secret = "a secret of mine"
     body = {"model": "writer", "max_tokens": 4, "aims": [f"contains={secret}"], "candidates": 2}

@@ -160,6 +160,8 @@ def serve(
             finally:
                 for timer in timers:
                     timer.cancel()
+            if self.force_exit:  # asked twice: nobody is waited for, and all the same put away
+                await self.lifespan.shutdown()
 
         def _cut(self) -> None:
             for open_ in list(self.server_state.connections):
