@@ -292,6 +292,7 @@ def test_by_keyboard_alone(page: Any) -> None:
     page.keyboard.type("tea", delay=100)  # as somebody types: the list is drawn anew at each letter
     page.get_by_role("option", name="ماء").wait_for(state="detached")
     page.keyboard.press("Enter")
+    page.get_by_role("option", name="tea").wait_for(state="detached")  # it is chosen
     reach("#generate")
     page.keyboard.press("Enter")
     until(page, "Done. Records: 1")
