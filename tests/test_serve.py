@@ -323,6 +323,20 @@ def test_records_that_are_compared_come_as_a_whole(server: str, model: api.Model
     assert got["usage"]["completion_tokens"] > 0
 
 
+@pytest.mark.parametrize("compared", [{"candidates": 3}, {"rerank": 2}, {"beams": 2}, {
+    "aims": ["length>=1"], "candidates": 2}])  # fmt: skip
+def test_why_compared_texts_end_is_told(server: str, compared: dict[str, Any]) -> None:
+    def ends(model: str, **more: Any) -> set[str]:
+        body = {"model": model, "n": 2, "seed": 3} | compared | more
+        answer = asked(server, "/v1/records", body).json()
+        return {end for ends in answer["finish_reasons"] for end in ends.values()}
+
+    assert ends("writer", max_tokens=3) == {"length"}
+    if "beams" not in compared:  # which take no stop strings
+        assert ends("writer", stop=["n", "r", "a", "i", " "], max_tokens=200) == {"stop"}
+    assert ends("drinks", want=["note"]) == {"stop"}
+
+
 def test_scores_and_vectors_are_the_library_s(
     server: str, client: openai.OpenAI, model: api.Model
 ) -> None:

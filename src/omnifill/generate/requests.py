@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections import defaultdict
 from collections.abc import Generator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +17,7 @@ from omnifill.data.shards import Shard
 from omnifill.data.values import to_native
 from omnifill.errors import RequestError
 from omnifill.form.layout import Orders
-from omnifill.form.vocabulary import Vocabulary
+from omnifill.form.vocabulary import END, MISSING, Vocabulary
 from omnifill.generate.aims import best_of, fluency, scored, unbeaten
 from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.beam import BeamSearch, as_steps
@@ -24,7 +26,7 @@ from omnifill.generate.checks import (
 )
 from omnifill.generate.choices import choose
 from omnifill.generate.constraint import Constraint
-from omnifill.generate.decoding import Stopper, cut_at, decode_field, joined
+from omnifill.generate.decoding import Stopper, chosen_ids, cut_at, decode_field, joined
 from omnifill.generate.given import in_view
 from omnifill.generate.part import completed, whole_ones
 from omnifill.generate.plan import Leaning, Plan, drained
@@ -36,6 +38,21 @@ from omnifill.generate.wishes import Request
 from omnifill.progress import Progress
 from omnifill.schema import FieldSpec
 from omnifill.types import Bools, Floats, Ints
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a sampler wrote: canonical values by wanted field, one for each record."""
+
+    columns: dict[str, list[Any]]
+    cut: dict[str, list[bool]] = field(default_factory=dict)
+    """Of texts, whether there was no room for more."""
+
+    def rows(self, chosen: Sequence[int]) -> Made:
+        """Those records, in that order."""
+        columns, cut = ({name: [values[i] for i in chosen] for name, values in part.items()}
+                        for part in (self.columns, self.cut))  # fmt: skip
+        return Made(columns, cut)
 
 
 def given_shard(run: LoadedRun, request: Request) -> tuple[Shard, bool]:
@@ -162,44 +179,44 @@ def _cut(run: LoadedRun, shard: Shard, name: str, size: int) -> Shard:
 
 def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The wanted fields of all records of a request, as canonical values."""
-    return drained(stepwise(run, request))
+    return drained(stepwise(run, request)).columns
 
 
-def stepwise(run: LoadedRun, request: Request) -> Generator[None, None, dict[str, list[Any]]]:
+def stepwise(run: LoadedRun, request: Request) -> Generator[None, None, Made]:
     """The same, a step of the sampler at a time; searches and choices are one step."""
     if request.choices is not None:
         tell_moved(run, _given(request, 1))
         texts = choose(run, request.want[0], request.choices, request.given, request.num,
                        request.seed, request.sampling.temperature)  # fmt: skip
-        return {request.want[0]: texts}
+        return Made({request.want[0]: texts})
     if request.sampling.beams > 1:
         return _searched(run, request)
     total = request.num * request.rerank * request.candidates
-    columns = yield from _drawn(run, request, total)
+    made = yield from _drawn(run, request, total)
     if request.rerank > 1:
-        return agreed(run, columns, request.rerank)
+        return made.rows(agreed(run, made.columns, request.rerank))
     if request.aims or request.candidates > 1:
-        whole = columns | _given(request, len(columns[request.want[0]]))
+        whole = made.columns | _given(request, len(made.columns[request.want[0]]))
         scores, met = scored(request.aims, whole)
         fluent = fluency(run, whole, met)
         chosen = best_of(request.aims, scores, met, fluent, request.candidates)
         _tell_unmet(request, met[chosen])
-        return {name: [values[i] for i in chosen] for name, values in columns.items()}
-    return columns
+        return made.rows(chosen)
+    return made
 
 
-def _drawn(
-    run: LoadedRun, request: Request, total: int
-) -> Generator[None, None, dict[str, list[Any]]]:
-    columns: dict[str, list[Any]] = {name: [] for name in request.want}
+def _drawn(run: LoadedRun, request: Request, total: int) -> Generator[None, None, Made]:
+    whole = Made(defaultdict(list), defaultdict(list))
     with Progress("generating", total, "records") as progress:
         for first in range(0, total, ROWS):
             num = min(ROWS, total - first)
-            values = yield from _values(run, plan_of(run, request, first, num), request)
+            made = yield from _values(run, plan_of(run, request, first, num), request)
             for name in request.want:
-                columns[name].extend(values[name])
+                whole.columns[name].extend(made.columns[name])
+            for name, cut in made.cut.items():
+                whole.cut[name].extend(cut)
             progress.advance(num)
-    return columns
+    return whole
 
 
 def _given(request: Request, num: int) -> dict[str, list[Any]]:
@@ -221,7 +238,7 @@ def _tell_unmet(request: Request, met: Bools) -> None:
 def front(run: LoadedRun, request: Request) -> tuple[pd.DataFrame, Floats]:
     """The candidates that no other beats on all aims, their scores behind their fields; and the
     scores of all candidates (n, aims)."""
-    columns = drained(_drawn(run, request, request.num * request.candidates))
+    columns = drained(_drawn(run, request, request.num * request.candidates)).columns
     columns |= _given(request, len(columns[request.want[0]]))
     scores, _ = scored(request.aims, columns)
     kept = unbeaten(scores)
@@ -256,10 +273,8 @@ def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:
     return pd.Series(cells, dtype=object)
 
 
-def _values(
-    run: LoadedRun, plan: Plan, request: Request
-) -> Generator[None, None, dict[str, list[Any]]]:
-    """Run a plan -> canonical values by wanted field, one per row."""
+def _values(run: LoadedRun, plan: Plan, request: Request) -> Generator[None, None, Made]:
+    """Run a plan."""
     sampler, steps = build_sampler(run), []
     stopper = [Stopper(run, plan, request.stop)] if request.stop else []
     for step in sampler(plan, *stopper):
@@ -268,7 +283,7 @@ def _values(
     return decoded(run, plan, request, steps, len(plan.which))
 
 
-def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
+def _searched(run: LoadedRun, request: Request) -> Made:
     """The likeliest records instead of drawn ones, the best first."""
     plan = plan_of(run, request, 0, 1)
     search = BeamSearch(Autoregressive(run.network, run.vocabulary, run.objective.columns))
@@ -279,10 +294,8 @@ def _searched(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     return decoded(run, plan, request, steps, request.num)
 
 
-def decoded(
-    run: LoadedRun, plan: Plan, request: Request, steps: Sequence[Any], num: int
-) -> dict[str, list[Any]]:
-    """What a sampler chose for `num` rows -> canonical values by wanted field."""
+def decoded(run: LoadedRun, plan: Plan, request: Request, steps: Sequence[Any], num: int) -> Made:
+    """What a sampler chose for `num` rows."""
     part = request.part
     whole = whole_ones(run, part, request.want)
     out = {name: decode_field(run, steps, name, num) for name in whole}
@@ -292,11 +305,15 @@ def decoded(
         out[name] = [joined(run, plan, name, steps, i) for i in range(num)]
     if part is not None:
         out[part.field] = completed(run, part, out.get(part.field), steps, num)
-    for name in request.want if request.stop else []:
-        if run.vocabulary[name].slots is None:
-            given = len(request.prompt or "") if name == request.want[0] and not answers else 0
-            out[name] = [
-                None if text is None else text[:given] + cut_at(text[given:], request.stop)
-                for text in out[name]
-            ]
-    return out
+    cut = {name: [bool(len(ids)) and ids[-1] not in (END, MISSING)
+                  for ids in chosen_ids(run.vocabulary[name], steps, num)]
+           for name in whole if run.vocabulary[name].slots is None}  # fmt: skip
+    for name in cut if request.stop else []:
+        given = len(request.prompt or "") if name == request.want[0] and not answers else 0
+        for i, text in enumerate(out[name]):
+            if text is not None and any(s in text[given:] for s in request.stop):
+                out[name][i], cut[name][i] = (
+                    text[:given] + cut_at(text[given:], request.stop),
+                    False,
+                )
+    return Made(out, cut)

@@ -34,8 +34,8 @@ def check_rerank(run: LoadedRun, want: Sequence[str], num: int, sampling: Sampli
         raise RequestError("re-ranking compares by chrF: pip install 'omnifill[evaluate]'")
 
 
-def agreed(run: LoadedRun, columns: Mapping[str, Sequence[Any]], num: int) -> dict[str, list[Any]]:
-    """Columns of num candidates a record, one after another -> the chosen ones."""
+def agreed(run: LoadedRun, columns: Mapping[str, Sequence[Any]], num: int) -> list[int]:
+    """Columns of num candidates a record, one after another -> rows of the chosen ones."""
     texts = [name for name in columns if run.vocabulary[name].slots is None]
     rows = list(zip(*(columns[name] for name in texts), strict=True))
     chosen = []
@@ -44,7 +44,7 @@ def agreed(run: LoadedRun, columns: Mapping[str, Sequence[Any]], num: int) -> di
             shown = ["\n".join(text or "" for text in row) for row in rows[first : first + num]]
             chosen.append(first + most_agreed(shown))
             progress.advance(1)
-    return {name: [values[i] for i in chosen] for name, values in columns.items()}
+    return chosen
 
 
 def most_agreed(texts: Sequence[str]) -> int:

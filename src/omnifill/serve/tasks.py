@@ -26,6 +26,7 @@ from omnifill.generate.constraint import parse_rule
 from omnifill.generate.decoding import Stopper
 from omnifill.generate.engine import Engine, Job, rows_of
 from omnifill.generate.following import Follower, Piece
+from omnifill.generate.requests import Made
 from omnifill.generate.trace import MOST, Token, Trace, told_prompt
 from omnifill.generate.wishes import Request, Wish, sampling_of
 from omnifill.schema import MEDIA
@@ -208,13 +209,14 @@ class Generation:
         self.send({"id": self.id, "do": "echo", "text": text, "over": over,
                    "tokens": [as_told(token) for token in tokens]})  # fmt: skip
 
-    def _whole(self, columns: Mapping[str, list[Any]]) -> None:
+    def _whole(self, made: Made) -> None:
         """Values that were made as a whole."""
         for name in self.request.want:
             spec = self.served.run.schema[name]
             begun = self.request.prompt if name == self.request.want[0] else None
-            for row, value in enumerate(columns[name]):
-                text = ""
+            for row, value in enumerate(made.columns[name]):
+                cut = name in made.cut and made.cut[name][row]
+                text, over = "", "length" if cut else "stop"
                 if spec.type == "text" and value is not None:
                     text = value
                     if begun is not None and not isinstance(begun, Templated):
@@ -222,7 +224,7 @@ class Generation:
                     self.chosen += len(self.served.run.vocabulary[name].codec.encode(text))
                 elif spec.type != "text":
                     self.chosen += self.served.run.vocabulary[name].slots or 0
-                self._tell(Piece(row, name, text, (), "stop",
+                self._tell(Piece(row, name, text, (), over,
                                  value is not None if spec.type == "text" else value))  # fmt: skip
 
 
