@@ -185,3 +185,12 @@ def flat(figures: Mapping[str, Any], prefix: str = "") -> list[tuple[str, Any]]:
 
 def _shown(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def completion(where: str, wish: dict[str, Any], *headers: str) -> bytes:
+    """A question to /v1/completions of a server, as it goes over a socket. By hand, since clients
+    of a library take much of the processors that they share with the server."""
+    data = json.dumps(wish).encode()
+    head = ["POST /v1/completions HTTP/1.1", f"Host: {where.removeprefix('http://')}",
+            "Content-Type: application/json", f"Content-Length: {len(data)}", *headers]  # fmt: skip
+    return "\r\n".join([*head, "", ""]).encode() + data

@@ -191,15 +191,11 @@ async def many(server: Server, args: Any) -> dict[str, Any]:
 
 
 async def posted(where: str, wish: dict[str, Any]) -> str:
-    """The status of an answer that came as a whole, or how else it ended. By hand, since hundreds
-    of clients of a library in one process would mostly wait for each other."""
+    """The status of an answer that came as a whole, or how else it ended."""
     host, port = where.removeprefix("http://").split(":")
-    data = json.dumps(wish).encode()
-    head = (f"POST /v1/completions HTTP/1.1\r\nHost: {host}:{port}\r\nConnection: close\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n")  # fmt: skip
     try:
         reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(head.encode() + data)
+        writer.write(harness.completion(where, wish, "Connection: close"))
         got = await reader.read()
         writer.close()
     except OSError as error:

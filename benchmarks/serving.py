@@ -156,11 +156,11 @@ class Client:
     little."""
 
     def __init__(self, where: str) -> None:
-        self.host, port = where.removeprefix("http://").split(":")
-        self.port = int(port)
+        self.where = where
 
     async def __aenter__(self) -> Client:
-        self.reader, self.writer = await asyncio.open_connection(self.host, self.port)
+        host, port = self.where.removeprefix("http://").split(":")
+        self.reader, self.writer = await asyncio.open_connection(host, int(port))
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -168,13 +168,8 @@ class Client:
 
     async def streamed(self, wish: dict[str, Any]) -> tuple[float, int]:
         """Seconds until the first piece, and tokens in all."""
-        data = json.dumps(wish).encode()
-        head = (
-            f"POST /v1/completions HTTP/1.1\r\nHost: {self.host}:{self.port}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(data)}\r\n\r\n"
-        )
         started, first, got = time.monotonic(), 0.0, bytearray()
-        self.writer.write(head.encode() + data)
+        self.writer.write(harness.completion(self.where, wish))
         while not got.endswith(b"\r\n0\r\n\r\n"):  # the last of the parts of an answer
             part = await self.reader.read(1 << 16)
             assert part, bytes(got[-2000:])
