@@ -155,11 +155,9 @@ def filtered(scores: Tensor, sampling: Sampling) -> Tensor:
     if sampling.top_k is not None and sampling.top_k < scores.shape[1]:
         least = scores.topk(sampling.top_k, dim=1).values[:, -1:]
         scores = scores.masked_fill(scores < least, float("-inf"))
-    if sampling.min_p is not None:
-        prob = scores.softmax(dim=1)
-        scores = scores.masked_fill(
-            prob < sampling.min_p * prob.amax(dim=1, keepdim=True), float("-inf")
-        )
+    if sampling.min_p:
+        least = scores.amax(dim=1, keepdim=True) + math.log(sampling.min_p)
+        scores = scores.masked_fill(scores < least, float("-inf"))
     if sampling.top_p is not None and sampling.top_p < 1:
         ordered, at = scores.softmax(dim=1).sort(dim=1, descending=True, stable=True)
         # A column stays while the mass before it is below top_p; so the first always stays.
