@@ -462,7 +462,7 @@ def test_a_text_that_is_too_long_is_refused_in_words(
 ) -> None:
     """The checkpoint has 96 positions."""
     ours = pair(kind)[1]
-    with pytest.raises(RequestError, match=r"the prompt has \d{3} tokens"):
+    with pytest.raises(RequestError, match=r"prompt: has \d{3} tokens"):
         ours.generate(1, prompt="the cat sat " * 40, max_tokens=5)
     if kind == "gpt2":
         with pytest.raises(RequestError, match=r"max_tokens = 500.*positions for 9\d"):
@@ -618,7 +618,7 @@ def test_our_additions_leave_as_an_adapter(tokenizer: Tokenizer, tmp_path: Path)
         nats = adapted(ids).logits.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None])
     score = ours.score(pd.DataFrame({"text": [text]}))["text"][0]
     assert score == pytest.approx(float(nats.sum()), abs=1e-3)
-    again = api.import_checkpoint(source, tmp_path / "in", adapter=tmp_path / "run" / "adapter")
+    again = api.import_checkpoint(source, tmp_path / "in", adapter=tmp_path / "run")
     assert again.score(pd.DataFrame({"text": [text]}))["text"][0] == pytest.approx(score, abs=1e-4)
 
 

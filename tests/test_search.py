@@ -129,7 +129,7 @@ def test_of_candidates_the_one_most_like_the_others_is_kept(model: api.Model) ->
         ({"beams": 3, "min_p": 0.1}, "min_p: is for draws"),
         ({"beams": 0}, "beams = 0"),
         ({"beams": 2, "n": 3}, "2 beams find no more"),
-        ({"beams": 2, "stop": ["."]}, "stop strings"),
+        ({"beams": 2, "stop": ["."]}, "stop: ends what is drawn"),
         ({"length_penalty": 1.0}, "say how many beams"),
         ({"beams": 60, "n": 60, "want": "kind"}, "only 4 different records"),
         ({"rerank": 0}, "rerank = 0"),

@@ -374,12 +374,14 @@ def test_texts_are_tokens_and_back(server: str, writer: api.Model) -> None:
     ("/v1/completions", {"prompt": "a", "stream_options": {}}, "stream_options"),
     ("/v1/completions", {"prompt": []}, "prompt"),
     ("/v1/completions", {"prompt": "a", "logit_bias": {"x": 1}}, "logit_bias"),
-    ("/v1/completions", {"prompt": [1 << 30]}, None),
-    ("/v1/completions", {"prompt": "a", "suffix": "b"}, None),
+    ("/v1/completions", {"prompt": [1 << 30]}, "prompt"),
+    ("/v1/completions", {"prompt": "a", "suffix": "b"}, "suffix"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, "model"),
     ("/v1/records", {"given": {"nothing": 1}}, None),
-    ("/v1/records", {"want": ["note"], "steps": 3}, None),
-    ("/v1/records", {"want": ["note"], "order": "random"}, None),
+    ("/v1/records", {"want": ["note"], "steps": 3}, "steps"),
+    ("/v1/records", {"want": ["note"], "order": "random"}, "order"),
+    ("/v1/records", {"want": ["note"], "aims": ["lenth<=5"]}, "aims"),
+    ("/v1/records", {"given": {"count": True}}, "given.count"),
     ("/v1/records/score", {"records": [{}]}, None),
     ("/v1/images/generations", {"prompt": "a"}, "model"),
     ("/v1/audio/speech", {"input": "a"}, "model"),
@@ -613,6 +615,23 @@ def test_asked_to_go_it_ends_what_it_has_and_leaves_no_process(writer: api.Model
         assert "sun" + text == writer.generate(1, **asked_for)["text"][0]
         process.wait(40)
     assert engines and not any(Path(f"/proc/{pid}").exists() for pid in engines)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
+def test_asked_to_go_while_it_starts_it_leaves_nothing(writer: api.Model, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "omnifill", "serve", str(writer.run.folder.path), "--jobs",
+               str(tmp_path / "jobs")]  # fmt: skip
+    said = subprocess.PIPE
+    process = subprocess.Popen(command, stderr=said, env=os.environ | {"TMPDIR": str(tmp_path)})
+    while not list(tmp_path.glob("omnifill-page-*")) or not children(process.pid):
+        assert process.poll() is None
+        time.sleep(0.01)
+    engines = children(process.pid)
+    process.send_signal(signal.SIGTERM)
+    _, told = process.communicate(timeout=60)
+    assert process.returncode == 0 and b"Traceback" not in told, told
+    assert not any(Path(f"/proc/{pid}").exists() for pid in engines)
+    assert not list(tmp_path.glob("omnifill-page-*"))
 
 
 def children(pid: int) -> list[str]:

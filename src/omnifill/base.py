@@ -19,7 +19,7 @@ from omnifill.codecs.table import CODECS
 from omnifill.errors import RecipeError, RunError
 from omnifill.exchange import ORIGIN, came_with, check_full, read_foreign
 from omnifill.form.vocabulary import NUM_SPECIAL, Vocabulary
-from omnifill.model.adapter import beside, write_adapter
+from omnifill.model.adapter import WITHIN, beside, write_adapter
 from omnifill.model.config import Alphabet, ModelConfig
 from omnifill.model.families import Family, family_of
 from omnifill.model.hf import CONFIG, qwen3
@@ -189,7 +189,7 @@ def finished(
         return weights
     base = open_base(recipe)
     if base is not None and base.family is not None and "fields.weight" not in weights:
-        write_adapter(folder.path / "adapter", base.family, str(base.path), lora.rank, lora.alpha,
+        write_adapter(folder.path / WITHIN, base.family, str(base.path), lora.rank, lora.alpha,
                       weights)  # fmt: skip
     return merged(weights, lora.scale)
 

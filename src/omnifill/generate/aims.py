@@ -63,16 +63,14 @@ def parse_aims(run: LoadedRun, goals: Sequence[Goal], want: Sequence[str]) -> li
     names = [aim.name for aim in aims]
     for aim in aims:
         if names.count(aim.name) > 1:
-            raise RequestError(f"--aim {aim.name}: stands there twice")
+            raise RequestError(f"aim {aim.name}: stands there twice")
         same = [a for a in aims if a.field == aim.field]
         if len({a.value for a in same if a.value is not None}) > 1:
-            raise RequestError(
-                f"--aim {aim.name}: another aim wants another value of {aim.field!r}"
-            )
+            raise RequestError(f"aim {aim.name}: another aim wants another value of {aim.field!r}")
         if max(a.least for a in same) > min(a.most for a in same):
-            raise RequestError(f"--aim {aim.name}: no text is that long and that short at once")
+            raise RequestError(f"aim {aim.name}: no text is that long and that short at once")
         if any(len(a.contains) > min(b.most for b in same) for a in same):
-            raise RequestError(f"--aim {aim.name}: what it is to contain is longer than it may be")
+            raise RequestError(f"aim {aim.name}: what it is to contain is longer than it may be")
     return aims
 
 
@@ -82,19 +80,19 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
     weighted = None if _is_value(run, goal) else WEIGHT.match(goal)
     body, weight = (weighted[1], float(weighted[2])) if weighted else (goal, 1.0)
     if weight <= 0:
-        raise RequestError(f"--aim {goal}: a weight is above 0")
+        raise RequestError(f"aim {goal}: a weight is above 0")
     name, equals, value = body.partition("=")
     unclear = name == "pattern" or (name == "contains" and value[-1:].isdigit())
     if weighted and unclear and not WEIGHT.match(body):
         warnings.warn(
-            f"--aim {goal}: {weighted[2]} is read as its weight; if it is part of what is looked "
+            f"aim {goal}: {weighted[2]} is read as its weight; if it is part of what is looked "
             f"for, write {goal}:1",
             stacklevel=3,
         )
     if equals and name in run.schema.names and not MEASURED.fullmatch(body):
         return _category(run, body, weight, name, value)
     if not texts:
-        raise RequestError(f"--aim {goal}: is about a text, and no text is wanted")
+        raise RequestError(f"aim {goal}: is about a text, and no text is wanted")
     field, measured = texts[0], MEASURED.fullmatch(body.strip())
     if measured:
         return _measured(body, weight, field, measured[1], measured[2], float(measured[3]))
@@ -105,13 +103,13 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
         try:
             pattern = re.compile(value)
         except re.error as error:
-            raise RequestError(f"--aim {goal}: is no regular expression ({error})") from None
+            raise RequestError(f"aim {goal}: is no regular expression ({error})") from None
         return Aim(body, weight, _each(field, lambda t: float(bool(pattern.search(t)))), field)
     word = re.match(r"\w*", goal)
     near = get_close_matches(word[0] if word else "", KINDS, n=1, cutoff=0.6)
     meant = f" (did you mean {near[0]}?)" if near and word and near[0] != word[0] else ""
     raise RequestError(
-        f"--aim {goal}: is no aim{meant}; write field=value, length<=80, words>=5, readability>60, "
+        f"aim {goal}: is no aim{meant}; write field=value, length<=80, words>=5, readability>60, "
         f"contains=word or pattern=regex, and a weight behind it as :2 (fields: "
         f"{', '.join(run.schema.names)})"
     )
@@ -132,11 +130,11 @@ def _is_value(run: LoadedRun, goal: str) -> bool:
 def _category(run: LoadedRun, body: str, weight: float, name: str, value: str) -> Aim:
     spec = run.schema[name]
     if spec.type != "category":
-        raise RequestError(f"--aim {body}: {name!r} is a {spec.type}; give it with --given instead")
+        raise RequestError(f"aim {body}: {name!r} is a {spec.type}; give it instead")
     if name not in wanted_fields(run.vocabulary, run.recipe.form):
         raise RequestError(
-            f"--aim {body}: no task of this run tells {name!r}, so that the model cannot judge it; "
-            f"give it with --given {name}={value}"
+            f"aim {body}: no task of this run tells {name!r}, so that the model cannot judge it; "
+            f"give it: {name}={value}"
         )
     wanted = parse_given(run, spec, value)
     code = int(run.vocabulary[name].codec.encode(wanted)[0])

@@ -35,7 +35,7 @@ def check_sampler(run: LoadedRun, sampling: Sampling, suffix: str | None = None)
             )
     if suffix is not None and not canvas:
         raise RequestError(
-            "--suffix: this model writes from left to right and cannot aim at an end; train one "
+            "suffix: this model writes from left to right and cannot aim at an end; train one "
             "with --set objective.name=masked"
         )
 
@@ -54,7 +54,7 @@ def check_candidates(
     """RequestError where nothing tells candidates apart, or all would be one. `texts`: whether some
     are wanted that are not answers in a chat, of which the model says how likely they are."""
     if candidates is not None and not aims and not texts:
-        raise RequestError("candidates are compared by aims, or by how likely their texts are; "
+        raise RequestError("candidates: are compared by aims, or by how likely their texts are; "
                            "name aims, or want a text that is no answer in a chat")  # fmt: skip
     if candidates is not None and not 1 <= candidates <= MOST_CANDIDATES:
         raise RequestError(f"candidates = {candidates}: must be from 1 to {MOST_CANDIDATES}")
@@ -70,7 +70,7 @@ def check_bias(run: LoadedRun, sampling: Sampling, wanted: Sequence[str]) -> Non
         return
     texts = [run.vocabulary[n] for n in wanted if run.vocabulary[n].slots is None]
     if not texts:
-        raise RequestError("logit_bias is about tokens of a text, and no text is wanted")
+        raise RequestError("logit_bias: is about tokens of a text, and no text is wanted")
     for token in sampling.logit_bias:
         if not 0 <= token < min(field.codec.size for field in texts):
             raise RequestError(f"logit_bias: token {token} is none of the text's "
@@ -80,10 +80,10 @@ def check_bias(run: LoadedRun, sampling: Sampling, wanted: Sequence[str]) -> Non
 def check_guidance(run: LoadedRun, given: Mapping[str, Any]) -> None:
     """RequestError where there is nothing to lean towards, or nothing to compare it with."""
     if not given:
-        raise RequestError("guidance strengthens what is given, and nothing is given")
+        raise RequestError("guidance: strengthens what is given, and nothing is given")
     if run.recipe.form.tasks and not run.recipe.form.drop_given:
         raise RequestError(
-            "guidance compares with records read without what is given, and this run never saw "
+            "guidance: compares with records read without what is given, and this run never saw "
             "any: train with form.drop_given above 0"
         )
 
@@ -138,5 +138,5 @@ def check_prompt(run: LoadedRun, name: str, prompt: str) -> None:
     if run.schema[name].codec == "pretrained":
         num, most = len(run.vocabulary[name].codec.encode(prompt)), run.network.config.context - 1
         if num > most:
-            raise RequestError(f"the prompt has {num} tokens, and the network reads at most "
+            raise RequestError(f"prompt: has {num} tokens, and the network reads at most "
                                f"{most}; shorten it")  # fmt: skip

@@ -284,7 +284,7 @@ class Run:
         if width > max(sampler.context, 2):
             raise RequestError(
                 f"a record of {width} tokens is more than this masked model sees at once "
-                f"({sampler.context}): lower --max-tokens, or train with --set "
+                f"({sampler.context}): lower max_tokens, or train with --set "
                 f"model.context={width}"
             )
         self.column = canvas_columns(sampler.vocabulary, canvas)

@@ -25,13 +25,13 @@ def check_rerank(run: LoadedRun, want: Sequence[str], num: int, sampling: Sampli
     if not 1 <= num <= MOST:
         raise RequestError(f"rerank = {num}: must be from 1 to {MOST}")
     if not any(run.vocabulary[name].slots is None for name in want):
-        raise RequestError("re-ranking compares texts, and no text is wanted")
+        raise RequestError("rerank: compares texts, and no text is wanted")
     if sampling.temperature == 0 or sampling.beams > 1:
         raise RequestError(
-            "re-ranking needs candidates that differ: leave out temperature 0 and beams"
+            "rerank: needs candidates that differ: leave out temperature 0 and beams"
         )
     if importlib.util.find_spec("sacrebleu") is None:
-        raise RequestError("re-ranking compares by chrF: pip install 'omnifill[evaluate]'")
+        raise RequestError("rerank: compares by chrF: pip install 'omnifill[evaluate]'")
 
 
 def agreed(run: LoadedRun, columns: Mapping[str, Sequence[Any]], num: int) -> list[int]:

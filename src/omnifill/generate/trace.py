@@ -142,7 +142,7 @@ def told_prompt(run: LoadedRun, request: Request, top: int) -> list[Token]:
         raise RequestError("tokens of a prompt are told by models that read from left to right")
     plan, field = plan_of(run, request, 0, 1), run.vocabulary[request.want[0]]
     if int(plan.shard.sizes[0]) > run.network.config.context:
-        raise RequestError(f"the prompt has {int(plan.shard.sizes[0])} tokens, and "
+        raise RequestError(f"prompt: has {int(plan.shard.sizes[0])} tokens, and "
                            f"{run.network.config.context} are in view at once")  # fmt: skip
     shown = Orders(np.where(plan.orders.wanted, -1, plan.orders.fields), plan.orders.wanted)
     batch = Former(run.vocabulary).records(plan.shard, plan.which, shown, weighted=False)

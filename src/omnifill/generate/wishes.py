@@ -147,8 +147,8 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         said = want or wanted  # aims are about the first that is said, too
         texts = [n for n in said if n in wanted and run.vocabulary[n].slots is None]
         if not texts:
-            named = "--suffix" if prompt is None else "--prompt"
-            raise RequestError(f"{named} is a part of a text, and no text is wanted")
+            named = "suffix" if prompt is None else "prompt"
+            raise RequestError(f"{named}: is a part of a text, and no text is wanted")
         wanted = [texts[0], *(n for n in wanted if n != texts[0])]
         prompt, suffix = (as_learned(run, schema[texts[0]], t) for t in (prompt, wish.suffix))
         check_prompt(run, texts[0], prompt or "")
@@ -161,7 +161,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     check_bias(run, sampling, wanted)
     check_steps(run, sampling, wanted, max_tokens)
     if wish.stop and not any(run.vocabulary[n].slots is None for n in wanted):
-        raise RequestError("stop strings end texts, and no text is wanted")
+        raise RequestError("stop: ends texts, and no text is wanted")
     if parsed:
         sampling = usual_guidance(run, sampling, wanted)
     if sampling.strength != 1:
@@ -175,7 +175,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
         beside = wish.choices is not None or wish.stop or needs_steering(parsed_aims)
         wanted = check_rule(run, wanted, bool(beside) or sampling.beams > 1)
     if sampling.beams > 1 and wish.stop:
-        raise RequestError("stop strings end what is drawn, and beams search; leave one out")
+        raise RequestError("stop: ends what is drawn, and beams search; leave one out")
     return Request(
         num, parsed, wanted, prompt, seed, max_tokens, list(wish.no_missing), list(wish.stop),
         sampling, wish.rerank, parsed_aims,
@@ -193,7 +193,7 @@ def _aims(
     check_candidates(aims, wish.candidates, wish.sampling, wish.rerank, bool(texts) and not chat)
     for aim in aims:
         if aim.value is not None and given.setdefault(aim.field, aim.value) != aim.value:
-            raise RequestError(f"--aim {aim.name}: {aim.field!r} is given another value")
+            raise RequestError(f"aim {aim.name}: {aim.field!r} is given another value")
     return aims
 
 
@@ -221,13 +221,13 @@ def _check_choices(run: LoadedRun, wish: Wish, wanted: Sequence[str]) -> list[st
     """The texts among which to choose; RequestError for whatever else would have no effect."""
     if len(wanted) != 1:
         raise RequestError(
-            f"choices are values of one field, and {len(wanted)} are wanted; name it"
+            f"choices: are values of one field, and {len(wanted)} are wanted; name it"
         )
     more = [wish.prompt, wish.suffix, wish.stop, wish.aims, wish.rerank != 1, wish.no_missing]
     plain = Sampling(temperature=wish.sampling.temperature)
     if any(more) or wish.sampling != plain or wish.max_tokens != Wish.max_tokens:
         raise RequestError(
-            "choices are weighed as they are: beside given, want, n, seed and temperature leave "
+            "choices: are weighed as they are: beside given, want, n, seed and temperature leave "
             "out the rest"
         )
     return parse_choices(run, wanted[0], wish.choices or ())

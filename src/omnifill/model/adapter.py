@@ -26,6 +26,8 @@ from omnifill.model.lora import Lora
 from omnifill.model.network import Network
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
+WITHIN = "adapter"
+"""Where a run folder keeps its own."""
 _ADDED = re.compile(r"base_model\.model\.(.+)\.lora_([AB])(?:\.default)?\.weight")
 LORA_ONLY = {"bias": "none", "use_dora": False, "modules_to_save": None, "rank_pattern": {},
              "alpha_pattern": {}, "trainable_token_indices": None}  # fmt: skip
@@ -45,8 +47,10 @@ class Adapter:
 
 
 def read_adapter(folder: Path, family: Family, known: Collection[str]) -> Adapter:
-    """A LoRA adapter in the format of PEFT. RunError for one of another kind, or that changes what
-    is none of `known`, tensors by their names in the family."""
+    """A LoRA adapter in the format of PEFT, or that of a run folder. RunError for one of another
+    kind, or that changes what is none of `known`, tensors by their names in the family."""
+    if not (folder / CONFIG).exists() and (folder / WITHIN / CONFIG).exists():
+        folder /= WITHIN
     settings = Settings(folder / CONFIG)
     settings.only("peft_type", "LORA")
     for key, value in LORA_ONLY.items():

@@ -15,6 +15,7 @@ from typing import Any
 from omnifill.errors import RunError
 from omnifill.serve.limits import RETRY, Limits
 from omnifill.serve.opener import Opener
+from omnifill.serve.protocol import FIELDS
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.wire import EngineSettings, engine_environment, packed, received
 
@@ -52,7 +53,7 @@ class Answer:
         if message["do"] in ("end", "error", "fault"):
             self.over.add(message["id"])
         if message["do"] == "error":
-            raise Refusal(400, message["message"])
+            raise Refusal.of(message["message"], FIELDS)
         if message["do"] == "fault":
             raise Refusal(500, "the engine failed; the server's log says why", code="fault")
         return message | {"part": self.numbers.index(message["id"])}

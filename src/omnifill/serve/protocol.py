@@ -56,7 +56,7 @@ class Drawn(Said):
     logit_bias: (
         Annotated[
             dict[
-                Annotated[str, Field(pattern=r"^\d{1,9}$")],
+                Annotated[str, Field(pattern=r"^[0-9]{1,9}$")],
                 Annotated[Number, Field(ge=-100, le=100)],
             ],
             Field(max_length=1000),
@@ -252,7 +252,8 @@ class Records(Drawn):
     ) = None
     """What records are to be like: "length<=80", "domain=sports:2"."""
     candidates: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
-    """Draws for each record, of which the best by its aims is kept."""
+    """Draws for each record, of which the best by its aims is kept; without
+    aims the likeliest."""
     rerank: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
     """Draws for each record, of which the one most like the others is kept."""
     guidance: Annotated[Number, Field(ge=0, le=100)] | None = None
@@ -355,6 +356,11 @@ class Jobs(Said):
 
     requests: Annotated[list[JobRequest], Field(min_length=1, max_length=1000)]
     """They are answered in order, a line of the result for each."""
+
+
+ASKED = (Completion, Chat, Embedding, Tokenize, Detokenize, Records, Scored, Pictures, Speech)
+FIELDS = {field.alias or name for one in ASKED for name, field in one.model_fields.items()}
+"""What a request may name."""
 
 
 def listed(stop: str | list[str] | None) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from typing import Any
 
 KINDS = {
@@ -9,6 +11,9 @@ KINDS = {
     408: "timeout_error", 409: "conflict_error", 429: "rate_limit_error", 500: "server_error",
     503: "server_error",
 }  # fmt: skip
+
+LEADING = re.compile(r"(\w+)(?:\.\S+)?(?=: | = )|(aim) ")
+"""What an error of the library is about, where it begins with that."""
 
 
 class Refusal(Exception):
@@ -21,6 +26,14 @@ class Refusal(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry = retry
+
+    @classmethod
+    def of(cls, message: str, fields: Collection[str]) -> Refusal:
+        """What the library says of a request, which names the field that it is about first."""
+        found = LEADING.match(message)
+        if found is None or (found[2] is None and found[1] not in fields):
+            return cls(400, message)
+        return cls(400, message, param="aims" if found[2] else found[0])
 
     @property
     def body(self) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import asyncio
 import ipaddress
 import logging
 import os
+import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -186,6 +187,7 @@ def serve(
     except OSError as error:
         raise RequestError(f"{where}: cannot be listened at ({reason(error)}); name another "
                            f"--port or --host") from None  # fmt: skip
+    signal.signal(signal.SIGTERM, _leave)  # until the server listens for it
     with listening:
         asyncio.run(_serve(server, link, listening, shown))
 
@@ -210,13 +212,17 @@ def _within(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
+def _leave(signum: int, frame: Any) -> None:
+    raise SystemExit(0)
+
+
 async def _serve(server: Any, link: Any, listening: socket.socket, page: Any) -> None:
     """The page is built while the models are loaded; both take seconds."""
-    if page is None:
-        await link.start()
-    else:
-        await asyncio.gather(link.start(), asyncio.to_thread(page.build))
     try:
+        if page is None:
+            await link.start()
+        else:
+            await asyncio.gather(link.start(), asyncio.to_thread(page.build))
         await server.serve(sockets=[listening])
     finally:
         await link.stop()

@@ -21,6 +21,8 @@ def read_record(run: LoadedRun, record: Mapping[str, Any], name: str) -> dict[st
 
 
 def _read(spec: FieldSpec, value: Any, name: str) -> Any:
+    if spec.type == "number" and isinstance(value, bool):
+        raise RequestError(f"{name}: must be a number, not {str(value).lower()}")
     if value is None or (spec.type not in MEDIA and isinstance(value, str | int | float)):
         return value
     if spec.type not in MEDIA:
