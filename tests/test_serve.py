@@ -383,6 +383,7 @@ def test_texts_are_tokens_and_back(server: str, writer: api.Model) -> None:
     ("/v1/records", {"want": ["note"], "aims": ["lenth<=5"]}, "aims"),
     ("/v1/records", {"given": {"count": True}}, "given.count"),
     ("/v1/records/score", {"records": [{}]}, None),
+    ("/tokenize", {"prompt": "a", "add_special_tokens": 0}, "add_special_tokens"),
     ("/v1/images/generations", {"prompt": "a"}, "model"),
     ("/v1/audio/speech", {"input": "a"}, "model"),
     ("/v1/embeddings", {"input": ["a", {"note": "b"}]}, "input"),

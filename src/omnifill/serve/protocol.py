@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from omnifill.serve.limits import Limits
 
@@ -25,6 +25,16 @@ Names = Annotated[list[Name], Field(max_length=1000)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=LIMITS.stops)]
 Record = Annotated[dict[Name, Any], Field(max_length=1000)]
+
+
+def _switch(value: Any) -> Any:
+    """0 equals false in Python, and not in JSON."""
+    if value is not None and not isinstance(value, bool):
+        raise ValueError("must be true or false")
+    return value
+
+
+Switch = BeforeValidator(_switch)
 
 
 class Said(BaseModel):
@@ -85,7 +95,7 @@ class JsonSchema(Said):
     """Of the schema; the answer does not hang on it."""
     schema_: Annotated[dict[str, Any] | None, Field(alias="schema")] = None
     """The schema; left open: any object."""
-    strict: Literal[True] | None = None
+    strict: Annotated[Literal[True], Switch] | None = None
     """A schema is always obeyed."""
 
 
@@ -208,7 +218,7 @@ class Tokenize(Said):
     """The name of a model that is served; left open: the only one."""
     prompt: Words
     """A text, or a control token of a checkpoint's by its name."""
-    add_special_tokens: Literal[False] = False
+    add_special_tokens: Annotated[Literal[False], Switch] = False
     """No control tokens are put around a text."""
 
 
