@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import ClassVar, TextIO
 
 PATIENCE = 1.0
 """Seconds of silence: what is done sooner needs no bar."""
@@ -13,6 +13,9 @@ PATIENCE = 1.0
 
 class Progress:
     """`with Progress("encoding", total, "rows") as p: … p.advance(n)`."""
+
+    quiet: ClassVar[bool] = False
+    """Shown nowhere in this process."""
 
     def __init__(
         self, label: str, total: int | None = None, unit: str = "rows",
@@ -22,7 +25,7 @@ class Progress:
         self.stream = stream or sys.stderr
         self.done = 0
         self.started = self.shown = time.monotonic()
-        self.live = self.stream.isatty()
+        self.live = self.stream.isatty() and not self.quiet
 
     def __enter__(self) -> Progress:
         return self

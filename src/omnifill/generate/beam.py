@@ -19,6 +19,7 @@ from omnifill.generate.autoregressive import Autoregressive
 from omnifill.generate.filters import penalised
 from omnifill.generate.plan import Plan, Step
 from omnifill.generate.state import State
+from omnifill.generate.turns import pause
 from omnifill.types import Floats, Ints
 
 
@@ -48,6 +49,7 @@ class BeamSearch:
         total = np.zeros(num)
         paths: list[list[tuple[int, int]]] = [[] for _ in range(num)]
         while len(state.row):
+            pause()
             score, column = self._continuations(plan, state, [hidden for hidden, _ in readings])
             room = np.array([width - len(done) for done in found])
             parent, place = _best(total[:, None] + score, state.row, room)

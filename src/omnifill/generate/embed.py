@@ -17,11 +17,9 @@ from omnifill.form.batch import Batch
 from omnifill.form.layout import Former
 from omnifill.form.vocabulary import PAD
 from omnifill.generate.given import encoded
-from omnifill.generate.likelihood import present_order
+from omnifill.generate.likelihood import batches, present_order
+from omnifill.generate.turns import pause
 from omnifill.model.mask import Mask
-
-BATCH = 64
-"""Records read at once."""
 
 
 @torch.no_grad()
@@ -37,8 +35,8 @@ def embedded(run: LoadedRun, columns: Mapping[str, Sequence[Any]]) -> NDArray[np
         if len(wrong):
             raise RequestError(f"row {first + wrong[0]}: has {shard.sizes[wrong[0]]} tokens, and a "
                                f"vector is made of 1 to {most}")  # fmt: skip
-        order = np.argsort(shard.sizes, kind="stable")
-        for at in np.array_split(order, range(BATCH, len(order), BATCH)):
+        for at in batches(shard.sizes):
+            pause()
             orders = present_order(run, columns, len(at))
             batch = former.records(shard, at, orders, weighted=False)
             out[first + at] = _read(run, batch).numpy()

@@ -20,17 +20,18 @@ from omnifill.artifact import LoadedRun
 from omnifill.data.shards import Shard
 from omnifill.form.batch import Batch
 from omnifill.form.layout import Former, Orders, ask_one, laid_lens, missing_in, schema_order
+from omnifill.form.stream import plan_batches
 from omnifill.form.tasks import silent_in, task_order, wanted_fields
 from omnifill.form.vocabulary import CODE_COLUMN, FieldIds
 from omnifill.form.windows import Windows, head_size, last_ones, overlapping
 from omnifill.generate.given import encoded
+from omnifill.generate.turns import pause
 from omnifill.progress import Progress
 from omnifill.settings import MixSettings
 from omnifill.types import ABSENT, Bools, Floats, Ints
 
-BATCH = 64
-"""Records, or windows of them, read at once; they are sorted by length first, so that little is
-padded."""
+SLOTS = 2048
+"""Of records, or windows of them, that are read at once: more are no faster, and others wait."""
 MOST_VALUES = 32
 NEAR = 4.0
 """Bayes' rule reads a record for each value: for the likeliest ones by the direct answer, that many
@@ -53,7 +54,8 @@ def field_nats(
     head, context = head_size(run.vocabulary), run.network.config.context
     windows = overlapping(laid_lens(shard, which, orders).sum(axis=1), context, head, most)
     out = np.zeros((len(which), len(run.vocabulary.fields)))
-    for at in _batches(np.argsort(windows.lens(head), kind="stable")):
+    for at in batches(windows.lens(head)):
+        pause()
         part = windows[at]
         batch = _read(run, shard, orders, which, part)
         nats = run.objective.nats(run.network, batch).view(batch.ids.shape)
@@ -95,7 +97,7 @@ def schema_nats(run: LoadedRun, shard: Shard, columns: Mapping[str, Any]) -> Flo
     run of named tasks, of every field that one wants, given what that task gives."""
     out = np.zeros((len(shard), len(run.schema.names)))
     with Progress("scoring", len(shard), "rows") as progress:
-        for which in _batches(np.argsort(shard.sizes, kind="stable")):
+        for which in batches(shard.sizes):
             for orders, fields in _readings(run, columns, len(which)):
                 out[np.ix_(which, fields)] = field_nats(run, shard, orders, which)[:, fields]
             progress.advance(len(which))
@@ -128,10 +130,11 @@ def category_log_probs(
     """
     where = run.vocabulary[field]
     records = np.arange(len(shard)) if records is None else records
-    by_length = np.argsort(shard.sizes[records], kind="stable")
+    sizes = np.minimum(shard.sizes[records], run.network.config.context)
     direct = np.zeros((len(records), where.codec.size))
     with Progress(f"asking for {field}", len(records), "readings") as progress:
-        for at in _batches(by_length):
+        for at in batches(sizes):
+            pause()
             direct[at] = _asked(run, shard, where, records[at])
             progress.advance(len(at))
     share = _bayes_share(run, shard, records)
@@ -140,7 +143,8 @@ def category_log_probs(
     with Progress(f"asking for {field}", int(near.sum()), "readings") as progress:
         for code in np.flatnonzero(near.any(axis=0)).tolist():
             named = _with_code(shard, where, where.first + code)
-            for at in _batches(by_length[near[by_length, code]]):
+            rows = np.flatnonzero(near[:, code])
+            for at in (rows[part] for part in batches(sizes[rows])):
                 orders = _known_order(run, shard, where, records[at])
                 nats = field_nats(run, named, orders, records[at], MOST_WINDOWS)
                 joint[at, code] = -nats.sum(axis=1)
@@ -180,7 +184,7 @@ def _told_directly(run: LoadedRun, columns: Mapping[str, Sequence[Any]], field: 
     index, form = run.schema.index(field), run.recipe.form
     out = np.zeros(len(shard))
     with Progress(f"asking for {field}", len(shard), "readings") as progress:
-        for which in _batches(np.argsort(shard.sizes, kind="stable")):
+        for which in batches(shard.sizes):
             silent = silent_in(run.vocabulary, form, field, missing_in(shard, which))
             orders = ask_one(silent, index, run.vocabulary)
             out[which] = field_nats(run, shard, orders, which)[:, index]
@@ -221,8 +225,9 @@ def _log_sum(values: Floats) -> float:
     return float(top + np.log(np.exp(values - top).sum()))
 
 
-def _batches(order: Ints) -> list[Ints]:
-    return [order[first : first + BATCH] for first in range(0, len(order), BATCH)]
+def batches(sizes: Ints) -> list[Ints]:
+    """Lengths of records -> their places, in groups that are read at once."""
+    return plan_batches(np.maximum(sizes, 1), SLOTS, None)  # nothing has a length, too
 
 
 @torch.no_grad()

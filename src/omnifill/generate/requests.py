@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import defaultdict
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,10 +29,11 @@ from omnifill.generate.constraint import Constraint
 from omnifill.generate.decoding import Stopper, chosen_ids, cut_at, decode_field, joined
 from omnifill.generate.given import in_view
 from omnifill.generate.part import completed, whole_ones
-from omnifill.generate.plan import Leaning, Plan, drained
+from omnifill.generate.plan import Leaning, Plan
 from omnifill.generate.rerank import agreed
 from omnifill.generate.samplers import ROWS, build_sampler
 from omnifill.generate.steer import Steer, needs_steering
+from omnifill.generate.turns import pause
 from omnifill.generate.ways import draw_ways, ways
 from omnifill.generate.wishes import Request
 from omnifill.progress import Progress
@@ -179,11 +180,11 @@ def _cut(run: LoadedRun, shard: Shard, name: str, size: int) -> Shard:
 
 def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     """The wanted fields of all records of a request, as canonical values."""
-    return drained(stepwise(run, request)).columns
+    return made(run, request).columns
 
 
-def stepwise(run: LoadedRun, request: Request) -> Generator[None, None, Made]:
-    """The same, a step of the sampler at a time; searches and choices are one step."""
+def made(run: LoadedRun, request: Request) -> Made:
+    """The same, and which texts were cut. It pauses at each step (see `turns`)."""
     if request.choices is not None:
         tell_moved(run, _given(request, 1))
         texts = choose(run, request.want[0], request.choices, request.given, request.num,
@@ -192,28 +193,28 @@ def stepwise(run: LoadedRun, request: Request) -> Generator[None, None, Made]:
     if request.sampling.beams > 1:
         return _searched(run, request)
     total = request.num * request.rerank * request.candidates
-    made = yield from _drawn(run, request, total)
+    drawn = _drawn(run, request, total)
     if request.rerank > 1:
-        return made.rows(agreed(run, made.columns, request.rerank))
+        return drawn.rows(agreed(run, drawn.columns, request.rerank))
     if request.aims or request.candidates > 1:
-        whole = made.columns | _given(request, len(made.columns[request.want[0]]))
+        whole = drawn.columns | _given(request, len(drawn.columns[request.want[0]]))
         scores, met = scored(request.aims, whole)
         fluent = fluency(run, whole, met)
         chosen = best_of(request.aims, scores, met, fluent, request.candidates)
         _tell_unmet(request, met[chosen])
-        return made.rows(chosen)
-    return made
+        return drawn.rows(chosen)
+    return drawn
 
 
-def _drawn(run: LoadedRun, request: Request, total: int) -> Generator[None, None, Made]:
+def _drawn(run: LoadedRun, request: Request, total: int) -> Made:
     whole = Made(defaultdict(list), defaultdict(list))
     with Progress("generating", total, "records") as progress:
         for first in range(0, total, ROWS):
             num = min(ROWS, total - first)
-            made = yield from _values(run, plan_of(run, request, first, num), request)
+            part = _values(run, plan_of(run, request, first, num), request)
             for name in request.want:
-                whole.columns[name].extend(made.columns[name])
-            for name, cut in made.cut.items():
+                whole.columns[name].extend(part.columns[name])
+            for name, cut in part.cut.items():
                 whole.cut[name].extend(cut)
             progress.advance(num)
     return whole
@@ -238,7 +239,7 @@ def _tell_unmet(request: Request, met: Bools) -> None:
 def front(run: LoadedRun, request: Request) -> tuple[pd.DataFrame, Floats]:
     """The candidates that no other beats on all aims, their scores behind their fields; and the
     scores of all candidates (n, aims)."""
-    columns = drained(_drawn(run, request, request.num * request.candidates)).columns
+    columns = _drawn(run, request, request.num * request.candidates).columns
     columns |= _given(request, len(columns[request.want[0]]))
     scores, _ = scored(request.aims, columns)
     kept = unbeaten(scores)
@@ -273,13 +274,13 @@ def native_column(spec: FieldSpec, values: Sequence[Any]) -> pd.Series[Any]:
     return pd.Series(cells, dtype=object)
 
 
-def _values(run: LoadedRun, plan: Plan, request: Request) -> Generator[None, None, Made]:
+def _values(run: LoadedRun, plan: Plan, request: Request) -> Made:
     """Run a plan."""
     sampler, steps = build_sampler(run), []
     stopper = [Stopper(run, plan, request.stop)] if request.stop else []
     for step in sampler(plan, *stopper):
         steps.append(step)
-        yield
+        pause()
     return decoded(run, plan, request, steps, len(plan.which))
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from omnifill.artifact import LoadedRun
 from omnifill.errors import RequestError
 from omnifill.generate.filters import Sampling
+from omnifill.generate.turns import pause
 from omnifill.progress import Progress
 
 MOST = 64
@@ -53,10 +54,10 @@ def most_agreed(texts: Sequence[str]) -> int:
 
     counts = Counter(texts)  # the same text twice counts twice, and is compared once
     metric = CHRF()
-    score = {
-        text: sum(
+    score = dict[str, float]()
+    for text in counts:
+        score[text] = sum(
             times * metric.sentence_score(text, [other]).score for other, times in counts.items()
         )
-        for text in counts
-    }
+        pause()
     return max(range(len(texts)), key=lambda i: (score[texts[i]], -i))

@@ -23,6 +23,7 @@ from omnifill.generate.decoding import decode_field
 from omnifill.generate.filters import Sampling
 from omnifill.generate.plan import Plan
 from omnifill.generate.samplers import ROWS, build_sampler
+from omnifill.generate.turns import pause
 from omnifill.schema import MEDIA
 from omnifill.types import Bools, Ints
 
@@ -71,6 +72,7 @@ def draw_ways(
                 numbers[rows], int(seed) ^ (APART + place), plain, forbid_missing=forbid,
             )  # fmt: skip
             steps = list(build_sampler(run)(plan))
+            pause()
             drawn += decode_field(run, steps, name, len(which[rows]))
         told = encode_records(run.vocabulary, {name: drawn}, None)[0]
         shard, which = _beside(shard, which, told, index), np.arange(num)

@@ -12,15 +12,18 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
+from functools import partial
 from typing import Any, BinaryIO
 
 import torch
 
 from omnifill.api import load
 from omnifill.errors import RequestError, UserError
+from omnifill.generate.turns import in_turns
+from omnifill.progress import Progress
 from omnifill.serve.pace import Pace
-from omnifill.serve.tasks import AT_ONCE, Generation, Served, Task, served_called
+from omnifill.serve.tasks import AT_ONCE, IN_TURNS, Generation, Served, Task, served_called
 from omnifill.serve.wire import EngineSettings, messages, packed
 
 TOLD = 0.25
@@ -35,9 +38,15 @@ class Desk:
         self.tasks: dict[int, tuple[Served, Task]] = {}
         self.written = 0
         """Slots that were chosen."""
+        self.readings: dict[int, Generator[None, None, dict[str, Any]]] = {}
+        """What is told as a whole, and takes a turn beside each step of the others."""
         self.waiting: list[int] = []
         """Tasks that have not all begun, the first come first."""
         self.pace = Pace()
+
+    @property
+    def busy(self) -> bool:
+        return bool(self.tasks or self.readings)
 
     def send(self, message: dict[str, Any]) -> None:
         """Tell the server, at once or in its turn (see `pace`)."""
@@ -64,6 +73,8 @@ class Desk:
                 self.tasks[number] = served, task
                 self.pace.begin(number, message["streamed"])
                 self.waiting.append(number)
+            elif do in IN_TURNS:
+                self.readings[number] = in_turns(partial(IN_TURNS[do], served, message))
             else:
                 self.send({"id": number, "do": "end", **AT_ONCE[do](served, message)})
         except UserError as error:
@@ -80,6 +91,8 @@ class Desk:
             self.tasks.pop(number)[1].drop()
         if number in self.waiting:
             self.waiting.remove(number)
+        if number in self.readings:
+            self.readings.pop(number).close()
 
     def turn(self) -> None:
         """Begin what there is room for, and take one step with all that is under way."""
@@ -103,7 +116,24 @@ class Desk:
         for served in self.models.values():
             if served.engine.jobs:
                 self._step(served)
+        if self.readings:
+            self._read_on()
         self._tell(self.pace.due())
+
+    def _read_on(self) -> None:
+        """One reading goes on, and then stands behind the others."""
+        number, turns = next(iter(self.readings.items()))
+        del self.readings[number]
+        try:
+            next(turns)
+        except StopIteration as done:
+            self.send({"id": number, "do": "end", **done.value})
+        except UserError as error:
+            self.send({"id": number, "do": "error", "message": str(error)})
+        except Exception as error:
+            self._fault(number, error)
+        else:
+            self.readings[number] = turns
 
     def _step(self, served: Served) -> None:
         owners = {job: number for number, (s, task) in self.tasks.items() if s is served
@@ -141,7 +171,7 @@ class Desk:
         return {
             "id": 0, "do": "stats", "written": self.written,
             "reused": sum(s.engine.reused for s in self.models.values()),
-            "waiting": len(self.waiting), "tasks": len(self.tasks),
+            "waiting": len(self.waiting), "tasks": len(self.tasks) + len(self.readings),
             "rows": {name: s.engine.used for name, s in self.models.items()},
         }  # fmt: skip
 
@@ -168,12 +198,12 @@ def run(settings: EngineSettings, source: BinaryIO, out: BinaryIO) -> None:
     threading.Thread(target=_listen, args=(source, asked), daemon=True).start()
     told = 0.0
     while True:
-        if asked.empty() and (not desk.tasks or time.monotonic() - told > TOLD):
+        if asked.empty() and (not desk.busy or time.monotonic() - told > TOLD):
             told = time.monotonic()
             desk.send(desk.stats())
         try:
             # Where nothing is under way it sleeps until somebody asks.
-            message = asked.get(block=not desk.tasks)
+            message = asked.get(block=not desk.busy)
         except queue.Empty:
             desk.turn()
             continue
@@ -211,6 +241,7 @@ def main() -> None:
         signal.signal(one, signal.SIG_IGN)  # the server says when it is time: the input ends
     out = sys.stdout.buffer
     sys.stdout = sys.stderr  # what a library prints is no message
+    Progress.quiet = True  # of many at once; the server's log is no place for it
     warnings.simplefilter("ignore")  # they may quote what was asked, which is in no log
     try:
         run(EngineSettings(**json.loads(sys.argv[1])), sys.stdin.buffer, out)

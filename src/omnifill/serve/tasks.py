@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -28,6 +29,7 @@ from omnifill.generate.engine import Engine, Job, rows_of
 from omnifill.generate.following import Follower, Piece
 from omnifill.generate.requests import Made
 from omnifill.generate.trace import MOST, Token, Trace, told_prompt
+from omnifill.generate.turns import in_turns
 from omnifill.generate.wishes import Request, Wish, sampling_of
 from omnifill.schema import MEDIA
 from omnifill.serve.values import described, read_record, told
@@ -136,7 +138,8 @@ class Generation:
         if self.alone:
             if free < 1:
                 return False
-            self.jobs[engine.lend(self._listened(requests.stepwise(run, request)), 1)] = 0, None
+            turns = in_turns(partial(requests.made, run, request))
+            self.jobs[engine.lend(self._listened(turns), 1)] = 0, None
             self.next = request.num
             return True
         while self.next < request.num:
@@ -286,7 +289,7 @@ def as_told(token: Token) -> dict[str, Any]:
             "top": [list(one) for one in token.likeliest]}  # fmt: skip
 
 
-# --- what is told at once ------------------------------------------------------------------
+# --- what is told as a whole ---------------------------------------------------------------
 
 
 def score(served: Served, message: Mapping[str, Any]) -> dict[str, Any]:
@@ -348,10 +351,12 @@ def tokenizer(served: Served, message: Mapping[str, Any]) -> dict[str, Any]:
     return {"bos_token": first, "eos_token": end, "pad_token": None, "chat_template": template}
 
 
-AT_ONCE: Mapping[str, Callable[[Served, Mapping[str, Any]], dict[str, Any]]] = {
-    "score": score, "embed": embed, "tokenize": tokenize, "detokenize": detokenize,
-    "tokenizer": tokenizer,
+Reading = Callable[[Served, Mapping[str, Any]], dict[str, Any]]
+AT_ONCE: Mapping[str, Reading] = {
+    "tokenize": tokenize, "detokenize": detokenize, "tokenizer": tokenizer,
 }  # fmt: skip
+IN_TURNS: Mapping[str, Reading] = {"score": score, "embed": embed}
+"""What may take long: others go on meanwhile."""
 
 
 def served_called(models: Mapping[str, Served], name: str) -> Served:

@@ -1,0 +1,86 @@
+"""Long work that leaves others their turn: searches, and readings of many records.
+
+They are loops deep within others, which call `pause` where they can be left for a while; by itself
+that does nothing. `in_turns` runs such work from one pause to the next, in a thread of its own that
+never runs beside whoever asks for its next turn, so that nothing needs a lock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from typing import TypeVar
+
+import torch
+
+T = TypeVar("T")
+
+
+class _Left(BaseException):
+    """Ends work that nobody waits for any more, through all its loops."""
+
+
+class _Baton:
+    """Who of two has the turn."""
+
+    def __init__(self) -> None:
+        self.go, self.back = threading.Semaphore(0), threading.Semaphore(0)
+        self.left = self.over = False
+
+    def turn(self) -> None:
+        """Let the work go on until it pauses or is over."""
+        self.go.release()
+        self.back.acquire()
+
+    def pause(self) -> None:
+        """The work's side: wait for the next turn."""
+        self.back.release()
+        self.go.acquire()
+        if self.left:
+            raise _Left
+
+
+_own = threading.local()
+
+
+def pause() -> None:
+    """Let others go on, if this work is done in turns."""
+    baton: _Baton | None = getattr(_own, "baton", None)
+    if baton is not None:
+        baton.pause()
+
+
+def in_turns(work: Callable[[], T]) -> Generator[None, None, T]:
+    """What some work returns, or raises; it yields at each pause. Closed early, the work ends."""
+    baton = _Baton()
+    found: list[T] = []
+    errors: list[BaseException] = []
+
+    def run() -> None:
+        baton.go.acquire()
+        torch.get_num_threads()  # a new thread takes over their number with the first question
+        _own.baton = baton
+        try:
+            with suppress(_Left):
+                found.append(work())
+        except BaseException as error:
+            errors.append(error)
+        baton.over = True
+        baton.back.release()
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    try:
+        baton.turn()
+        while not baton.over:
+            yield
+            baton.turn()
+    finally:
+        if not baton.over:
+            baton.left = True
+            baton.turn()
+        thread.join()
+    if errors:
+        raise errors[0]
+    return found[0]
