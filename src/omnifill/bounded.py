@@ -1,22 +1,27 @@
-"""What a process of its own may take that works on somebody else's data."""
+"""What a process of its own may take that works on somebody else's data.
+
+Windows knows no such limits, macOS none of memory: there is only the time that its parent waits.
+"""
 
 from __future__ import annotations
 
+import math
+import time
 from contextlib import suppress
 
 
-def limit(memory: int, seconds: int | None = None) -> None:
-    """Have the system stop this process when it takes more bytes, or more seconds of the processor.
-
-    Windows knows neither, macOS not the first: there is only the time that its parent waits.
-    """
-    try:
+def limit(memory: int) -> None:
+    """Have the system stop this process when it takes more bytes."""
+    with suppress(ImportError, ValueError, OSError):
         import resource
-    except ImportError:
-        return
-    wishes = [(resource.RLIMIT_AS, memory)]
-    if seconds is not None:
-        wishes.append((resource.RLIMIT_CPU, seconds))
-    for kind, most in wishes:
-        with suppress(ValueError, OSError):
-            resource.setrlimit(kind, (most, most))
+
+        resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+
+
+def allow(seconds: int) -> None:
+    """Have the system stop this process when it takes that many more seconds of the processor."""
+    with suppress(ImportError, ValueError, OSError):
+        import resource
+
+        _, most = resource.getrlimit(resource.RLIMIT_CPU)
+        resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time()) + seconds, most))

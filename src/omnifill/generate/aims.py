@@ -25,6 +25,7 @@ from omnifill.errors import RequestError, ValueRefused
 from omnifill.form.tasks import wanted_fields
 from omnifill.generate.given import encoded_to_ask, parse_given
 from omnifill.generate.likelihood import category_log_probs, record_nats
+from omnifill.generate.sandbox import SANDBOX
 from omnifill.types import Bools, Floats
 
 OPERATORS: dict[str, Callable[[float, float], bool]] = {
@@ -100,11 +101,7 @@ def _parse(run: LoadedRun, goal: Goal, texts: Sequence[str]) -> Aim:
         found = _each(field, lambda text: float(value in text))
         return Aim(body, weight, found, field, contains=value)
     if name == "pattern" and value:
-        try:
-            pattern = re.compile(value)
-        except re.error as error:
-            raise RequestError(f"aim {goal}: is no regular expression ({error})") from None
-        return Aim(body, weight, _each(field, lambda t: float(bool(pattern.search(t)))), field)
+        return _pattern(body, weight, field, value)
     word = re.match(r"\w*", goal)
     near = get_close_matches(word[0] if word else "", KINDS, n=1, cutoff=0.6)
     meant = f" (did you mean {near[0]}?)" if near and word and near[0] != word[0] else ""
@@ -164,6 +161,26 @@ def _measured(body: str, weight: float, field: str, what: str, sign: str, bound:
     elif what == "length":
         least = bound + (sign == ">")
     return Aim(body, weight, _each(field, near), field, most=most, least=least)
+
+
+def _pattern(body: str, weight: float, field: str, pattern: str) -> Aim:
+    """Some patterns take longer than anybody waits, so that texts are looked through elsewhere."""
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise RequestError(f"aim {body}: is no regular expression ({error})") from None
+
+    def found(columns: Mapping[str, Sequence[Any]]) -> tuple[Floats, Bools]:
+        texts = [text for text in columns[field] if text is not None]
+        out = SANDBOX.ask(pattern=pattern, texts=texts)
+        if "error" in out:
+            raise RequestError(f"aim {body}: cannot be looked for ({out['error']}); write it so "
+                               f"that it repeats nothing that is repeated")  # fmt: skip
+        met = iter(out["found"])
+        scores = np.array([0.0 if text is None else float(next(met)) for text in columns[field]])
+        return scores, scores >= 1.0
+
+    return Aim(body, weight, found, field)
 
 
 def _each(

@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import subprocess
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from omnifill.artifact import LoadedRun, RunFolder
 from omnifill.codecs.pretrained import PretrainedCodec, Templated
 from omnifill.errors import RequestError, RunError, check_kind
+from omnifill.generate.sandbox import SANDBOX
 from omnifill.model.hf import default_template
 from omnifill.types import Codec
 
@@ -25,8 +24,6 @@ ORIGIN = "origin"
 """Folder of an imported run with the files that came with it."""
 SAID = ("The first of them", "1, 2, 3", "你好 ")
 """Texts that a template is tried with."""
-PATIENCE = 20.0
-"""Seconds that a template may take, all in all."""
 Messages = Sequence[Mapping[str, Any]]
 
 
@@ -128,15 +125,8 @@ def render(source: str, messages: Messages, names: Mapping[str, Any]) -> str:
         "messages": [dict(m) for m in messages], "add_generation_prompt": True, "tools": None,
         "documents": None, **names,
     }  # fmt: skip
-    try:
-        done = subprocess.run(
-            [sys.executable, "-P", "-m", "omnifill.generate.sandbox"],
-            capture_output=True, check=False,
-            input=json.dumps({"template": source, "values": values}).encode(), timeout=PATIENCE,
-        )  # fmt: skip
-        out: dict[str, str] = json.loads(done.stdout)
-    except (subprocess.TimeoutExpired, ValueError):  # it was stopped, and wrote nothing
-        out = {"error": "it takes too much time or memory"}
+    out = SANDBOX.ask(template=source, values=values)
     if "error" in out:
         raise RequestError(f"the chat template cannot be used: {out['error']}")
-    return out["text"]
+    text: str = out["text"]
+    return text

@@ -1,67 +1,128 @@
-"""A process of its own that runs one chat template and ends: `python -m omnifill.generate.sandbox`.
+"""A process of its own for what others wrote and may never end: chat templates, and patterns that
+texts are looked through for. That it neither runs for ever nor fills the memory is up to the system
+and to who asks, who end it.
 
-A template is a program of somebody else's. Jinja's sandbox keeps it from reaching out; that it
-neither loops for ever nor fills the memory is up to the system, which stops the process. It reads
-JSON ({"template", "values"}) and writes JSON ({"text"} or {"error"}).
+It reads lines of JSON ({"template", "values"} or {"pattern", "texts"}) and answers each with one
+({"text"}, {"found"} or {"error"}). `python -m omnifill.generate.sandbox` is that process.
 """
 
 from __future__ import annotations
 
+import atexit
 import json
+import queue
+import re
+import signal
+import subprocess
 import sys
-from datetime import datetime
-from typing import Any
+import threading
+import time
+from contextlib import suppress
+from typing import IO, Any
 
-from jinja2 import TemplateError
-from jinja2.ext import Extension, loopcontrols
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-from omnifill.bounded import limit
+from omnifill.bounded import allow, limit
+from omnifill.generate.turns import pause
 
 SECONDS, MEMORY = 2, 1 << 30
-"""Of the processor, and bytes."""
+"""Of the processor for one question, and bytes."""
+PATIENCE = 20.0
+"""Seconds that one question may take, all in all."""
+TICK = 0.002
+"""Seconds that others wait for their turn."""
 
 
-class Generation(Extension):
-    """`{% generation %}` marks what an assistant says; here it changes nothing."""
+class Sandbox:
+    """The process as others see it: started for the first question, and again when it had to be
+    ended. It answers one after another."""
 
-    tags = {"generation"}  # noqa: RUF012
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._answers: queue.Queue[bytes] = queue.Queue()
+        self._turn = threading.Lock()
 
-    def parse(self, parser: Any) -> Any:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
+    def ask(self, **question: Any) -> dict[str, Any]:
+        """The answer; {"error"} as well where it took too much."""
+        while not self._turn.acquire(timeout=TICK):
+            pause()
+        try:
+            stdin = self.start().stdin
+            assert stdin is not None, "it was opened with a pipe"
+            stdin.write(json.dumps(question).encode() + b"\n")
+            stdin.flush()
+            answer: dict[str, Any] = json.loads(self._answer())
+        except (OSError, ValueError):
+            self.end()
+            return {"error": "it takes too much time or memory"}
+        except BaseException:  # its answer must not be taken for that to the next question
+            self.end()
+            raise
+        finally:
+            self._turn.release()
+        return answer
+
+    def _answer(self) -> bytes:
+        """A line; nothing where it has ended, or takes too long. Others have their turns."""
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            with suppress(queue.Empty):
+                return self._answers.get(timeout=TICK)
+            pause()
+        return b""
+
+    def start(self) -> subprocess.Popen[bytes]:
+        """Have the process ready; who asks soon waits less."""
+        if self._process is None or self._process.poll() is not None:
+            self.end()
+            self._process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "omnifill.generate.sandbox"],
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            )  # fmt: skip
+            self._answers = queue.Queue()
+            told = (self._process.stdout, self._answers)
+            threading.Thread(target=_listen, args=told, daemon=True).start()
+        return self._process
+
+    def end(self) -> None:
+        """Leave no process behind."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.communicate()
+            self._process = None
 
 
-def run(template: str, values: dict[str, Any]) -> str:
-    """The text that a template writes. TemplateError and others for one that cannot."""
-    box = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[Generation, loopcontrols]
-    )
-    box.filters["tojson"] = _to_json
-    box.globals |= {"raise_exception": _refuse, "strftime_now": _now}
-    return box.from_string(template).render(**values)
+def _listen(source: IO[bytes], answers: queue.Queue[bytes]) -> None:
+    for line in source:
+        answers.put(line)
+    answers.put(b"")  # it has ended, and whoever waits need not
 
 
-def _to_json(value: Any, indent: int | None = None) -> str:
-    return json.dumps(value, ensure_ascii=False, indent=indent)
+SANDBOX = Sandbox()
+"""Of this process."""
+atexit.register(SANDBOX.end)
 
 
-def _refuse(why: str) -> None:
-    raise TemplateError(why)
+def answered(question: dict[str, Any]) -> dict[str, Any]:
+    """What the process says to a question."""
+    if "pattern" in question:
+        pattern = re.compile(question["pattern"])
+        return {"found": [bool(pattern.search(text)) for text in question["texts"]]}
+    from omnifill.generate.template import run
 
-
-def _now(form: str) -> str:
-    return datetime.now().strftime(form)
+    return {"text": run(question["template"], question["values"])}
 
 
 def main() -> None:
-    asked = json.load(sys.stdin)
-    limit(MEMORY, SECONDS)
-    try:
-        out = {"text": run(asked["template"], asked["values"])}
-    except Exception as error:  # whatever somebody else's program comes up with
-        out = {"error": str(error) or type(error).__name__}
-    json.dump(out, sys.stdout)
+    """Answer until the input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who has started it says when it is time
+    limit(MEMORY)
+    for line in sys.stdin.buffer:
+        allow(SECONDS)
+        try:
+            out = answered(json.loads(line))
+        except Exception as error:  # whatever somebody else's program comes up with
+            out = {"error": str(error) or type(error).__name__}
+        sys.stdout.buffer.write(json.dumps(out).encode() + b"\n")
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

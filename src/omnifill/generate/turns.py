@@ -12,8 +12,6 @@ from collections.abc import Callable, Generator
 from contextlib import suppress
 from typing import TypeVar
 
-import torch
-
 T = TypeVar("T")
 
 
@@ -58,6 +56,8 @@ def in_turns(work: Callable[[], T]) -> Generator[None, None, T]:
     errors: list[BaseException] = []
 
     def run() -> None:
+        import torch  # the sandbox pauses, too, and needs none
+
         baton.go.acquire()
         torch.get_num_threads()  # a new thread takes over their number with the first question
         _own.baton = baton

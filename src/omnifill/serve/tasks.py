@@ -28,6 +28,7 @@ from omnifill.generate.decoding import Stopper
 from omnifill.generate.engine import Engine, Job, rows_of
 from omnifill.generate.following import Follower, Piece
 from omnifill.generate.requests import Made
+from omnifill.generate.sandbox import SANDBOX
 from omnifill.generate.trace import MOST, Token, Trace, told_prompt
 from omnifill.generate.turns import in_turns
 from omnifill.generate.wishes import Request, Wish, sampling_of
@@ -46,12 +47,18 @@ class Served:
         self.sha256 = model.run.sha256
         if (fused := getattr(self.run.network.backbone, "fused", None)) is not None:
             fused.is_whole()  # whoever asks first need not wait for the compiler
+        if self.chats:
+            SANDBOX.start()  # nor for the templates' process
+
+    @property
+    def chats(self) -> bool:
+        """Whether it came with a chat template, as far as is known without one being run."""
+        return (self.run.folder.path / ORIGIN).exists()
 
     def about(self) -> dict[str, Any]:
         """What the server tells of it."""
         texts = [f.name for f in self.run.vocabulary.fields if f.slots is None]
-        chats = (self.run.folder.path / ORIGIN).exists()
-        return {"name": self.name, "sha256": self.sha256, "texts": texts, "chats": chats,
+        return {"name": self.name, "sha256": self.sha256, "texts": texts, "chats": self.chats,
                 **described(self.run)}  # fmt: skip
 
     def media(self) -> dict[str, Any]:
