@@ -9,6 +9,7 @@ import io
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -377,12 +378,16 @@ def test_texts_are_tokens_and_back(server: str, writer: api.Model) -> None:
     ("/v1/completions", {"prompt": [1 << 30]}, "prompt"),
     ("/v1/completions", {"prompt": "a", "suffix": "b"}, "suffix"),
     ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]}, "model"),
-    ("/v1/records", {"given": {"nothing": 1}}, None),
     ("/v1/records", {"want": ["note"], "steps": 3}, "steps"),
     ("/v1/records", {"want": ["note"], "order": "random"}, "order"),
     ("/v1/records", {"want": ["note"], "aims": ["lenth<=5"]}, "aims"),
     ("/v1/records", {"given": {"count": True}}, "given.count"),
     ("/v1/records/score", {"records": [{}]}, None),
+    ("/v1/records", {"want": ["nott"]}, "want"),
+    ("/v1/records", {"want": []}, "want"),
+    ("/v1/records", {"given": {"nothing": 1}}, "given"),
+    ("/v1/records", {"given": {"note": "a" * 200_001}}, "given.note"),
+    ("/v1/records", {"want": ["note"], "beams": 5}, "beams"),
     ("/tokenize", {"prompt": "a", "add_special_tokens": 0}, "add_special_tokens"),
     ("/v1/images/generations", {"prompt": "a"}, "model"),
     ("/v1/audio/speech", {"input": "a"}, "model"),
@@ -619,20 +624,30 @@ def test_asked_to_go_it_ends_what_it_has_and_leaves_no_process(writer: api.Model
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals of POSIX")
-def test_asked_to_go_while_it_starts_it_leaves_nothing(writer: api.Model, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+def test_asked_to_go_while_it_starts_it_leaves_nothing(
+    writer: api.Model, tmp_path: Path, signum: int, status: int
+) -> None:
+    """By whoever started it, or by Ctrl-C, which reaches all that a terminal has started."""
     command = [sys.executable, "-m", "omnifill", "serve", str(writer.run.folder.path), "--jobs",
                str(tmp_path / "jobs")]  # fmt: skip
     said = subprocess.PIPE
-    process = subprocess.Popen(command, stderr=said, env=os.environ | {"TMPDIR": str(tmp_path)})
+    process = subprocess.Popen(command, stderr=said, env=os.environ | {"TMPDIR": str(tmp_path)},
+                               start_new_session=True, preexec_fn=_hears_ctrl_c)  # fmt: skip
     while not list(tmp_path.glob("omnifill-page-*")) or not children(process.pid):
         assert process.poll() is None
         time.sleep(0.01)
     engines = children(process.pid)
-    process.send_signal(signal.SIGTERM)
+    os.killpg(process.pid, signum)
     _, told = process.communicate(timeout=60)
-    assert process.returncode == 0 and b"Traceback" not in told, told
+    assert process.returncode == status and b"Traceback" not in told, told
     assert not any(Path(f"/proc/{pid}").exists() for pid in engines)
     assert not list(tmp_path.glob("omnifill-page-*"))
+
+
+def _hears_ctrl_c() -> None:
+    """Tests may run where it is not heard, which programs that are started take over."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def children(pid: int) -> list[str]:
@@ -815,7 +830,7 @@ def test_who_asks_it_twice_to_go_waits_for_nobody(writer: api.Model) -> None:
         ThreadPoolExecutor(1) as pool,
         serving(f"writer={writer.run.folder.path}") as (where, process),
     ):
-        pool.submit(asked, where, "/v1/completions", body)
+        told = pool.submit(asked, where, "/v1/completions", body)
         until_told(where, "omnifill_rows_used 4.0")
         process.send_signal(signal.SIGTERM)
         with suppress(httpx2.TransportError):
@@ -824,6 +839,7 @@ def test_who_asks_it_twice_to_go_waits_for_nobody(writer: api.Model) -> None:
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0 and time.monotonic() - started < 20
+        assert told.result(5).json()["error"]["code"] == "going"
 
 
 def test_warnings_of_what_is_compared_go_to_the_client_and_to_no_log(writer: api.Model) -> None:
@@ -838,12 +854,24 @@ def test_warnings_of_what_is_compared_go_to_the_client_and_to_no_log(writer: api
     (["--memory", "nan"], "above 0"), (["--memory", "-1"], "above 0"),
     (["--adapter", "x=nowhere"], "there is no folder"), (["--adapter", "drinks"], "NAME=PATH"),
     (["--memory", "0.000001"], "the weights alone take"),
+    (["--jobs", "nowhere/at/all/jobs"], "is no folder that can be written in"),
 ])  # fmt: skip
 def test_what_cannot_be_served_is_said(
     words: list[str], part: str, model: api.Model, command: Any
 ) -> None:
     status, _, said = command("serve", model.run.folder.path, *words)
     assert status == 2 and part in said
+
+
+def test_a_run_that_is_not_finished_says_how_to_go_on(
+    model: api.Model, tmp_path: Path, command: Any
+) -> None:
+    shutil.copytree(model.run.folder.path, tmp_path / "run")
+    state = json.loads((tmp_path / "run" / "run.json").read_text("utf-8"))
+    (tmp_path / "run" / "run.json").write_text(json.dumps(state | {"state": "training"}), "utf-8")
+    (tmp_path / "run" / "model.safetensors").unlink()
+    status, _, said = command("serve", tmp_path / "run")
+    assert status == 2 and "--resume" in said
 
 
 def test_models_that_take_more_than_they_may_are_not_served(model: api.Model) -> None:
@@ -861,7 +889,7 @@ def test_what_one_cannot_have_ends_no_other_answer(server: str, writer: api.Mode
     got: list[httpx2.Response] = []
     thread = threading.Thread(target=lambda: got.append(asked(server, "/v1/completions", body)))
     thread.start()
-    search = {"model": "drinks", "want": ["kind"], "beams": 8, "n": 8, "no_missing": ["kind"]}
+    search = {"model": "drinks", "want": ["kind"], "beams": 4, "n": 4, "no_missing": ["kind"]}
     while thread.is_alive():
         refused = asked(server, "/v1/records", search)
         assert refused.status_code == 400 and "different records" in refused.text

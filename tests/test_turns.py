@@ -145,7 +145,7 @@ def test_who_leaves_ends_a_search_and_a_reading_within_a_turn(model: api.Model) 
     asked.take(2, "score", records=ROWS)
     for _ in range(3):
         asked.desk.turn()
-    assert threading.active_count() == before + 2 and asked.served.engine.used == 1
+    assert threading.active_count() == before + 2 and asked.served.engine.used == 4
     for number in (1, 2):
         asked.desk.take({"id": number, "do": "cancel"})
     assert threading.active_count() == before and asked.served.engine.used == 0

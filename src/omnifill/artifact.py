@@ -216,11 +216,7 @@ class LoadedRun:
 def open_run(path: Path, allow_code: Sequence[str] = ()) -> LoadedRun:
     """Load a finished run. Code that it names as 'module:Class' must be allowed by module."""
     folder = RunFolder(path)
-    if folder.read_state().get("state") != "done":
-        raise RunError(
-            f"{path}: its training has not finished; continue it with "
-            f"`omnifill train DATA --out {path} --resume`"
-        )
+    state.check_finished(path)
     with ThreadPoolExecutor(1) as pool:
         checked = pool.submit(folder.check_sums)
         try:

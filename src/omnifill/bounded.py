@@ -6,8 +6,18 @@ Windows knows no such limits, macOS none of memory: there is only the time that 
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 import time
 from contextlib import suppress
+from typing import Any
+
+APART: dict[str, Any]
+if sys.platform == "win32":
+    APART = {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP}
+else:
+    APART = {"start_new_session": True}
+"""How it is started, so that Ctrl-C at a terminal is its parent's alone."""
 
 
 def limit(memory: int) -> None:

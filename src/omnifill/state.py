@@ -35,6 +35,13 @@ def read_json(path: Path) -> Any:
         raise RunError(f"{path}: is damaged ({error})") from None
 
 
+def check_finished(folder: Path) -> None:
+    """RunError for a run whose training has not come to its end."""
+    if read_state(folder).get("state") != "done":
+        raise RunError(f"{folder}: its training has not finished; continue it with "
+                       f"`omnifill train DATA --out {folder} --resume`")  # fmt: skip
+
+
 def read_state(folder: Path) -> dict[str, Any]:
     """RunError if this is no run folder or one from a newer version."""
     if not folder.exists():

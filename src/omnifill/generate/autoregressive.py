@@ -24,9 +24,10 @@ from omnifill.form.vocabulary import (
 from omnifill.generate.alone import CLOSE, Alone
 from omnifill.generate.filters import Sampling, choose, drawn, guided, penalised
 from omnifill.generate.lookahead import Lookahead, looks_ahead
-from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches, drained
+from omnifill.generate.plan import Plan, Step, Stopper, beginning, branches
 from omnifill.generate.prefixes import Prefixes
 from omnifill.generate.state import State, chances, kinds
+from omnifill.generate.turns import READ, paused, shared
 from omnifill.model.cache import StandingCache
 from omnifill.model.mask import Mask
 from omnifill.model.network import Network
@@ -112,7 +113,7 @@ class Autoregressive:
 
     def begin(self, plan: Plan) -> tuple[State, list[Reading]]:
         """Where the rows stand when all that is given has been read, in each of the branches."""
-        return drained(self.beginning(plan))
+        return paused(self.beginning(plan, READ if shared() else None))
 
     def beginning(
         self, plan: Plan, most: int | None = None

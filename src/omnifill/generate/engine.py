@@ -24,11 +24,9 @@ from omnifill.generate.plan import Plan, Step, Stopper
 from omnifill.generate.prefixes import SIZE, Prefixes
 from omnifill.generate.samplers import build_sampler
 from omnifill.generate.state import State, chances, kinds
+from omnifill.generate.turns import READ
 from omnifill.model.slots import Slots, padded
 from omnifill.types import Ints
-
-READ = 256
-"""Slots of prompts that are read between two steps of the others, about."""
 
 
 @dataclass(eq=False)

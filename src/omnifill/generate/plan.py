@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 from torch import Tensor
@@ -16,7 +16,6 @@ from omnifill.generate.filters import MEDIA_MIN_P, TEXT_MIN_P, Sampling
 from omnifill.schema import MEDIA
 from omnifill.types import Bools, Ints
 
-T = TypeVar("T")
 Stopper = Callable[[Ints, Ints, Ints], Bools]
 """(rows, fields, new ids), (n,) each -> whether each row's text is over with it."""
 
@@ -73,16 +72,6 @@ class Step:
     """Whether the row's field is complete with this id."""
     cut: Bools
     """Whether it was ended: no more room, or a stop string."""
-
-
-def drained(steps: Generator[Any, None, T]) -> T:
-    """What comes of something that is done step by step, all at once."""
-    while True:
-        try:
-            next(steps)
-        except StopIteration as done:
-            out: T = done.value
-            return out
 
 
 def for_field(sampling: Sampling, field: FieldIds) -> Sampling:

@@ -183,8 +183,9 @@ def canonical(run: LoadedRun, request: Request) -> dict[str, list[Any]]:
     return made(run, request).columns
 
 
-def made(run: LoadedRun, request: Request) -> Made:
-    """The same, and which texts were cut. It pauses at each step (see `turns`)."""
+def made(run: LoadedRun, request: Request, rows: int = ROWS) -> Made:
+    """The same, and which texts were cut; at most `rows` are drawn at once. It pauses at each step
+    (see `turns`)."""
     if request.choices is not None:
         tell_moved(run, _given(request, 1))
         texts = choose(run, request.want[0], request.choices, request.given, request.num,
@@ -193,7 +194,7 @@ def made(run: LoadedRun, request: Request) -> Made:
     if request.sampling.beams > 1:
         return _searched(run, request)
     total = request.num * request.rerank * request.candidates
-    drawn = _drawn(run, request, total)
+    drawn = _drawn(run, request, total, rows)
     if request.rerank > 1:
         return drawn.rows(agreed(run, drawn.columns, request.rerank))
     if request.aims or request.candidates > 1:
@@ -206,11 +207,11 @@ def made(run: LoadedRun, request: Request) -> Made:
     return drawn
 
 
-def _drawn(run: LoadedRun, request: Request, total: int) -> Made:
+def _drawn(run: LoadedRun, request: Request, total: int, rows: int = ROWS) -> Made:
     whole = Made(defaultdict(list), defaultdict(list))
     with Progress("generating", total, "records") as progress:
-        for first in range(0, total, ROWS):
-            num = min(ROWS, total - first)
+        for first in range(0, total, rows):
+            num = min(rows, total - first)
             part = _values(run, plan_of(run, request, first, num), request)
             for name in request.want:
                 whole.columns[name].extend(part.columns[name])

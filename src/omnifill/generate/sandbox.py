@@ -12,7 +12,6 @@ import atexit
 import json
 import queue
 import re
-import signal
 import subprocess
 import sys
 import threading
@@ -20,7 +19,7 @@ import time
 from contextlib import suppress
 from typing import IO, Any
 
-from omnifill.bounded import allow, limit
+from omnifill.bounded import APART, allow, limit
 from omnifill.generate.turns import pause
 
 SECONDS, MEMORY = 2, 1 << 30
@@ -75,7 +74,7 @@ class Sandbox:
             self.end()
             self._process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "omnifill.generate.sandbox"],
-                stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                stdin=subprocess.PIPE, stdout=subprocess.PIPE, **APART,
             )  # fmt: skip
             self._answers = queue.Queue()
             told = (self._process.stdout, self._answers)
@@ -113,7 +112,6 @@ def answered(question: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answer until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # who has started it says when it is time
     limit(MEMORY)
     for line in sys.stdin.buffer:
         allow(SECONDS)

@@ -10,9 +10,11 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
+READ = 256
+"""Slots of a row that are read in a turn, about."""
 
 
 class _Left(BaseException):
@@ -47,6 +49,22 @@ def pause() -> None:
     baton: _Baton | None = getattr(_own, "baton", None)
     if baton is not None:
         baton.pause()
+
+
+def shared() -> bool:
+    """Whether others wait while this work goes on."""
+    return getattr(_own, "baton", None) is not None
+
+
+def paused(steps: Generator[Any, None, T]) -> T:
+    """What comes of something that is done step by step, with a pause after each."""
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            out: T = done.value
+            return out
+        pause()
 
 
 def in_turns(work: Callable[[], T]) -> Generator[None, None, T]:

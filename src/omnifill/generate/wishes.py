@@ -112,9 +112,13 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     check_kind("given", given, Mapping, "a dict from field to value")
     for name, value in (("n", num), ("max_tokens", max_tokens), ("seed", seed)):
         check_kind(name, value, (int, np.integer), "a whole number")
-    for name in [*given, *(want or []), *wish.no_missing]:
-        check_kind("given, want or no_missing", name, str, "names of fields")
-        schema[name]
+    for key, names in (("given", given), ("want", want or []), ("no_missing", wish.no_missing)):
+        for name in names:
+            check_kind(key, name, str, "the name of a field")
+            try:
+                schema[name]
+            except RequestError as error:
+                raise RequestError(f"{key}: {error}") from None
     for name, value in (("n", num), ("max_tokens", max_tokens)):
         if value < 1:
             raise RequestError(f"{name} = {value}: must be 1 or more")

@@ -147,7 +147,7 @@ class Guard:
                           code="slow") from None  # fmt: skip
         if body is None:  # who asked has left
             return receive
-        if "json" in headers.get("content-type", "") or body[:1] in (b"{", b"["):
+        if body and ("json" in headers.get("content-type", "") or body[:1] in (b"{", b"[")):
             check_json(body, self.limits)
         sent = False
 

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from fastapi import FastAPI, Header, Request
 from fastapi.responses import JSONResponse, Response
 
+from omnifill.errors import RequestError
 from omnifill.serve.answers import Answers, read
 from omnifill.serve.protocol import Jobs
 from omnifill.serve.refusals import Refusal
@@ -136,7 +137,12 @@ class JobRoutes:
     async def opened(self) -> Worker:
         """The worker, and with it the database."""
         if self.worker is None:
-            store = await asyncio.to_thread(Store, self.url)
+            try:
+                store = await asyncio.to_thread(Store, self.url)
+            except RequestError as error:
+                log.error("%s", error)
+                raise Refusal(503, "jobs cannot be kept now; the server's log says why",
+                              code="jobs") from None  # fmt: skip
             if self.worker is None:  # nobody was faster
                 self.worker = Worker(store, self.answers.by_path, self.num)
                 self.worker.start()
@@ -157,7 +163,8 @@ class JobRoutes:
                 read(one.path, one.body)
             except Refusal as refusal:
                 where = f"requests.{number}.{refusal.param or 'path'}"
-                raise Refusal(400, f"{where}: {refusal.message}", param=where) from None
+                said_of = refusal.message.removeprefix(f"{refusal.param}: ")
+                raise Refusal(400, f"{where}: {said_of}", param=where) from None
         worker = await self.opened()
         if await asyncio.to_thread(worker.store.waiting) >= self.waiting:
             raise Refusal(429, f"{self.waiting} jobs are waiting; try again", retry=10, code="full")

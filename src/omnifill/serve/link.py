@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from omnifill.bounded import APART
 from omnifill.errors import RunError
 from omnifill.serve.limits import RETRY, Limits
 from omnifill.serve.opener import Opener
@@ -103,6 +104,7 @@ class Link:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-P", "-m", "omnifill.serve.engine", json.dumps(asdict(self.settings)),
             stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, env=engine_environment(),
+            **APART,
         )  # fmt: skip
         self._process = process
         first = next(iter(await self._received(process)), None)

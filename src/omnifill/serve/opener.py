@@ -16,7 +16,7 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from omnifill.bounded import limit
+from omnifill.bounded import APART, limit
 from omnifill.data.values import parse_value
 from omnifill.errors import ValueRefused
 from omnifill.schema import FieldSpec
@@ -98,7 +98,7 @@ class Opener:
             threads = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
             process = self._process = await asyncio.create_subprocess_exec(
                 *self.command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE,
-                env=os.environ | threads,
+                env=os.environ | threads, **APART,
             )  # fmt: skip
         assert process.stdin is not None and process.stdout is not None, "opened with pipes"
         process.stdin.write(packed(message))

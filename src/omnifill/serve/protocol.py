@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from omnifill.serve.limits import Limits
 
@@ -24,7 +24,6 @@ Name = Annotated[str, Field(min_length=1, max_length=200)]
 Names = Annotated[list[Name], Field(max_length=1000)]
 Stop = Annotated[str, Field(min_length=1, max_length=1000)]
 Stops = Stop | Annotated[list[Stop], Field(max_length=LIMITS.stops)]
-Record = Annotated[dict[Name, Any], Field(max_length=1000)]
 
 
 def _switch(value: Any) -> Any:
@@ -35,6 +34,15 @@ def _switch(value: Any) -> Any:
 
 
 Switch = BeforeValidator(_switch)
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str) and len(value) > LIMITS.text:
+        raise ValueError(f"must have at most {LIMITS.text:,} characters")
+    return value
+
+
+Record = Annotated[dict[Name, Annotated[Any, AfterValidator(_short)]], Field(max_length=1000)]
 
 
 class Said(BaseModel):
@@ -238,7 +246,7 @@ class Records(Drawn):
     """The name of a model that is served."""
     given: Record = {}
     """Values that are known; a picture or sound as {"data": base64 of a file}."""
-    want: Names | None = None
+    want: Annotated[Names, Field(min_length=1)] | None = None
     """Fields to generate; left open: all others."""
     n: Count = 1
     """How many records."""
@@ -269,7 +277,7 @@ class Records(Drawn):
     guidance: Annotated[Number, Field(ge=0, le=100)] | None = None
     """Above 1: what is given counts for more."""
     beams: Annotated[int, Field(ge=1, le=64, strict=True)] | None = None
-    """Above 1: search for the likeliest records instead of drawing."""
+    """Above 1: search for the likeliest records instead of drawing; at most `--rows` of them."""
     length_penalty: Annotated[Number, Field(ge=0, le=100)] | None = None
     """With `beams`: how far length is made up for."""
     no_repeat_ngram: Annotated[int, Field(ge=1, le=100, strict=True)] | None = None

@@ -19,7 +19,7 @@ from omnifill.errors import RequestError
 from omnifill.files import reason
 from omnifill.serve.limits import LOCAL, Limits
 from omnifill.serve.wire import EngineSettings
-from omnifill.state import read_state
+from omnifill.state import check_finished
 
 KEY = "OMNIFILL_API_KEY"
 """Environment variable with one key."""
@@ -39,7 +39,7 @@ def named_runs(runs: Sequence[str]) -> dict[str, str]:
         if not name or name in out:
             raise RequestError(f"{run}: two models cannot both be called {name!r}; say "
                                f"NAME=PATH")  # fmt: skip
-        read_state(Path(path))
+        check_finished(Path(path))
         out[name] = str(Path(path).resolve())
     return out
 
@@ -71,6 +71,14 @@ def check_memory(models: Mapping[str, str], most: float | None) -> None:
     if most is not None and size > most:
         raise RequestError(f"--memory {most:g}: the weights alone take {size:.2g} GB; leave some "
                            f"out, or round them: omnifill convert RUN --weights int8")  # fmt: skip
+
+
+def check_jobs(jobs: str) -> None:
+    """RequestError for a file that could not be made once it is needed."""
+    folder = Path(jobs).resolve().parent
+    if "://" not in jobs and not (folder.is_dir() and os.access(folder, os.W_OK)):
+        raise RequestError(f"--jobs {jobs}: {folder} is no folder that can be written in; make it, "
+                           f"or name another file")  # fmt: skip
 
 
 def read_keys(file: Path | None) -> list[str]:
@@ -129,6 +137,7 @@ def serve(
         from omnifill.serve.guard import Keys
         from omnifill.serve.link import Link
     check_place(host, keys)
+    check_jobs(jobs)
     limits = limits or Limits()
     link = Link(settings, limits)
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
@@ -149,6 +158,9 @@ def serve(
 
         def handle_exit(self, sig: int, frame: Any) -> None:
             self.force_exit = self.should_exit
+            if link.open and not self.should_exit:
+                say(f"{len(link.open)} requests under way have {GRACE} s to end; "
+                    f"asked once more, they end now")  # fmt: skip
             self.should_exit = True
             if shown is not None:
                 shown.leave()
@@ -161,7 +173,10 @@ def serve(
             finally:
                 for timer in timers:
                     timer.cancel()
-            if self.force_exit:  # asked twice: nobody is waited for, and all the same put away
+            if self.force_exit:  # asked twice: nobody is waited for, but told, and all is put away
+                link.give_up()
+                if tasks := list(self.server_state.tasks):
+                    await asyncio.wait(tasks, timeout=TOLD)
                 await self.lifespan.shutdown()
 
         def _cut(self) -> None:

@@ -103,6 +103,9 @@ class Generation:
             if self.alone and self.top is not None:
                 raise RequestError("logprobs: are told of what is drawn token by token; leave out "
                                    "whatever compares candidates")  # fmt: skip
+            if self.request.sampling.beams > served.engine.rows:
+                raise RequestError(f"beams = {self.request.sampling.beams}: this server writes "
+                                   f"{served.engine.rows} rows at once")  # fmt: skip
             if not self.alone and rows_of(self.request.sampling, 1) > served.engine.rows:
                 raise RequestError(f"guidance: this server writes {served.engine.rows} row at once")
             begun = self.request.prompt is not None or self.request.given
@@ -143,10 +146,12 @@ class Generation:
         engine, run, request = self.served.engine, self.served.run, self.request
         free = engine.rows - engine.used
         if self.alone:
-            if free < 1:
+            rows = self._rows_alone()
+            if free < rows:
                 return False
-            turns = in_turns(partial(requests.made, run, request))
-            self.jobs[engine.lend(self._listened(turns), 1)] = 0, None
+            most = max(1, rows // rows_of(request.sampling, 1))
+            turns = in_turns(partial(requests.made, run, request, most))
+            self.jobs[engine.lend(self._listened(turns), rows)] = 0, None
             self.next = request.num
             return True
         while self.next < request.num:
@@ -166,6 +171,15 @@ class Generation:
             self.next += num
             free -= job.rows
         return True
+
+    def _rows_alone(self) -> int:
+        """Of the engine, for what shares no steps: all beams, or as many candidates at once as
+        leave others half of them."""
+        request, most = self.request, self.served.engine.rows
+        if request.sampling.beams > 1:
+            return request.sampling.beams
+        drawn = request.num * request.rerank * request.candidates
+        return 1 if request.choices else min(rows_of(request.sampling, drawn), max(2, most // 2))
 
     def read(self, job: Job, found: Any) -> int:
         (first, follower), before = self.jobs[job], self.chosen

@@ -17,7 +17,11 @@ from omnifill.serve.opener import OPENED
 def read_record(run: LoadedRun, record: Mapping[str, Any], name: str) -> dict[str, Any]:
     """Values of a request as the library takes them, files among them opened; RequestError says
     which is none."""
-    return {key: _read(run.schema[key], value, f"{name}.{key}") for key, value in record.items()}
+    try:
+        specs = [run.schema[key] for key in record]
+    except RequestError as error:
+        raise RequestError(f"{name}: {error}") from None
+    return {spec.name: _read(spec, record[spec.name], f"{name}.{spec.name}") for spec in specs}
 
 
 def _read(spec: FieldSpec, value: Any, name: str) -> Any:
