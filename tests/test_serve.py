@@ -342,7 +342,11 @@ def test_scores_and_vectors_are_the_library_s(
     server: str, client: openai.OpenAI, model: api.Model
 ) -> None:
     rows = [{"kind": "tea", "note": "warm"}, {"kind": "咖啡", "note": "kalt a"}]
-    got = asked(server, "/v1/records/score", {"model": "drinks", "records": rows}).json()["data"]
+    told = asked(server, "/v1/records/score", {"model": "drinks", "records": rows}).json()
+    got = told["data"]
+    assert not told["warnings"]
+    unseen = asked(server, "/v1/records/score", {"model": "drinks", "records": [{"kind": "mud"}]})
+    assert unseen.json()["data"][0]["row"] is None and "mud" in unseen.json()["warnings"][0]
     want = model.score(pd.DataFrame(rows))
     assert [g["row"] for g in got] == pytest.approx(want["row"].tolist(), abs=1e-6)
     assert [g["fields"]["note"] for g in got] == pytest.approx(want["note"].tolist(), abs=1e-6)

@@ -66,7 +66,8 @@ class Answers:
         """Of questions with one answer."""
         if isinstance(said, Scored):
             found = await self._once(said.model, do="score", records=said.records)
-            return {"object": "list", "model": said.model, "data": found["scores"]}
+            return {"object": "list", "model": said.model, "data": found["scores"],
+                    "warnings": found["warnings"]}  # fmt: skip
         if isinstance(said, Embedding):
             return await self._embedded(said)
         if isinstance(said, Tokenize):

@@ -23,7 +23,15 @@ from omnifill.errors import RequestError, UserError
 from omnifill.generate.turns import in_turns
 from omnifill.progress import Progress
 from omnifill.serve.pace import Pace
-from omnifill.serve.tasks import AT_ONCE, IN_TURNS, Generation, Served, Task, served_called
+from omnifill.serve.tasks import (
+    AT_ONCE,
+    IN_TURNS,
+    Generation,
+    Served,
+    Task,
+    listened,
+    served_called,
+)
 from omnifill.serve.wire import EngineSettings, messages, packed
 
 TOLD = 0.25
@@ -38,8 +46,9 @@ class Desk:
         self.tasks: dict[int, tuple[Served, Task]] = {}
         self.written = 0
         """Slots that were chosen."""
-        self.readings: dict[int, Generator[None, None, dict[str, Any]]] = {}
-        """What is told as a whole, and takes a turn beside each step of the others."""
+        self.readings: dict[int, tuple[Generator[None, None, dict[str, Any]], list[str]]] = {}
+        """What is told as a whole, and takes a turn beside each step of the others; with what
+        it warns of."""
         self.waiting: list[int] = []
         """Tasks that have not all begun, the first come first."""
         self.pace = Pace()
@@ -74,7 +83,9 @@ class Desk:
                 self.pace.begin(number, message["streamed"])
                 self.waiting.append(number)
             elif do in IN_TURNS:
-                self.readings[number] = in_turns(partial(IN_TURNS[do], served, message))
+                said: list[str] = []
+                turns = listened(in_turns(partial(IN_TURNS[do], served, message)), said)
+                self.readings[number] = turns, said
             else:
                 self.send({"id": number, "do": "end", **AT_ONCE[do](served, message)})
         except UserError as error:
@@ -92,7 +103,7 @@ class Desk:
         if number in self.waiting:
             self.waiting.remove(number)
         if number in self.readings:
-            self.readings.pop(number).close()
+            self.readings.pop(number)[0].close()
 
     def turn(self) -> None:
         """Begin what there is room for, and take one step with all that is under way."""
@@ -122,18 +133,18 @@ class Desk:
 
     def _read_on(self) -> None:
         """One reading goes on, and then stands behind the others."""
-        number, turns = next(iter(self.readings.items()))
-        del self.readings[number]
+        number = next(iter(self.readings))
+        turns, said = self.readings.pop(number)
         try:
             next(turns)
         except StopIteration as done:
-            self.send({"id": number, "do": "end", **done.value})
+            self.send({"id": number, "do": "end", **done.value, "warnings": said})
         except UserError as error:
             self.send({"id": number, "do": "error", "message": str(error)})
         except Exception as error:
             self._fault(number, error)
         else:
-            self.readings[number] = turns
+            self.readings[number] = turns, said
 
     def _step(self, served: Served) -> None:
         owners = {job: number for number, (s, task) in self.tasks.items() if s is served

@@ -86,6 +86,29 @@ class Task(Protocol):
     def over(self) -> bool: ...
 
 
+@contextmanager
+def heard(said: list[str]) -> Iterator[None]:
+    """Warnings go to the client, in `said`."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield
+    said += [str(w.message) for w in caught if str(w.message) not in said]
+
+
+def listened(turns: Generator[Any, None, Any], said: list[str]) -> Generator[Any, None, Any]:
+    """Turns of work whose warnings go to the client, too."""
+    try:
+        while True:
+            with heard(said):
+                try:
+                    found = next(turns)
+                except StopIteration as done:
+                    return done.value
+            yield found
+    finally:
+        turns.close()
+
+
 class Generation:
     """Records, field by field while they are written where they can be."""
 
@@ -94,7 +117,7 @@ class Generation:
         self.said: list[str] = []
         self.media: str | None = message.get("media")
         run = served.run
-        with self._heard():
+        with heard(self.said):
             self.request = built(run, message["wish"])
             self.top: int | None = message.get("top")
             check_top(self.top)
@@ -124,24 +147,6 @@ class Generation:
     def _plan(self, first: int, num: int) -> Any:
         return requests.plan_of(self.served.run, self.request, first, num)
 
-    @contextmanager
-    def _heard(self) -> Iterator[None]:
-        """Warnings go to the client."""
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always")
-            yield
-        self.said += [str(w.message) for w in caught if str(w.message) not in self.said]
-
-    def _listened(self, turns: Generator[Any, None, Any]) -> Generator[Any, None, Any]:
-        """Turns of a job whose warnings go to the client, too."""
-        while True:
-            with self._heard():
-                try:
-                    found = next(turns)
-                except StopIteration as done:
-                    return done.value
-            yield found
-
     def begin(self) -> bool:
         engine, run, request = self.served.engine, self.served.run, self.request
         free = engine.rows - engine.used
@@ -151,7 +156,7 @@ class Generation:
                 return False
             most = max(1, rows // rows_of(request.sampling, 1))
             turns = in_turns(partial(requests.made, run, request, most))
-            self.jobs[engine.lend(self._listened(turns), rows)] = 0, None
+            self.jobs[engine.lend(listened(turns, self.said), rows)] = 0, None
             self.next = request.num
             return True
         while self.next < request.num:
@@ -159,7 +164,7 @@ class Generation:
             if num < 1:
                 return False
             num = 1 if engine.exact else num
-            with self._heard():
+            with heard(self.said):
                 plan = self._plan(self.next, num)
             trace = None
             if self.top is not None:
