@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import base64
 import io
+import itertools
 import runpy
+import shlex
 import shutil
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx2
@@ -24,7 +27,8 @@ from tests.test_exchange import Pair, pair, tokenizer  # noqa: F401
 from tests.test_images import bars
 from tests.test_serve import KEY, serving, until_free, writer  # noqa: F401
 
-from omnifill import api
+from omnifill import api, cli
+from omnifill.printer import given_values
 from omnifill.serve.front import is_of_page
 from omnifill.serve.page.ask import Asked, as_command, as_curl, as_python
 from omnifill.serve.page.words import WORDS, words
@@ -182,6 +186,100 @@ def test_fields_are_drawn_by_type_and_rows_are_the_library_s(page: Any, model: a
     page.wait_for_function("t => document.querySelector('#text textarea').value === t", arg=shown)
     assert page.input_value("#n textarea, #n input") == "3"
     assert page.get_by_label("count: value").input_value() == "7"
+
+
+def again(page: Any, number: int) -> None:
+    page.get_by_label("What was asked in this session").click()
+    page.get_by_role("option", name=f"{number} · ").click()
+    page.locator("#again").click()
+
+
+@needs_browser
+def test_what_is_shown_again_is_all_of_that_request(page: Any) -> None:
+    """Its state, copies, file and blank values, whatever was asked and typed since."""
+    for field in ("kind", "day", "count"):
+        mode(page, field, "given")
+    mode(page, "note", "left out")
+    page.get_by_label("count: value").fill("7")
+    setting(page, n="3")
+    page.get_by_label("Show how likely each token was").check()
+    for name in ("The same elsewhere", "History"):
+        page.get_by_role("button", name=name).click()
+    told = generate(page, "Done. Records: 3")
+    assert page.locator("#likely").count() == 0  # no text was wanted
+    names = ("command", "python", "curl")
+    copies = {name: page.input_value(f"#{name} textarea") for name in names}
+    assert copies["command"].startswith("# the command line cannot say this")
+    assert '"kind": null' in copies["curl"]
+    choose(page, "kind: value", "tea")
+    page.get_by_label("day: value").first.fill("2024-03-03")
+    page.keyboard.press("Enter")
+    page.get_by_label("Show how likely each record is").check()
+    setting(page, n="2")
+    generate(page, "Done. Records: 2")
+    page.get_by_text("Records, the likeliest first").wait_for()
+    assert page.input_value("#command textarea").startswith("omnifill generate drinks --given kind")
+    setting(page, top_p="7")
+    generate(page, "Refused")
+    page.locator("#csv").wait_for(state="hidden")
+    again(page, 2)
+    page.get_by_text("Records, the likeliest first").wait_for()
+    again(page, 1)
+    until(page, told)
+    page.locator("#ranked").wait_for(state="hidden")
+    assert {name: page.input_value(f"#{name} textarea") for name in names} == copies
+    assert "kind: blank, count=7, day: blank" in page.input_value("#past input")
+    for _ in range(2):  # also the same one once more, when something else was typed
+        page.wait_for_function(
+            "document.querySelector('[aria-label=\"kind: value\"]').value === ''"
+        )
+        assert page.get_by_label("day: value").first.input_value() == ""
+        assert page.get_by_label("count: value").input_value() == "7"
+        choose(page, "kind: value", "tea")
+        page.locator("#again").click()
+    with page.expect_download() as coming:
+        page.locator("#csv").click()
+    assert len(pd.read_csv(coming.value.path())) == 3
+
+
+@needs_browser
+@pytest.mark.slow
+def test_wide_from_the_first_view_and_narrow_on_a_phone(page: Any) -> None:
+    def width(found: str) -> float:
+        return float(page.locator(found).first.bounding_box()["width"])
+
+    page.set_viewport_size({"width": 1280, "height": 900})
+    for tab in ("Report", "Metrics", "Fields"):
+        page.get_by_role("tab", name=tab).click()
+        page.wait_for_timeout(300)
+        assert width(".gradio-container") == 1216, tab
+    state_box, switch = (page.locator(found).first.bounding_box()
+                         for found in ("#state", "fieldset.mode"))  # fmt: skip
+    assert state_box["x"] > switch["x"] + switch["width"] and state_box["y"] < 400
+    page.set_viewport_size({"width": 390, "height": 844})
+    setting(page, n="2")
+    boxes = [page.locator(f"#{name}").bounding_box()
+             for name in ("n", "seed", "temperature", "top_p", "min_p")]  # fmt: skip
+    assert all(box["width"] > 120 for box in boxes)
+    assert boxes[0]["y"] == boxes[1]["y"] < boxes[2]["y"] == boxes[3]["y"]
+    generate(page)
+    page.locator("#table .header-cell").first.wait_for()
+    page.wait_for_timeout(300)
+    assert page.evaluate("""() => [...document.querySelectorAll('#table .header-cell .text')]
+        .every(one => one.getBoundingClientRect().height < 30)""")  # no word is broken
+    page.get_by_role("tab", name="Report").click()
+    page.wait_for_timeout(500)
+    assert page.evaluate("""() => [...document.querySelectorAll('.virtual-table-viewport')]
+        .every(one => one.scrollWidth <= one.clientWidth || one.offsetHeight > one.clientHeight
+               || getComputedStyle(one).overflowX === 'auto')""")
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert page.evaluate("""() => {
+        const label = [...document.querySelectorAll('[data-testid=block-info]')]
+            .find(one => one.textContent.includes('How good it is')), words = new Range()
+        words.selectNodeContents(label)
+        const button = label.parentElement.querySelector('button').getBoundingClientRect()
+        return [...words.getClientRects()].every(one => one.right <= button.left)
+    }""")  # nothing lies under the button that copies
 
 
 @needs_browser
@@ -420,8 +518,31 @@ def test_the_same_elsewhere_is_the_same(model: api.Model, capsys: Any, tmp_path:
     runpy.run_path(str(tmp_path / "shown.py"))
     want = model.generate(2, given={"kind": "tea"}, want=["note"], seed=4, stop=["a b", "c"])
     assert capsys.readouterr().out.strip() == str(want).strip()
-    assert "--stop 'a b' --stop c" in as_command(body, kinds)
+    assert "--stop 'a b' --stop c" in as_command(body, kinds, "")
     assert "$OMNIFILL_API_KEY" in as_curl(body, "http://127.0.0.1:1", True)
+
+
+@pytest.mark.parametrize(("given", "want", "can"), [
+    ({"a": "x"}, ["b"], True), ({"a": 1.5}, ["c, d"], True), ({}, ["b", "c, d"], True),
+    ({}, ["b", "c"], True), ({}, ['say "b"', "c, d", "b"], True), ({"a": "-x=1"}, ["b"], True),
+    ({"a": ""}, ["b"], True), ({"a=b": "c"}, ["b"], True), ({}, ["b,c"], True),
+    ({"a": None}, ["b"], False), ({"a": "@home"}, ["b"], False), ({"a": "b=c"}, ["b"], False),
+    ({}, ["b", " c "], False),
+])  # fmt: skip
+def test_the_command_says_the_same_or_that_it_cannot(
+    given: dict[str, Any], want: list[str], can: bool
+) -> None:
+    """As the command line reads it: a value of @ is a file, and no word means blank."""
+    kinds = dict.fromkeys(["a", "b", "c", "b,c", "c, d", "a=b", 'say "b"', " c "], "text")
+    told = as_command({"model": "run", "given": given, "want": want}, kinds, "# no")
+    assert (told != "# no") == can
+    if can:
+        parts = shlex.split(told)
+        items = [part for flag, part in itertools.pairwise(parts) if flag == "--given"]
+        model: Any = SimpleNamespace(fields=list(kinds))
+        assert given_values(items, model) == {name: str(value) for name, value in given.items()}
+        line = parts[parts.index("--want") + 1]
+        assert ([line] if line in kinds else cli._names("--want", line)) == want
 
 
 def test_a_drawing_has_the_size_and_colours_of_the_model() -> None:

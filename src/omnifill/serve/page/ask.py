@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shlex
 from collections.abc import Mapping
@@ -66,16 +68,23 @@ def _is_media(value: Any) -> bool:
     return isinstance(value, dict) and "data" in value
 
 
-def as_command(body: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
-    """`omnifill generate …`. `kinds`: types of the fields."""
+def as_command(body: Mapping[str, Any], kinds: Mapping[str, str], cannot: str) -> str:
+    """`omnifill generate …`. `kinds`: types of the fields; `cannot`: what is said instead where the
+    command line cannot say the same."""
     words = ["omnifill", "generate", body["model"]]
     for name, value in body["given"].items():
         if _is_media(value):
-            words += ["--given", f"{name}=@{name}.{ENDINGS.get(kinds[name], 'bin')}"]
+            item = f"{name}=@{name}.{ENDINGS.get(kinds[name], 'bin')}"
         else:
-            words += ["--given", f"{name}={'' if value is None else value}"]
+            item = f"{name}={value}"
+        if not _reads_as(item, name, value, kinds):
+            return cannot
+        words += ["--given", item]
     if body["want"]:
-        words += ["--want", ",".join(body["want"])]
+        line = _in_one_line(body["want"], kinds)
+        if line is None:
+            return cannot
+        words += ["--want", line]
     for name, value in body.items():
         if name in ("model", "given", "want", "logprobs"):
             continue
@@ -83,6 +92,29 @@ def as_command(body: Mapping[str, Any], kinds: Mapping[str, str]) -> str:
         for one in value if isinstance(value, list) else [value]:
             words += [flag, str(one)]
     return shlex.join(words)
+
+
+def _reads_as(item: str, name: str, value: Any, kinds: Mapping[str, str]) -> bool:
+    """Whether the command line takes `item` for this value of this field: it has no word for blank,
+    reads a file where a value begins with @, and takes the longest name that fits."""
+    if value is None or (isinstance(value, str) and value.startswith("@")):
+        return False
+    return name == max((one for one in kinds if item.startswith(f"{one}=")), key=len)
+
+
+def _in_one_line(names: list[str], kinds: Mapping[str, str]) -> str | None:
+    """Names as --want takes them: cells of CSV without spaces around them, or one name alone as it
+    is. None: it cannot tell these."""
+    if len(names) == 1:
+        return names[0]
+    for quoting in (csv.QUOTE_MINIMAL, csv.QUOTE_ALL):
+        file = io.StringIO()
+        csv.writer(file, quoting=quoting, lineterminator="").writerow(names)
+        line = file.getvalue()
+        read = [cell.strip() for cell in next(csv.reader([line], skipinitialspace=True))]
+        if read == names and line not in kinds:  # a line that is a field's name is that field alone
+            return line
+    return None
 
 
 def as_python(body: Mapping[str, Any], kinds: Mapping[str, str]) -> str:

@@ -46,7 +46,9 @@ def draw(say: Say, about: Mapping[str, Any], mode: str, value: Any = None) -> Dr
         if make is None:
             gr.Textbox(say("unknown", type=about["type"]), show_label=False, interactive=False)
             return Drawn(name, switch, None, read)
-        part = make(say, about, value, mode == GIVEN)
+        # Gradio sends a part without a key no value of None: what was there before would stay.
+        part = make(say, about, value, visible=mode == GIVEN, interactive=True,
+                    key=(about["type"], name), preserved_by_key=[])  # fmt: skip
     if about["type"] == "image" and _is_small(about):
         return Drawn(name, switch, part, lambda held: read_drawing(held, about))
     return Drawn(name, switch, part, read)
@@ -62,54 +64,52 @@ def _info(say: Say, about: Mapping[str, Any]) -> str:
     return say(f"{kind}_info") if f"{kind}_info" in WORDS else kind
 
 
-def _text(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
+def _text(say: Say, about: Mapping[str, Any], value: Any, **more: Any) -> Any:
     return gr.Textbox(value, label=say("value_of", name=about["name"]), lines=3, max_lines=12,
-                      visible=shown, interactive=True)  # fmt: skip
+                      **more)  # fmt: skip
 
 
-def _category(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
+def _category(say: Say, about: Mapping[str, Any], value: Any, **more: Any) -> Any:
     values = [str(one) for one in about["values"]]
-    return gr.Dropdown(values, value=value, label=say("value_of", name=about["name"]),
-                       visible=shown, interactive=True)  # fmt: skip
+    return gr.Dropdown(values, value=value, label=say("value_of", name=about["name"]), **more)
 
 
-def _number(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
-    return number_box(written(value), say("value_of", name=about["name"]), visible=shown)
+def _number(say: Say, about: Mapping[str, Any], value: Any, **more: Any) -> Any:
+    return number_box(written(value), say("value_of", name=about["name"]), **more)
 
 
 def number_box(value: str | None, label: str, **more: Any) -> Any:
     """Where a number is typed. Gradio's own part makes 0 of what is left empty, and empty has a
     meaning here."""
-    return gr.Textbox(value, label=label, lines=1, max_lines=1, min_width=130, interactive=True,
-                      **more)  # fmt: skip
+    return gr.Textbox(value, label=label, lines=1, max_lines=1, min_width=130, **more)
 
 
-def _datetime(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
+def _datetime(say: Say, about: Mapping[str, Any], value: Any, **more: Any) -> Any:
     has_time = "H" in about.get("format", "") or "T" in about.get("format", "")
     return gr.DateTime(value, label=say("value_of", name=about["name"]), type="string",
-                       include_time=has_time, visible=shown, interactive=True)  # fmt: skip
+                       include_time=has_time, **more)  # fmt: skip
 
 
-def _image(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
+def _image(say: Say, about: Mapping[str, Any], value: Any, **more: Any) -> Any:
     if not _is_small(about):
         return gr.Image(value, label=say("picture", name=about["name"]), type="filepath",
-                        sources=["upload", "clipboard"], visible=shown, interactive=True,
-                        height=260, buttons=[])  # fmt: skip
+                        sources=["upload", "clipboard"], height=260, buttons=[],
+                        **more)  # fmt: skip
     ground = value or Image.new("RGB", (CANVAS, CANVAS), "black")
     return gr.ImageEditor(
         {"background": ground, "layers": [], "composite": None}, type="pil", image_mode="RGB",
-        label=say("draw", name=about["name"]), sources=["upload"], visible=shown, interactive=True,
+        label=say("draw", name=about["name"]), sources=["upload"],
         canvas_size=(CANVAS, CANVAS), fixed_canvas=True, layers=False, transforms=(), height=420,
         brush=gr.Brush(default_size=18, colors=["#ffffff", "#000000"], default_color="#ffffff",
                        color_mode="fixed" if about.get("mode") == "L" else "defaults"),
-        eraser=gr.Eraser(default_size=18), buttons=[],
+        eraser=gr.Eraser(default_size=18), buttons=[], **more,
     )  # fmt: skip
 
 
-def _audio(say: Say, about: Mapping[str, Any], value: Any, shown: bool) -> Any:
+def _audio(say: Say, about: Mapping[str, Any], value: Any, **more: Any) -> Any:
     return gr.Audio(value, label=say("sound", name=about["name"]), type="filepath",
-                    sources=["upload", "microphone"], visible=shown, interactive=True,
-                    editable=False, buttons=[])  # fmt: skip
+                    sources=["upload", "microphone"], editable=False, buttons=[],
+                    **more)  # fmt: skip
 
 
 def _is_small(about: Mapping[str, Any]) -> bool:

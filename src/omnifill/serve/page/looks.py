@@ -23,7 +23,8 @@ new MutationObserver(() => {
 COLOURS = {"sure": "#1b7f4b", "rather": "#2563a8", "hardly": "#a15c00", "rare": "#b3261e"}
 """Of how likely a token was."""
 CSS = """
-.gradio-container { max-width: 76rem !important; margin: 0 auto !important }
+.gradio-container { width: 100% !important; max-width: 76rem !important;
+  margin: 0 auto !important }
 .head header { display: flex; flex-wrap: wrap; gap: .25rem 2rem; align-items: baseline;
   justify-content: space-between }
 .head h1 { font-size: 1.5rem; font-weight: 650; margin: 0 }
@@ -31,6 +32,13 @@ CSS = """
 .head nav { display: flex; flex-wrap: wrap; gap: .25rem 1.25rem; font-size: .9rem }
 .head a { color: var(--link-text-color); text-decoration: underline }
 .mode .wrap { flex-wrap: wrap }
+label:has(> .icon-button-wrapper) > [data-testid=block-info] { padding-right: 2rem }
+#past input { padding-right: 1.75rem; text-overflow: ellipsis }
+.header-cell .header { overflow-wrap: normal !important; word-break: normal !important }
+.virtual-table-viewport { scrollbar-width: auto !important; scrollbar-color: auto !important }
+.virtual-table-viewport::-webkit-scrollbar { height: .6rem !important; width: .6rem !important }
+.virtual-table-viewport::-webkit-scrollbar-thumb {
+  background-color: var(--body-text-color-subdued) !important }
 :focus-visible { outline: 3px solid var(--link-text-color) !important; outline-offset: 2px }
 #time, #duration, button.playback { color: var(--body-text-color) !important }
 .legend-item, #likely .textspan, #likely .text { color: var(--body-text-color) !important }
@@ -41,6 +49,8 @@ CSS = """
   .gradio-container .fillable { padding: .75rem !important }
   .gradio-container, .gradio-container .block {
     min-width: 0 !important; max-width: 100vw !important }
+  .gradio-container .numbers .block { min-width: 40% !important }
+  .sizing-body td, .header-cell { max-width: 14rem !important }
   .gradio-container .row > .column { min-width: 100% !important; max-width: 100% !important }
 }
 """

@@ -5,12 +5,34 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 KINDS = ((0.9, "sure"), (0.5, "rather"), (0.1, "hardly"), (0.0, "rare"))
+
+
+@dataclass
+class Shown:
+    """What is shown of one request; the history keeps it, to show it again."""
+
+    copies: dict[str, str]
+    """The same elsewhere: command, python, curl."""
+    has_text: bool
+    """Whether a text was wanted."""
+    has_pictures: bool
+    state: str = ""
+    text: str = ""
+    likely: list[tuple[str, str]] = field(default_factory=list)
+    pictures: list[str] = field(default_factory=list)
+    """Files, as those of sounds."""
+    sounds: list[str] = field(default_factory=list)
+    table: pd.DataFrame = field(default_factory=pd.DataFrame)
+    csv: str | None = None
+    """A file of the table, where it has rows."""
+    ranked: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 class Results:
@@ -71,9 +93,9 @@ class Results:
                     out.append(str(path))
         return out
 
-    def likely(self) -> list[tuple[str, str | None]]:
+    def likely(self) -> list[tuple[str, str]]:
         """Tokens of the first record, each with the name of how likely it was."""
-        out: list[tuple[str, str | None]] = []
+        out: list[tuple[str, str]] = []
         for text, log_prob in self.tokens:
             if text:
                 kind = next(kind for least, kind in KINDS if math.exp(log_prob) >= least)

@@ -90,7 +90,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "pictures": ("Pictures", "图片"),
     "a_sound": ("Sound {number}", "声音 {number}"),
     "likely": ("How likely each token was", "每个 token 的概率"),
-    "ranked": ("Candidates, the likeliest first", "候选，最可能的在前"),
+    "ranked": ("Records, the likeliest first", "记录，最可能的在前"),
     "row": ("record", "记录"),
     "score": ("log-likelihood (nats)", "对数似然（奈特）"),
     "sure": ("90 % or more", "90 % 以上"),
@@ -103,8 +103,11 @@ WORDS: dict[str, tuple[str, str]] = {
     "command": ("Command", "命令行"),
     "python": ("Python", "Python"),
     "curl": ("curl", "curl"),
+    "no_command": ("# the command line cannot say this; use Python or curl",
+                   "# 命令行无法表达此请求，请使用 Python 或 curl"),
     # History
     "history": ("History", "历史"),
+    "given_blank": ("{name}: blank", "{name}：空"),
     "asked": ("What was asked in this session", "本次会话的请求"),
     "again": ("Show again", "重新显示"),
     # Chat

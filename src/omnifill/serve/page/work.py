@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
-import pandas as pd
 
 from omnifill.serve.page.ask import (
     GIVEN,
@@ -24,7 +23,7 @@ from omnifill.serve.page.ask import (
 from omnifill.serve.page.client import Api, Refused
 from omnifill.serve.page.fields import Drawn, NoNumber, draw, number_box, read_number, written
 from omnifill.serve.page.looks import COLOURS
-from omnifill.serve.page.results import Results, write_csv
+from omnifill.serve.page.results import Results, Shown, write_csv
 from omnifill.serve.page.session import Running, until
 from omnifill.serve.page.tabs import OFTEN, PRIVATE, stopping, why
 from omnifill.serve.page.words import Say
@@ -61,15 +60,17 @@ class Work:
         self.about.change(lambda about: gr.update(visible=bool(about.get("masked"))), self.about,
                           self.settings["steps"], **PRIVATE)  # fmt: skip
         self.load.click(self._again, [self.past, self.history, self.about],
-                        [self.model, self.about, self.shown, *self.settings.values(),
-                         self.out["text"], self.out["table"]], **PRIVATE)  # fmt: skip
+                        [self.model, self.about, self.shown, self.sounds,
+                         *self.settings.values(), *self.out.values()], **PRIVATE)  # fmt: skip
 
     def _draw_settings(self) -> None:
         say = self.say
         starts = {"n": "1", "seed": "0", "max_tokens": "512"}
-        with gr.Row():
+        with gr.Row(elem_classes="numbers"):
             for name in NUMBERS:
-                self.settings[name] = number_box(starts.get(name), say(name), elem_id=name)
+                self.settings[name] = number_box(
+                    starts.get(name), say(name), interactive=True, elem_id=name
+                )
         for name in LINES:
             self.settings[name] = gr.Textbox(label=say(name), info=say(f"{name}_info"), lines=2,
                                              interactive=True, elem_id=name)  # fmt: skip
@@ -185,14 +186,15 @@ class Work:
             return
         api = Api(self.where, request.cookies)
         results = Results(about, body["want"], body.get("n", 1))
-        yield self._cleared(about, body, api, results)
-        who, started, shown = str(request.session_hash), time.monotonic(), 0.0
+        shown = self._begun(body, api, results)
+        yield self._show(shown)
+        who, started, last = str(request.session_hash), time.monotonic(), 0.0
         stop = self.running.begin(who)
         try:
             async for event in until(api.events("/v1/records", body), stop):
                 results.read(event)
-                if time.monotonic() - shown > OFTEN:
-                    shown = time.monotonic()
+                if time.monotonic() - last > OFTEN:
+                    last = time.monotonic()
                     yield {out["state"]: say("writing", count=results.count),
                            out["text"]: results.text(asked.prompt)}  # fmt: skip
         except Refused as refused:
@@ -200,80 +202,83 @@ class Work:
             return
         finally:
             self.running.end(who, stop)
-        updates = self._over(results, asked)
         if stop.is_set():
-            updates[out["state"]] = say("stopped")
+            shown.state = say("stopped")
         else:
-            updates[out["state"]] = say(
+            shown.state = say(
                 "done", records=len(results.records), seconds=f"{time.monotonic() - started:.1f}",
                 tokens=results.usage.get("completion_tokens", 0),
             ) + "".join(f"\n{warning}" for warning in results.warnings)  # fmt: skip
-        history = [*history, {"asked": asked, "held": held, "text": results.text(asked.prompt),
-                              "table": results.table(say("media"))}][-KEPT:]  # fmt: skip
-        yield updates | {self.history: history, self.past: _listed(history)}
+        self._over(shown, results, asked)
+        history = [*history, {"asked": asked, "held": held, "shown": shown}][-KEPT:]
+        yield self._show(shown) | {self.history: history, self.past: _listed(say, history)}
         if asked.settings.get("scores") and results.records:
-            yield await self._scored(api, asked.model, results)
+            yield await self._scored(api, asked.model, results, shown)
 
-    def _cleared(
-        self, about: Mapping[str, Any], body: dict[str, Any], api: Api, results: Results
-    ) -> dict[Any, Any]:
+    def _begun(self, body: dict[str, Any], api: Api, results: Results) -> Shown:
         """What is shown as soon as something is asked."""
-        out, kinds = self.out, results.kinds
+        kinds = results.kinds
+        copies = {
+            "command": as_command(body, kinds, self.say("no_command")),
+            "python": as_python(body, kinds),
+            "curl": as_curl(body, self.where, api.has_key),
+        }  # fmt: skip
+        has_pictures = "image" in [kinds[name] for name in body["want"]]
+        return Shown(copies, bool(results.texts), has_pictures, self.say("waiting"))
+
+    def _over(self, shown: Shown, results: Results, asked: Asked) -> None:
+        """Put in what has come. Files go to the server's own temporary folder."""
+        folder = Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
+        shown.text = results.text(asked.prompt)
+        shown.likely = [(text, self.say(kind)) for text, kind in results.likely()]
+        shown.pictures = results.files(folder, "image")
+        shown.sounds = results.files(folder, "audio")
+        shown.table = results.table(self.say("media"))
+        if len(shown.table):
+            shown.csv = write_csv(shown.table, folder / f"{asked.model}.csv")
+
+    def _show(self, shown: Shown) -> dict[Any, Any]:
+        """Every part of the results: nothing stays of what was shown before."""
+        out = self.out
         return {
-            out["state"]: self.say("waiting"), self.sounds: [],
-            out["text"]: gr.Textbox("", visible=bool(results.texts)),
-            out["likely"]: gr.HighlightedText([], visible="logprobs" in body),
-            out["pictures"]: gr.Gallery([], visible="image" in [kinds[n] for n in body["want"]]),
-            out["table"]: gr.Dataframe(pd.DataFrame(), visible=False),
-            out["csv"]: gr.DownloadButton(visible=False),
-            out["ranked"]: gr.Dataframe(pd.DataFrame(), visible=False),
-            out["command"]: as_command(body, kinds), out["python"]: as_python(body, kinds),
-            out["curl"]: as_curl(body, self.where, api.has_key),
+            out["state"]: shown.state, self.sounds: shown.sounds,
+            out["text"]: gr.Textbox(shown.text, visible=shown.has_text),
+            out["likely"]: gr.HighlightedText(shown.likely, visible=bool(shown.likely)),
+            out["pictures"]: gr.Gallery(shown.pictures, visible=shown.has_pictures),
+            out["table"]: gr.Dataframe(shown.table, visible=len(shown.table) > 0),
+            out["csv"]: gr.DownloadButton(value=shown.csv, visible=shown.csv is not None),
+            out["ranked"]: gr.Dataframe(shown.ranked, visible=len(shown.ranked) > 0),
+            **{out[name]: copied for name, copied in shown.copies.items()},
         }  # fmt: skip
 
-    def _over(self, results: Results, asked: Asked) -> dict[Any, Any]:
-        """What is shown when all has come. Files go to the server's own temporary folder."""
-        out, folder = self.out, Path(tempfile.mkdtemp(dir=tempfile.gettempdir()))
-        table = results.table(self.say("media"))
-        likely = [(text, self.say(kind)) for text, kind in results.likely()]
-        updates = {
-            out["text"]: results.text(asked.prompt), out["likely"]: likely,
-            out["pictures"]: results.files(folder, "image"),
-            self.sounds: results.files(folder, "audio"),
-        }  # fmt: skip
-        if len(table):
-            updates[out["table"]] = gr.Dataframe(table, visible=True)
-            updates[out["csv"]] = gr.DownloadButton(
-                value=write_csv(table, folder / f"{asked.model}.csv"), visible=True
-            )
-        return updates
-
-    async def _scored(self, api: Api, model: str, results: Results) -> dict[Any, Any]:
+    async def _scored(self, api: Api, model: str, results: Results, shown: Shown) -> dict[Any, Any]:
         records = [record for _, record in sorted(results.records.items())]
         try:
             scores = await api.scores(model, records)
         except Refused as refused:
-            return {self.out["state"]: why(self.say, refused)}
-        table = results.ranked(scores, self.say("row"), self.say("score"))
-        return {self.out["ranked"]: gr.Dataframe(table, visible=True)}
+            shown.state = why(self.say, refused)
+            return {self.out["state"]: shown.state}
+        shown.ranked = results.ranked(scores, self.say("row"), self.say("score"))
+        return {self.out["ranked"]: gr.Dataframe(shown.ranked, visible=True)}
 
     # --- history --------------------------------------------------------------------------
 
     async def _again(
         self, number: int | None, history: list[dict[str, Any]], about: dict[str, Any],
         request: gr.Request,
-    ) -> list[Any]:  # fmt: skip
+    ) -> dict[Any, Any]:  # fmt: skip
         """Show a request as it was asked, and what came of it."""
         if number is None or number >= len(history):
-            return [gr.skip()] * (5 + len(self.settings))
+            return {self.shown: gr.skip()}
         entry = history[number]
         asked: Asked = entry["asked"]
         if about.get("id") != asked.model:
             about = await Api(self.where, request.cookies).schema(asked.model)
-        settings = [written(asked.settings[name]) for name in self.settings]
-        return [asked.model, about, entry, *settings,
-                gr.Textbox(entry["text"], visible=True),
-                gr.Dataframe(entry["table"], visible=len(entry["table"]) > 0)]  # fmt: skip
+        settings = {part: written(asked.settings[name]) for name, part in self.settings.items()}
+        # A state that is as it was draws nothing anew, though fields may have been changed since.
+        drawn = {**entry, "when": time.monotonic()}
+        return {self.model: asked.model, self.about: about, self.shown: drawn,
+                **settings, **self._show(entry["shown"])}  # fmt: skip
 
 
 def _showing(mode: str) -> Any:
@@ -281,12 +286,14 @@ def _showing(mode: str) -> Any:
     return gr.update(visible=mode == GIVEN)
 
 
-def _listed(history: list[dict[str, Any]]) -> Any:
+def _listed(say: Say, history: list[dict[str, Any]]) -> Any:
     """The history, latest first, each in a line."""
     lines = []
     for number, entry in enumerate(history):
         asked: Asked = entry["asked"]
-        given = ", ".join(f"{name}={_short(value)}" for name, value in asked.given().items())
+        given = ", ".join(say("given_blank", name=name) if value is None
+                          else f"{name}={_short(value)}"
+                          for name, value in asked.given().items())  # fmt: skip
         begun = f" · {asked.prompt[:20]}" if asked.prompt else ""
         lines.append((f"{number + 1} · {asked.model} · {given or '–'} → "
                       f"{', '.join(asked.wants())}{begun}", number))  # fmt: skip
