@@ -18,7 +18,7 @@ import uvicorn
 
 from omnifill.serve.connection import Connection
 from omnifill.serve.limits import Limits
-from omnifill.serve.run import listen
+from omnifill.serve.server import listen
 
 SHORT = replace(Limits(), arrival=0.4, taking=0.4)
 LARGE = 1 << 18

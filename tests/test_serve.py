@@ -49,7 +49,8 @@ from omnifill.serve.store import JOBS, PARTS, Store
 KEY = "a-key-of-many-letters"
 
 
-HURRIED = "from omnifill.serve import run; run.GRACE = 1; from omnifill.cli import main; main()"
+HURRIED = ("from omnifill.serve import server; server.GRACE = 1; "
+           "from omnifill.cli import main; main()")  # fmt: skip
 """A server that has little patience when it is asked to go."""
 
 

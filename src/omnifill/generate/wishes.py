@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,7 @@ from omnifill.generate.part import Part, check_part, known_part
 from omnifill.generate.rerank import check_rerank
 from omnifill.generate.steer import needs_steering
 from omnifill.recipe import to_dict
+from omnifill.schema import Schema
 
 CANDIDATES = 6
 """Records drawn for each that is kept by its aims."""
@@ -103,6 +104,15 @@ def sampling_of(run: LoadedRun | None, values: Mapping[str, Any]) -> Sampling:
     return Sampling(**(usual | dict(values)))
 
 
+def _check_names(schema: Schema, key: str, names: Iterable[Any]) -> None:
+    for name in names:
+        check_kind(key, name, str, "names of fields")
+        try:
+            schema[name]
+        except RequestError as error:
+            raise RequestError(f"{key}: {error}") from None
+
+
 def build(run: LoadedRun, wish: Wish) -> Request:
     """Check a wish against the model's fields; RequestError or ValueRefused says what is off."""
     schema, num, want = run.schema, wish.num, wish.want
@@ -113,12 +123,7 @@ def build(run: LoadedRun, wish: Wish) -> Request:
     for name, value in (("n", num), ("max_tokens", max_tokens), ("seed", seed)):
         check_kind(name, value, (int, np.integer), "a whole number")
     for key, names in (("given", given), ("want", want or []), ("no_missing", wish.no_missing)):
-        for name in names:
-            check_kind(key, name, str, "the name of a field")
-            try:
-                schema[name]
-            except RequestError as error:
-                raise RequestError(f"{key}: {error}") from None
+        _check_names(schema, key, names)
     for name, value in (("n", num), ("max_tokens", max_tokens)):
         if value < 1:
             raise RequestError(f"{name} = {value}: must be 1 or more")

@@ -23,10 +23,6 @@ from omnifill.state import check_finished
 
 KEY = "OMNIFILL_API_KEY"
 """Environment variable with one key."""
-GRACE = 30
-"""Seconds that requests under way have when the server is asked to go."""
-TOLD = 2
-"""Seconds that clients have to take what those are told that are not over by then."""
 
 
 def named_runs(runs: Sequence[str]) -> dict[str, str]:
@@ -129,97 +125,38 @@ def serve(
     """Serve models until asked to stop; requests under way are finished first. `names`: hosts that
     it answers to beside its own address; `page`: show one where its extra is installed."""
     with needs_extra():
-        import uvicorn
-
         from omnifill.serve.app import build_app
         from omnifill.serve.connection import Connection
         from omnifill.serve.front import has_page
         from omnifill.serve.guard import Keys
         from omnifill.serve.link import Link
+        from omnifill.serve.server import Server, listen, shown
     check_place(host, keys)
     check_jobs(jobs)
     limits = limits or Limits()
     link = Link(settings, limits)
     hosts = {host, *names} | (set(LOCAL) if host in (*LOCAL, "0.0.0.0", "::") else set())
     url = jobs if "://" in jobs else f"sqlite:///{Path(jobs).resolve()}"
-    where, shown = f"http://{_shown(host)}:{port}", None
+    view = None
     if page and has_page():
         from omnifill.serve.page.mount import Mounted
 
-        shown = Mounted(f"http://{_shown(_within(host))}:{port}", locked=bool(keys))
-    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url, page=shown,
+        view = Mounted(f"http://{shown(_within(host))}:{port}", locked=bool(keys))
+    app = build_app(link, keys=Keys.of(keys), hosts=tuple(hosts), jobs=url, page=view,
                     page_wanted=page, go_on=url == jobs or Path(jobs).exists())  # fmt: skip
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(message)s")
     # What the page asks is logged where it comes in.
     logging.getLogger("httpx").setLevel(logging.WARNING)
 
-    class Server(uvicorn.Server):
-        """Goes when it is asked to, as a command that has done its work."""
-
-        def handle_exit(self, sig: int, frame: Any) -> None:
-            self.force_exit = self.should_exit
-            if link.open and not self.should_exit:
-                say(f"{len(link.open)} requests under way have {GRACE} s to end; "
-                    f"asked once more, they end now")  # fmt: skip
-            self.should_exit = True
-            if shown is not None:
-                shown.leave()
-
-        async def shutdown(self, sockets: Any = None) -> None:
-            later = asyncio.get_running_loop().call_later
-            timers = [later(GRACE, link.give_up), later(GRACE + TOLD, self._cut)]
-            try:
-                await super().shutdown(sockets)
-            finally:
-                for timer in timers:
-                    timer.cancel()
-            if self.force_exit:  # asked twice: nobody is waited for, but told, and all is put away
-                link.give_up()
-                if tasks := list(self.server_state.tasks):
-                    await asyncio.wait(tasks, timeout=TOLD)
-                await self.lifespan.shutdown()
-
-        def _cut(self) -> None:
-            for open_ in list(self.server_state.connections):
-                if open_.transport is not None:
-                    open_.transport.abort()
-
-        async def startup(self, sockets: Any = None) -> None:
-            await super().startup(sockets)
-            if self.started:
-                what = "the API" if shown is None else "a page and the API"
-                say(f"serving {', '.join(link.models)} at {where} ({what}); Ctrl-C ends it")
-
-    connection: Any = partial(Connection, limits=limits)
-    server = Server(uvicorn.Config(
-        app, host=host, port=port, http=connection, ws="none",
-        log_level="warning", access_log=False, server_header=False,
-        timeout_graceful_shutdown=GRACE + 2 * TOLD, timeout_keep_alive=15,
-        h11_max_incomplete_event_size=16384,
-    ))  # fmt: skip
+    server = Server(app, link, host, port, partial(Connection, limits=limits), view, say)
     try:
         listening = listen(host, port)
     except OSError as error:
-        raise RequestError(f"{where}: cannot be listened at ({reason(error)}); name another "
+        raise RequestError(f"{server.where}: cannot be listened at ({reason(error)}); name another "
                            f"--port or --host") from None  # fmt: skip
     signal.signal(signal.SIGTERM, _leave)  # until the server listens for it
     with listening:
-        asyncio.run(_serve(server, link, listening, shown))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket that takes connections. OSError.
-
-    It says that it is TCP's, which `create_server` leaves open: asyncio turns delays off for such
-    alone, and otherwise the first piece of a stream waits some 40 ms behind the head.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    plain = socket.create_server((host, port), family=family, backlog=2048)
-    return socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP, fileno=plain.detach())
-
-
-def _shown(host: str) -> str:
-    return f"[{host}]" if ":" in host else host
+        asyncio.run(_serve(server, link, listening, view))
 
 
 def _within(host: str) -> str:
