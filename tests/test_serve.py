@@ -55,15 +55,20 @@ HURRIED = ("from omnifill.serve import server; server.GRACE = 1; "
 """A server that has little patience when it is asked to go."""
 
 
+def free_port() -> int:
+    """Where nobody listens."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 @contextmanager
 def serving(
     *runs: str, jobs: Path | str | None = None, killed: bool = False, page: bool = False,
     hurried: bool = False, unsaid: str | None = None, **environment: str,
 ) -> Iterator[tuple[str, subprocess.Popen[bytes]]]:  # fmt: skip
     """`omnifill serve` in a process of its own, as a user starts it -> its address."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     program = ["-c", HURRIED] if hurried else ["-m", "omnifill"]
     command = [sys.executable, *program, "serve", *runs, "--port", str(port),
                "--threads", "1", "--rows", "4", "--waiting", "6",
@@ -636,7 +641,7 @@ def test_asked_to_go_while_it_starts_it_leaves_nothing(
 ) -> None:
     """By whoever started it, or by Ctrl-C, which reaches all that a terminal has started."""
     command = [sys.executable, "-m", "omnifill", "serve", str(writer.run.folder.path), "--jobs",
-               str(tmp_path / "jobs")]  # fmt: skip
+               str(tmp_path / "jobs"), "--port", str(free_port())]  # fmt: skip
     said = subprocess.PIPE
     process = subprocess.Popen(command, stderr=said, env=os.environ | {"TMPDIR": str(tmp_path)},
                                start_new_session=True, preexec_fn=_hears_ctrl_c)  # fmt: skip
