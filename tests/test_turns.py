@@ -12,6 +12,8 @@ import pytest
 
 from omnifill import api
 from omnifill.generate import likelihood, requests
+from omnifill.generate import turns as turns_module
+from omnifill.generate.rerank import most_agreed
 from omnifill.generate.turns import in_turns, pause
 from omnifill.serve.engine import Desk
 from omnifill.serve.tasks import Served, built
@@ -68,7 +70,7 @@ def test_work_that_fails_says_so_to_who_waits() -> None:
 
 
 def test_work_that_nobody_waits_for_ends() -> None:
-    before, ended = threading.active_count(), []
+    ended: list[bool] = []
 
     def work() -> None:
         try:
@@ -79,9 +81,11 @@ def test_work_that_nobody_waits_for_ends() -> None:
 
     turns = in_turns(work)
     next(turns)
-    assert threading.active_count() == before + 1
+    idle, num = len(turns_module._idle), threading.active_count()
     turns.close()
-    assert ended and threading.active_count() == before
+    assert ended and len(turns_module._idle) == idle + 1
+    assert turns_of(in_turns(lambda: 3)) == (1, 3)
+    assert threading.active_count() == num, "its thread works for the next"
 
 
 @pytest.mark.parametrize("wish", [
@@ -96,6 +100,10 @@ def test_what_is_searched_or_compared_pauses(model: api.Model, wish: dict[str, A
     request = built(model.run, {"num": 2, "given": {"count": 3}, **wish})
     num, made = turns_of(in_turns(lambda: requests.made(model.run, request)))
     assert num > 3 and made == requests.made(model.run, request)
+
+
+def test_comparing_texts_pauses_after_each() -> None:
+    assert turns_of(in_turns(lambda: most_agreed(["a b", "a c", "d"])))[0] == 4
 
 
 class Asked:
@@ -139,14 +147,25 @@ def test_who_writes_goes_on_while_many_records_are_read(model: api.Model) -> Non
 
 @pytest.mark.usefixtures("small")
 def test_who_leaves_ends_a_search_and_a_reading_within_a_turn(model: api.Model) -> None:
-    asked, before = Asked(model), threading.active_count()
+    asked = Asked(model)
     search = {"want": ["note"], "num": 1, "max_tokens": 200, "sampling": {"beams": 4}}
     asked.take(1, "generate", wish=search)
     asked.take(2, "score", records=ROWS)
     for _ in range(3):
         asked.desk.turn()
-    assert threading.active_count() == before + 2 and asked.served.engine.used == 4
+    idle = len(turns_module._idle)
+    assert asked.served.engine.used == 4
     for number in (1, 2):
         asked.desk.take({"id": number, "do": "cancel"})
-    assert threading.active_count() == before and asked.served.engine.used == 0
+    assert len(turns_module._idle) == idle + 2 and asked.served.engine.used == 0
     assert not asked.desk.busy and not asked.ended()
+
+
+def test_what_is_compared_leaves_others_half_of_the_rows(model: api.Model) -> None:
+    asked = Asked(model)
+    asked.take(1, "generate", wish={"want": ["note"], "num": 2, "candidates": 6, "max_tokens": 4})
+    asked.desk.turn()
+    assert asked.served.engine.used == 2 == asked.served.engine.rows // 2
+    while asked.desk.busy:
+        asked.desk.turn()
+    assert asked.ended() == [1]

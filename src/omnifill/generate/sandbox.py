@@ -37,6 +37,7 @@ class Sandbox:
     def __init__(self) -> None:
         self._process: subprocess.Popen[bytes] | None = None
         self._answers: queue.Queue[bytes] = queue.Queue()
+        self._listening: threading.Thread | None = None
         self._turn = threading.Lock()
 
     def ask(self, **question: Any) -> dict[str, Any]:
@@ -78,14 +79,19 @@ class Sandbox:
             )  # fmt: skip
             self._answers = queue.Queue()
             told = (self._process.stdout, self._answers)
-            threading.Thread(target=_listen, args=told, daemon=True).start()
+            self._listening = threading.Thread(target=_listen, args=told, daemon=True)
+            self._listening.start()
         return self._process
 
     def end(self) -> None:
         """Leave no process behind."""
         if self._process is not None:
             self._process.kill()
-            self._process.communicate()
+            self._process.wait()
+            if self._listening is not None:  # two must not read at once
+                self._listening.join()
+            with suppress(OSError):
+                self._process.communicate()
             self._process = None
 
 

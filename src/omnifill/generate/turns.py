@@ -7,6 +7,7 @@ never runs beside whoever asks for its next turn, so that nothing needs a lock.
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable, Generator
 from contextlib import suppress
@@ -41,7 +42,10 @@ class _Baton:
             raise _Left
 
 
+Tasks = queue.SimpleQueue[Callable[[], None]]
 _own = threading.local()
+_idle: list[Tasks] = []
+"""What threads that wait for work take it from: a new one costs PyTorch some 30 ms."""
 
 
 def pause() -> None:
@@ -74,21 +78,19 @@ def in_turns(work: Callable[[], T]) -> Generator[None, None, T]:
     errors: list[BaseException] = []
 
     def run() -> None:
-        import torch  # the sandbox pauses, too, and needs none
-
         baton.go.acquire()
-        torch.get_num_threads()  # a new thread takes over their number with the first question
         _own.baton = baton
         try:
             with suppress(_Left):
                 found.append(work())
         except BaseException as error:
             errors.append(error)
+        _own.baton = None
         baton.over = True
         baton.back.release()
 
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
+    tasks = _idle.pop() if _idle else _started()
+    tasks.put(run)
     try:
         baton.turn()
         while not baton.over:
@@ -98,7 +100,22 @@ def in_turns(work: Callable[[], T]) -> Generator[None, None, T]:
         if not baton.over:
             baton.left = True
             baton.turn()
-        thread.join()
+        _idle.append(tasks)
     if errors:
         raise errors[0]
     return found[0]
+
+
+def _started() -> Tasks:
+    """A new thread's."""
+    tasks: Tasks = queue.SimpleQueue()
+
+    def work() -> None:
+        import torch  # the sandbox pauses, too, and needs none
+
+        torch.get_num_threads()  # a new thread takes over their number with the first question
+        while True:
+            tasks.get()()
+
+    threading.Thread(target=work, daemon=True).start()
+    return tasks
