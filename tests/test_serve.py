@@ -636,18 +636,22 @@ def test_asked_to_go_it_ends_what_it_has_and_leaves_no_process(writer: api.Model
 
 @pytest.mark.skipif(sys.platform != "linux", reason="children are looked for in /proc")
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGTERM, 0), (signal.SIGINT, 130)])
+@pytest.mark.parametrize("page", [
+    False, pytest.param(True, marks=pytest.mark.skipif(not has_page(), reason="needs a page")),
+])  # fmt: skip
 def test_asked_to_go_while_it_starts_it_leaves_nothing(
-    writer: api.Model, tmp_path: Path, signum: int, status: int
+    page: bool, writer: api.Model, tmp_path: Path, signum: int, status: int
 ) -> None:
-    """By whoever started it, or by Ctrl-C, which reaches all that a terminal has started."""
+    """By whoever started it, or by Ctrl-C, which reaches all that a terminal has started. Without
+    a page that comes while the process of the engine is made."""
     command = [sys.executable, "-m", "omnifill", "serve", str(writer.run.folder.path), "--jobs",
                str(tmp_path / "jobs"), "--port", str(free_port())]  # fmt: skip
     said = subprocess.PIPE
-    process = subprocess.Popen(command, stderr=said, env=os.environ | {"TMPDIR": str(tmp_path)},
+    process = subprocess.Popen(command + ["--no-page"] * (not page), stderr=said,
+                               env=os.environ | {"TMPDIR": str(tmp_path)},
                                start_new_session=True, preexec_fn=_hears_ctrl_c)  # fmt: skip
-    while not children(process.pid) or (has_page() and not list(tmp_path.glob("omnifill-page-*"))):
+    while not children(process.pid) or (page and not list(tmp_path.glob("omnifill-page-*"))):
         assert process.poll() is None
-        time.sleep(0.01)
     engines = children(process.pid)
     os.killpg(process.pid, signum)
     _, told = process.communicate(timeout=60)

@@ -120,16 +120,18 @@ class Link:
         """End the process, and leave none behind."""
         self._leaving = True
         await self.opener.stop()
-        if self._process is None:
+        if (process := self._process) is None:
             return
         with suppress(OSError):
-            assert self._process.stdin is not None, "it was opened with a pipe"
-            self._process.stdin.close()
+            assert process.stdin is not None, "it was opened with a pipe"
+            process.stdin.close()
         try:
-            await asyncio.wait_for(self._process.wait(), GRACE)
-        except TimeoutError:
-            self._process.kill()
-            await self._process.wait()
+            with suppress(TimeoutError):
+                await asyncio.wait_for(process.wait(), GRACE)
+        finally:  # also where this, too, is cut short
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if self._reader is not None:
             self._reader.cancel()
 

@@ -10,7 +10,7 @@ import signal
 import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -154,8 +154,7 @@ def serve(
     except OSError as error:
         raise RequestError(f"{server.where}: cannot be listened at ({reason(error)}); name another "
                            f"--port or --host") from None  # fmt: skip
-    signal.signal(signal.SIGTERM, _leave)  # until the server listens for it
-    with listening:
+    with listening, suppress(asyncio.CancelledError):
         asyncio.run(_serve(server, link, listening, view))
 
 
@@ -164,12 +163,17 @@ def _within(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
-def _leave(signum: int, frame: Any) -> None:
-    raise SystemExit(0)
+def _until_it_listens() -> None:
+    """SIGTERM cancels the task that is under way, as asyncio does on Ctrl-C. An error raised
+    wherever the signal happens to come would lose a process that is just being started."""
+    task, loop = asyncio.current_task(), asyncio.get_running_loop()
+    assert task is not None, "it is called within one"
+    signal.signal(signal.SIGTERM, lambda *_: loop.call_soon_threadsafe(task.cancel))
 
 
 async def _serve(server: Any, link: Any, listening: socket.socket, page: Any) -> None:
     """The page is built while the models are loaded; both take seconds."""
+    _until_it_listens()
     try:
         if page is None:
             await link.start()
