@@ -51,8 +51,8 @@ from omnifill.train.metrics import Events, LiveLine, MetricsFile, clock, seconds
 from omnifill.train.pace import measure_pace
 from omnifill.types import Codec
 
-EVAL_IDS = 30_000
-"""Ids of the validation part that are read at each validation."""
+EVAL_IDS, EVAL_TOKENS = 30_000, 2048
+"""Ids of the validation part that are read at each validation, and of one batch at least."""
 SAMPLE_SECONDS = 20.0
 """Least time between two samples that are shown."""
 TAKEN = b'{"taken": true}'
@@ -354,7 +354,7 @@ class Session:
                 yield batch, vars(after)
 
         def evaluate(model: nn.Module) -> float:
-            tokens = recipe.train.batch_tokens or 2048
+            tokens = max(EVAL_TOKENS, recipe.train.batch_tokens or 0)
             return validation_loss(model, objective, eval_batches(
                 valid, vocabulary, recipe.form, context=config.context, batch_tokens=tokens,
                 limit=EVAL_IDS,

@@ -219,7 +219,6 @@ def eval_batches(
     for rows in batches:
         yield read(rows, schema_order(len(rows), vocabulary))
     more = min(MOST_ORDERS, LITTLE // max(1, int(lens.sum()))) - 1 if not is_text(vocabulary) else 0
-    for number in range(more):
-        rng = default_rng([0, number])
-        for rows in batches:
-            yield drawn(rows, ANY_ORDER, rng)
+    again = np.tile(which, max(0, more))
+    for number, rows in enumerate(plan_batches(lens[again], batch_tokens, None)):
+        yield drawn(again[rows], ANY_ORDER, default_rng([0, number]))

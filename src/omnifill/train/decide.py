@@ -288,7 +288,7 @@ def build_plan(
     settings = recipe.train
     warmup = settings.warmup if settings.warmup is not None else min(100, max(1, steps // 20))
     schedule = [(int(s), float(r)) for s, r in settings.schedule or []]
-    eval_every = settings.eval_every or max(1, min(max(steps // 20, 1), max(10, 8 * epoch_steps)))
+    eval_every = settings.eval_every or min(max(steps // 20, 5), max(10, 8 * epoch_steps))
     return TrainPlan(
         steps=steps,
         schedule=schedule or default_schedule(steps, warmup, settings.decay),
