@@ -34,6 +34,7 @@ import harness
 KILLS = 50
 REQUESTS = 3
 """Of each job."""
+Link = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
 def main() -> None:
@@ -145,7 +146,7 @@ async def many(server: Server, args: Any) -> dict[str, Any]:
     that of hundreds who are served by the same loop: how soon it hears that the server is full."""
     ends: Counter[str] = Counter()
     refused: list[float] = []
-    limits = httpx2.Limits(max_connections=args.clients, max_keepalive_connections=args.clients)
+    asked_again: Counter[str] = Counter()
     memory = []
 
     async def client(seed: int) -> None:
@@ -155,30 +156,29 @@ async def many(server: Server, args: Any) -> dict[str, Any]:
         if end == "429":
             refused.append(time.monotonic() - started)
 
-    async with httpx2.AsyncClient(timeout=600, limits=limits) as http:
-        for round_ in range(3):
-            await asyncio.gather(*(client(round_ * 10_000 + i) for i in range(args.clients)))
-            memory.append(server.megabytes())
-        probe = await asyncio.create_subprocess_exec(
-            sys.executable, __file__, "--probe", server.where, stdout=subprocess.PIPE
-        )
-        asked_again: Counter[str] = Counter()
+    async def patient(seed: int) -> None:
+        await asyncio.sleep(seed % 1000 / 1000)
+        link = await connected(server.where)
+        for _ in range(5):
+            while True:
+                status, wait = await answered(link, server.where, body(seed))
+                asked_again[status] += 1
+                if status != "429":
+                    break
+                await asyncio.sleep(wait + seed % 1000 / 1000)
+        link[1].close()
 
-        async def patient(seed: int) -> None:
-            await asyncio.sleep(seed % 1000 / 1000)
-            for _ in range(5):
-                while True:
-                    got = await http.post(f"{server.where}/v1/completions", json=body(seed))
-                    asked_again[str(got.status_code)] += 1
-                    if got.status_code != 429:
-                        break
-                    await asyncio.sleep(float(got.headers["retry-after"]) + seed % 1000 / 1000)
-
-        await asyncio.gather(*(patient(50_000 + i) for i in range(args.clients)))
-        probe.terminate()
-        assert probe.stdout is not None
-        heard = [float(line) for line in (await probe.stdout.read()).split()]
+    for round_ in range(3):
+        await asyncio.gather(*(client(round_ * 10_000 + i) for i in range(args.clients)))
         memory.append(server.megabytes())
+    probe = await asyncio.create_subprocess_exec(
+        sys.executable, __file__, "--probe", server.where, stdout=subprocess.PIPE
+    )
+    await asyncio.gather(*(patient(50_000 + i) for i in range(args.clients)))
+    probe.terminate()
+    assert probe.stdout is not None
+    heard = [float(line) for line in (await probe.stdout.read()).split()]
+    memory.append(server.megabytes())
     return {
         **{f"ended {end}": num for end, num in sorted(ends.items())},
         "refused_at_once_p99_seconds": p99(refused),
@@ -191,18 +191,37 @@ async def many(server: Server, args: Any) -> dict[str, Any]:
 
 
 async def posted(where: str, wish: dict[str, Any]) -> str:
-    """The status of an answer that came as a whole, or how else it ended."""
-    host, port = where.removeprefix("http://").split(":")
+    """How a request over a connection of its own ends: the status of a whole answer, or else."""
     try:
-        reader, writer = await asyncio.open_connection(host, int(port))
-        writer.write(harness.completion(where, wish, "Connection: close"))
-        got = await reader.read()
-        writer.close()
+        reader, writer = link = await connected(where)
     except OSError as error:
         return type(error).__name__
-    top, _, rest = got.partition(b"\r\n\r\n")
-    size = re.search(rb"(?i)\r\ncontent-length: *(\d+)", top)
-    return got[9:12].decode() if size and int(size[1]) == len(rest) else "cut short"
+    status, _ = await answered(link, where, wish, "Connection: close")
+    more = await reader.read()
+    writer.close()
+    return "more than one answer" if more else status
+
+
+async def connected(where: str) -> Link:
+    """A connection to a server."""
+    host, port = where.removeprefix("http://").split(":")
+    return await asyncio.open_connection(host, int(port))
+
+
+async def answered(
+    link: Link, where: str, wish: dict[str, Any], *headers: str
+) -> tuple[str, float]:
+    """The status of an answer that came as a whole, and after how many seconds to ask again. By
+    hand: a library's connections to hundreds are slower than the server."""
+    reader, writer = link
+    writer.write(harness.completion(where, wish, *headers))
+    try:
+        top = await reader.readuntil(b"\r\n\r\n")
+        told = {k.lower(): v for k, v in re.findall(rb"\r\n([^:]+): *([^\r]+)", top)}
+        await reader.readexactly(int(told[b"content-length"]))
+    except (asyncio.IncompleteReadError, OSError) as error:
+        return type(error).__name__, 0.0
+    return top[9:12].decode(), float(told.get(b"retry-after", 0))
 
 
 def p99(seconds: list[float]) -> float:

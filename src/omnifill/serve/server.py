@@ -17,6 +17,9 @@ GRACE = 30
 """Seconds that requests under way have when the server is asked to go."""
 TOLD = 2
 """Seconds that clients have to take what those are told that are not over by then."""
+KEPT = 75
+"""Seconds that a connection is kept on which nothing is asked: longer than clients keep it, whose
+next question would else come just when it is closed."""
 
 
 class Server(uvicorn.Server):
@@ -30,7 +33,7 @@ class Server(uvicorn.Server):
         super().__init__(uvicorn.Config(
             app, host=host, port=port, http=connection, ws="none",
             log_level="warning", access_log=False, server_header=False,
-            timeout_graceful_shutdown=GRACE + 2 * TOLD, timeout_keep_alive=15,
+            timeout_graceful_shutdown=GRACE + 2 * TOLD, timeout_keep_alive=KEPT,
             h11_max_incomplete_event_size=16384,
         ))  # fmt: skip
         self.link, self.page, self.say = link, page, say
