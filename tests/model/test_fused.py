@@ -9,9 +9,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -238,6 +241,67 @@ def test_a_numba_that_does_not_work_is_none(off: str, tmp_path: Path) -> None:
         "assert not native.compiled(torch.float32)\n"
     )
     subprocess.run([sys.executable, "-c", code], env=os.environ | there, check=True)
+
+
+PREPARED = (
+    "import torch; from omnifill.model import native\n"
+    "assert native.compiled(torch.float32)\n"
+    "x, weight = torch.ones(1, 64), torch.ones(4000, 64)\n"
+    "assert float(native.multiply(x, weight, None, None)[0, 0]) == 64\n"
+)
+
+
+@pytest.mark.slow
+def test_loops_that_were_half_kept_are_compiled_anew_by_numba(tmp_path: Path) -> None:
+    """A loop on several threads was left without the one that calls it."""
+    there = os.environ | {"NUMBA_CACHE_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", PREPARED]
+    both = [subprocess.Popen(command, env=there) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    [folder] = {path.parent for path in tmp_path.rglob("kernels.lock")}
+    kept = {path.name for path in folder.glob("*.nb?")}
+    for path in folder.glob("kernels.multiply*"):
+        path.unlink()
+    (folder / "kernels.float32.whole").rename(folder / "kernels.begun")
+    for _ in range(3):
+        subprocess.run(command, env=there, check=True)
+    assert {path.name for path in folder.glob("*.nb?")} == kept
+
+
+class Loops:
+    """Some that are kept in two files, and may be ended between them."""
+
+    def __init__(self, folder: Path) -> None:
+        self.__file__ = str(folder / "kernels.py")
+        for name in ("kernels.py", "intrinsics.py"):
+            (folder / name).touch()
+        self.kept = folder / "kept"
+        self.multiply = SimpleNamespace(stats=SimpleNamespace(cache_path=str(self.kept)))
+        self.found = list[list[str]]()
+        self.ended = False
+
+    def prepare(self, kind: type) -> None:
+        self.found.append(sorted(path.name for path in self.kept.glob("*.nb?")))
+        for name in ("kernels.a.nbi", "kernels.b.nbi"):
+            (self.kept / name).touch()
+            if self.ended:
+                raise KeyboardInterrupt
+            time.sleep(0.02)
+
+
+def test_what_was_ended_in_the_middle_is_compiled_anew_and_by_one_at_a_time(tmp_path: Path) -> None:
+    loops: Any
+    loops, both = Loops(tmp_path), ["kernels.a.nbi", "kernels.b.nbi"]
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(lambda _: native._prepare(loops, np.float32), range(3)))
+    assert loops.found == [[], both, both]
+    loops.ended = True
+    with pytest.raises(KeyboardInterrupt):
+        native._prepare(loops, np.int8)
+    loops.ended = False
+    for kind in (np.int8, np.float32, np.float32):
+        native._prepare(loops, kind)
+    assert loops.found[3:] == [both, [], both, both]
 
 
 @pytest.fixture

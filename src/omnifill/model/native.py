@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from omnifill.files import write_atomic
 from omnifill.uncollected import uncollected
 
 MOST_ROWS = 32
@@ -64,7 +65,7 @@ def compiled(kind: torch.dtype) -> bool:
     said.start()
     try:
         with _uninterrupted(), uncollected():
-            loops.prepare(KINDS[kind])
+            _prepare(loops, KINDS[kind])
     except Exception as error:
         warnings.warn(f"texts are written by PyTorch, which is slower: Numba compiles nothing here "
                       f"({error or type(error).__name__}). If what it keeps is damaged, delete "
@@ -74,6 +75,40 @@ def compiled(kind: torch.dtype) -> bool:
         said.cancel()
         torch.set_num_threads(wanted)  # to begin, Numba gives OpenMP, and so PyTorch, all cores
     return True
+
+
+def _prepare(loops: ModuleType, kind: type) -> None:
+    """Have the loops for a kind, as they are kept or compiled now: by one process at a time, and
+    all anew if one was ended in the middle. What Numba links with a loop on several threads that
+    another process has left runs there, but falls down in whoever reads it later."""
+    folder = Path(loops.multiply.stats.cache_path)
+    whole, begun = folder / f"kernels.{kind.__name__}.whole", folder / "kernels.begun"
+    kept_for = _made_for(loops)
+    if not whole.exists() or whole.read_bytes() != kept_for:
+        from filelock import FileLock  # PyTorch needs it, so that it is there
+
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / "kernels.lock"):
+            if begun.exists():
+                for path in folder.iterdir():
+                    if path.match("kernels.*.whole") or path.match("*.nb?"):
+                        path.unlink()
+            begun.touch()
+            loops.prepare(kind)
+            write_atomic(whole, kept_for)
+            begun.unlink()
+    else:
+        loops.prepare(kind)
+
+
+def _made_for(loops: ModuleType) -> bytes:
+    """What loops are compiled from, and for."""
+    import llvmlite.binding as llvm
+    import numba
+
+    files = [Path(str(loops.__file__)).with_name(name) for name in ("kernels.py", "intrinsics.py")]
+    processor = llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()
+    return repr((numba.__version__, processor, [f.stat().st_mtime_ns for f in files])).encode()
 
 
 def _say() -> None:
