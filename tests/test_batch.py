@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 
 from omnifill import api
+from omnifill.serve.batch import read_requests
+from omnifill.serve.limits import Limits
 from omnifill.serve.store import Store
 
 
@@ -72,9 +74,12 @@ def finished(kept: Path) -> int:
 
 
 @pytest.mark.parametrize(("line", "part"), [
-    ("{", "line 2: is no JSON"), ("[1]", "line 2: must be an object"),
+    ("{", "line 2: this is no JSON"), ("[1]", "line 2: must be an object"),
     ('{"given": {}, "m": 1}', "line 2: m: unknown"), ('{"path": "/x", "body": {}}', "line 2: path"),
-    ('{"stream": true}', "line 2: stream"),
+    ('{"stream": true}', "line 2: stream"), ('{"path": [], "body": {}}', "line 2: path"),
+    ("[" * 100_000, "brackets"), ('{"given": {"kind": "\\ud800"}}', "line 2: \\ud800"),
+    ('{"given": {"size": NaN}}', "line 2: this is no JSON (NaN"),
+    ('{"n": 1, "n": 2}', "line 2: this is no JSON (a key stands twice"),
 ])  # fmt: skip
 def test_a_wrong_line_is_named_before_any_work(
     line: str, part: str, model: api.Model, command: Any, tmp_path: Path
@@ -83,3 +88,13 @@ def test_a_wrong_line_is_named_before_any_work(
     file.write_text(f'{{"n": 1}}\n{line}\n', encoding="utf-8")
     status, _, said = command("batch", model.run.folder.path, file, "--out", out)
     assert status == 2 and part in said and [p.name for p in tmp_path.iterdir()] == [file.name]
+
+
+def test_lines_end_where_json_lines_says(tmp_path: Path) -> None:
+    """Not at what else separates lines in Unicode; and a mark of byte order is none of them."""
+    file = tmp_path / "asked.jsonl"
+    given = {"a": "x\u2028y\x85z\u2029"}
+    lines = [json.dumps({"given": given}, ensure_ascii=False)] * 2
+    file.write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode())
+    found = read_requests(file, "m", Limits())
+    assert [one["body"]["given"] for one in found] == [given, given]

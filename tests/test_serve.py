@@ -449,6 +449,26 @@ def test_hostile_bodies_are_refused(server: str, body: bytes, status: int) -> No
     assert "Traceback" not in got.text and time.monotonic() - started < 10
 
 
+DEEP = '{"model": "\u2200", "given": ' + "[" * 60_000 + "]" * 60_000 + "}"
+HALF = b'{"model": "drinks", "records": [{"kind": "\\ud800", "note": "\\uDFFF"}]}'
+
+
+@pytest.mark.parametrize(("path", "body", "kind"), [
+    ("/v1/records", DEEP.encode("utf-16-le"), "application/json"),
+    ("/v1/records", DEEP.encode("utf-16"), "text/plain"),
+    ("/v1/records", b'{"model": "drinks"}'.decode().encode("utf-16"), "application/json"),
+    ("/v1/records", b' {"model": "drinks", "given": {"size": NaN}}', "Application/JSON"),
+    ("/v1/records", b' {"model": "nix", "model": "drinks"}', "application/JSON; charset=utf-8"),
+    ("/v1/records/score", HALF, "application/json"),
+    ("/v1/jobs", b'{"requests": [' + HALF + b"]}", "application/json"),
+])  # fmt: skip
+def test_a_body_is_looked_through_whatever_it_is_called(
+    server: str, path: str, body: bytes, kind: str
+) -> None:
+    got = httpx2.post(f"{server}{path}", content=body, headers={"content-type": kind})
+    assert got.status_code == 400 and got.json()["error"]["message"], got.text
+
+
 PHOTO = {"photo": {"type": "image", "options": {"width": 4, "height": 4, "mode": "RGB"}}}
 
 

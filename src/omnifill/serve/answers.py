@@ -148,9 +148,9 @@ class Answers:
         return self.link.models[name]
 
 
-def read(path: str, body: dict[str, Any]) -> Said:
+def read(path: Any, body: Any) -> Said:
     """A body as the request of its path. Refusal names what is off."""
-    if path not in BY_PATH:
+    if not isinstance(path, str) or path not in BY_PATH:
         raise Refusal(400, f"path: one of {', '.join(BY_PATH)}", param="path")
     try:
         said = BY_PATH[path].model_validate(body)
@@ -169,6 +169,8 @@ def refusal_of(errors: Sequence[Any]) -> Refusal:
     fits = max(ours, key=lambda i: (not errors[i]["type"].endswith("_type"), len(places[i]), -i))
     error, place = errors[fits], places[fits]
     name = ".".join(part for part in place if "[" not in part and "-" not in part) or "body"
+    if place[:1] == ["header"]:
+        name = place[-1].title()
     if error["type"] == "extra_forbidden":
         return Refusal(400, f"{name}: unknown, and would have no effect", param=name)
     return Refusal(400, f"{name}: {error['msg'][:300]}", param=name)

@@ -7,7 +7,6 @@ what is killed goes on where it was.
 from __future__ import annotations
 
 import asyncio
-import json
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +18,7 @@ from omnifill.serve.answers import Answers, read
 from omnifill.serve.jobs import Worker
 from omnifill.serve.limits import Limits
 from omnifill.serve.link import Link
+from omnifill.serve.parse import parsed
 from omnifill.serve.refusals import Refusal
 from omnifill.serve.store import Conflict, Store
 from omnifill.serve.wire import EngineSettings
@@ -31,7 +31,7 @@ OWNER = "batch"
 def run_batch(run: Path, file: Path, out: Path, limits: Limits, threads: int) -> int:
     """Answer every line of a file -> how many there were. What was done stays if it is stopped."""
     check_place(out)
-    body = read_requests(file, run.resolve().name)
+    body = read_requests(file, run.resolve().name, limits)
     kept = out.with_name(f"{out.name}.jobs")
     store = Store(f"sqlite:///{kept.resolve()}")
     try:
@@ -54,22 +54,21 @@ def run_batch(run: Path, file: Path, out: Path, limits: Limits, threads: int) ->
     return len(body)
 
 
-def read_requests(file: Path, model: str) -> list[dict[str, Any]]:
+def read_requests(file: Path, model: str, limits: Limits) -> list[dict[str, Any]]:
     """Requests of a JSON Lines file: bodies of /v1/records, or a path and a body each. DataError
     names the line that is none."""
     try:
-        lines = file.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        why = reason(error) if isinstance(error, OSError) else "it is no UTF-8 text"
-        raise DataError(f"{file}: cannot be read ({why})") from None
+        lines = file.read_bytes().split(b"\n")
+    except OSError as error:
+        raise DataError(f"{file}: cannot be read ({reason(error)})") from None
     out = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            said = json.loads(line)
-        except ValueError as error:
-            raise DataError(f"{file}, line {number}: is no JSON ({error})") from None
+            said = parsed(line, limits)
+        except Refusal as refusal:
+            raise DataError(f"{file}, line {number}: {refusal.message}") from None
         if not isinstance(said, dict):
             raise DataError(f"{file}, line {number}: must be an object")
         whole: dict[str, Any] = (

@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
-import json
-import re
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -21,16 +19,12 @@ from starlette.responses import JSONResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnifill.serve.limits import Limits
+from omnifill.serve.parse import parsed
 from omnifill.serve.refusals import Refusal
 
 COOKIE = "omnifill_session"
 JOBS = "/v1/jobs"
 """What begins so is kept, not asked of a model at once."""
-STRINGS = re.compile(rb'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)', re.DOTALL)
-"""Of JSON, a last one that does not end with them; each byte is looked at once."""
-DIGITS = 1000
-"""Of a whole number: far more than any field takes, and fewer than take time."""
-PARTS = re.compile(rb"[\[\]{},]")
 HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
@@ -147,8 +141,9 @@ class Guard:
                           code="slow") from None  # fmt: skip
         if body is None:  # who asked has left
             return receive
-        if body and ("json" in headers.get("content-type", "") or body[:1] in (b"{", b"[")):
-            check_json(body, self.limits)
+        kind = headers.get("content-type", "").lower()
+        if body and (not kind or "json" in kind or body.lstrip()[:1] in (b"{", b"[")):
+            parsed(body, self.limits)
         sent = False
 
         async def again() -> Message:
@@ -182,42 +177,6 @@ async def _whole(receive: Receive, most: int) -> bytes | None:
             raise Refusal(413, f"more than {most:,} bytes")
         more = message.get("more_body", False)
     return b"".join(parts)
-
-
-def check_json(body: bytes, limits: Limits) -> None:
-    """Refusal for JSON that is too deep, has too many parts, or is none: before it is built."""
-    depth = parts = 0
-    for found in PARTS.finditer(STRINGS.sub(b"", body)):
-        mark = found.group()
-        parts += mark != b"]" and mark != b"}"
-        depth += {b"[": 1, b"{": 1, b"]": -1, b"}": -1}.get(mark, 0)
-        if depth > limits.nesting:
-            raise Refusal(400, f"more than {limits.nesting} brackets within each other")
-        if parts > limits.names:
-            raise Refusal(400, f"more than {limits.names:,} keys and items")
-    try:
-        json.loads(body, parse_constant=_refuse, parse_int=_short, object_pairs_hook=_once)
-    except UnicodeDecodeError:
-        raise Refusal(400, "the body is no UTF-8") from None
-    except ValueError as error:
-        raise Refusal(400, f"the body is no JSON ({error})") from None
-
-
-def _refuse(word: str) -> float:
-    raise ValueError(f"{word} is no number")
-
-
-def _short(digits: str) -> int:
-    if len(digits) > DIGITS:
-        raise ValueError(f"a number of {len(digits):,} digits, where {DIGITS} are the most")
-    return int(digits)
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    out = dict(pairs)
-    if len(out) < len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return out
 
 
 def _with_headers(send: Send) -> Send:
