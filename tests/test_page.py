@@ -473,6 +473,24 @@ def test_what_the_page_sends_about_itself(server: str) -> None:
     assert httpx2.get(f"{server}/gradio_api/file=/etc/passwd").status_code in (403, 404)
 
 
+@pytest.mark.parametrize(("method", "path", "body"), [
+    ("GET", f"/assets/{'a' * 300}", None), ("GET", f"/zh/static/{'a' * 300}", None),
+    ("GET", "/gradio_api/queue/data?session_hash=x", None),
+    ("POST", "/gradio_api/queue/join", {"data": [], "fn_index": -5, "session_hash": "x"}),
+    ("POST", "/gradio_api/component_server",
+     {"data": [1], "component_id": 1, "fn_name": "ls", "session_hash": "x"}),
+    ("POST", "/gradio_api/cancel", {"data": ["\ud800"], "fn_index": 1, "session_hash": "x"}),
+    ("POST", "/gradio_api/upload", {"files": 1}),
+])  # fmt: skip
+def test_what_the_page_would_never_ask_is_no_fault(
+    server: str, method: str, path: str, body: Any
+) -> None:
+    data = None if body is None else json.dumps(body)
+    got = httpx2.request(method, server + path, content=data, timeout=20,
+                         headers={"Content-Type": "application/json"})  # fmt: skip
+    assert got.status_code < 500 and "Traceback" not in got.text, got.text
+
+
 def test_which_paths_are_the_page_s() -> None:
     assert all(map(is_of_page, ("/", "/zh", "/zh/", "/config", "/zh/gradio_api/queue/join")))
     assert not any(map(is_of_page, ("/v1/models", "/health", "/zh/v1/models", "/openapi.json",

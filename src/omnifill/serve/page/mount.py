@@ -6,6 +6,7 @@ Gradio is imported when the page is built and not before.
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import re
 import tempfile
@@ -16,13 +17,16 @@ from urllib.parse import parse_qs
 
 from fastapi import FastAPI
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import RedirectResponse
+from starlette.responses import JSONResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from omnifill.serve.front import CHINESE
 from omnifill.serve.page.session import Running
 from omnifill.serve.page.words import CODES, Language
 from omnifill.serve.plain import is_chinese
+from omnifill.serve.refusals import Refusal
+
+log = logging.getLogger("omnifill.serve")
 
 POLICY = (
     "default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; "
@@ -133,10 +137,17 @@ class Mounted:
             self.open.discard(task)
             self._look()
             task.cancel()
-        if task.cancelled():
+        error = None if task.cancelled() else task.exception()
+        if error is None and not sender.failed:
+            if task.cancelled():
+                await sender.finish()
+            return
+        log.error("the page: %s: %s", scope["method"], type(error).__name__ if error else 500)
+        if sender.begun:
             await sender.finish()
         else:
-            task.result()
+            refusal = Refusal(400, "this is nothing that the page asks")
+            await JSONResponse(refusal.body, refusal.status)(scope, receive, send)
 
 
 def _wants_chinese(scope: Scope, headers: Headers) -> bool:
@@ -152,10 +163,12 @@ class _Sender:
         self.send, self.language = send, language
         self.start: Any = None
         self.body = b""
-        self.begun = self.over = False
+        self.begun = self.over = self.failed = False
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
+            # Gradio fails at what its own page would never ask; why is nobody's business.
+            self.failed = message["status"] >= 500
             headers = MutableHeaders(scope=message)
             for name in [name for name in headers if name.startswith("access-control-")]:
                 del headers[name]
@@ -164,7 +177,9 @@ class _Sender:
                 headers["Cache-Control"] = "no-store"
                 self.start = message
                 return
-        elif message["type"] == "http.response.body":
+        if self.failed:
+            return
+        if message["type"] == "http.response.body":
             self.over = not message.get("more_body", False)
             if self.start is not None:
                 self.body += message.get("body", b"")
