@@ -449,6 +449,17 @@ def test_hostile_bodies_are_refused(server: str, body: bytes, status: int) -> No
     assert "Traceback" not in got.text and time.monotonic() - started < 10
 
 
+def test_a_compressed_body_is_refused_by_its_header(server: str) -> None:
+    headers = {"content-encoding": "gzip", "content-type": "application/json"}
+    got = httpx2.post(f"{server}/v1/records", content=b"{}", headers=headers)
+    assert got.status_code == 400 and got.json()["error"]["param"] == "Content-Encoding"
+
+
+def test_a_header_that_is_off_is_named(server: str) -> None:
+    got = asked(server, "/v1/jobs", {"requests": []}, **{"Idempotency-Key": "x" * 300})
+    assert got.status_code == 400 and "Idempotency-Key" in got.text
+
+
 DEEP = '{"model": "\u2200", "given": ' + "[" * 60_000 + "]" * 60_000 + "}"
 HALF = b'{"model": "drinks", "records": [{"kind": "\\ud800", "note": "\\uDFFF"}]}'
 
@@ -506,6 +517,12 @@ def test_a_string_is_never_a_path(tmp_path: Path) -> None:
         assert "given.photo: must be" in why
     (why,) = opened([{"data": "%%%"}], Opener())
     assert "given.photo: the data is no base64" in why
+    for lie, part in ({"type": "audio"}, "photo.type: is 'image'"), ({"type": 5}, "photo.type: is"):
+        (why,) = opened([photo(4) | lie], Opener())
+        assert part in why
+    told = [photo(4) | {"format": kind} for kind in ("PNG", "webp", ["png"])]
+    found = opened(told, Opener())
+    assert isinstance(found[0], bytes) and "format: is 'png'" in found[1] and "by its" in found[2]
 
 
 def test_files_are_opened_apart_and_none_of_them_stops_the_others() -> None:
@@ -695,7 +712,7 @@ def children(pid: int) -> list[str]:
 
 @pytest.mark.parametrize(("words", "part"), [
     (["{run}", "{run}"], "two models cannot both be called"),
-    (["nowhere"], "no such run folder"),
+    (["nowhere"], "no such run folder"), (["={run}"], "say NAME=PATH"),
     (["{run}", "--host", "0.0.0.0"], "a key is needed"),
     (["{run}", "--keys", "nowhere.txt"], "cannot be read"),
 ])  # fmt: skip

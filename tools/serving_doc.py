@@ -47,13 +47,14 @@ print(client.completions.create(model="run", prompt="It was", max_tokens=40).cho
 ```
 
 Without a key it answers this machine alone. Others reach it with `--host`, a key (`--keys FILE`,
-or `OMNIFILL_API_KEY`) that every request brings as `Authorization: Bearer …`, and `--allow-host
-NAME` for each name that it is called by. Nothing is fetched for a client, no path of a request
-is ever read, and what is asked is in no log.
+or `OMNIFILL_API_KEY`) that every request brings as `Authorization: Bearer …` (those to `/health`,
+`/ready` and `/metrics`, too), and `--allow-host NAME` for each name that it is called by. Nothing
+is fetched for a client, no path of a request is ever read, and what is asked is in no log.
 
 Requests of one model are written side by side (continuous batching), `--rows` of them at once;
 who comes later waits, `--waiting` requests in all, and one more is refused with status 429 and
-`Retry-After`, before its question is read; each prompt of a list counts as one. Of prompts some
+`Retry-After`, before its question is read; each prompt of a list counts as one, so that a list has
+no more than that either. Of prompts some
 256 tokens are read between two steps, those that came first ahead, so that who writes does not
 wait for the prompts of many. Searches (`beams`, which take a row each), comparing candidates (half
 of the rows), likelihoods and vectors take turns with the others, some 2,000 tokens or a step each.
@@ -67,6 +68,9 @@ What comes does not hang on who else is there; with `--exact` to the last
 bit. Who leaves frees what he had within one step. SIGTERM ends it: requests under way are
 finished within 30 seconds, or told that the server goes (`going`), and jobs go on when the
 server is back.
+
+`response_format`, `schema`, `regex` and `grammar` need the extra `structured`, and `rerank` the
+extra `evaluate`; where one is missing the answer names it.
 
 Long work is handed in at `/v1/jobs`, a list of requests that nobody waits for. What was
 acknowledged is in a database (`--jobs`: a file of SQLite, or PostgreSQL with the extra

@@ -249,7 +249,8 @@ def _answer_errors(app: FastAPI) -> None:
     @app.exception_handler(RequestValidationError)
     async def unreadable(request: Request, error: RequestValidationError) -> JSONResponse:
         refusal = refusal_of(error.errors())
-        if "json" not in request.headers.get("content-type", ""):
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if not (kind.startswith("application/") and kind.endswith(("/json", "+json"))):
             refusal = Refusal(400, "the body is read as JSON where its header says so: "
                               "Content-Type: application/json", param="body")  # fmt: skip
         return JSONResponse(refusal.body, refusal.status)

@@ -133,6 +133,9 @@ class Guard:
         told = headers.get("content-length", "0")
         if not told.isdecimal() or int(told) > self.limits.body:
             raise Refusal(413, f"more than {self.limits.body:,} bytes")
+        if headers.get("content-encoding", "identity").lower() != "identity":
+            raise Refusal(400, "Content-Encoding: bodies are read as they are, not compressed",
+                          param="Content-Encoding")  # fmt: skip
         try:
             async with asyncio.timeout(self.limits.arrival):
                 body = await _whole(receive, self.limits.body)

@@ -142,10 +142,14 @@ class Link:
 
     def full(self, num: int = 1, work: int = 0) -> Refusal | None:
         """What is said where there is no room for so many prompts and tokens."""
-        if len(self.open) + num <= self.limits.waiting and self.work + work <= self.limits.work:
+        if len(self.open) + num > self.limits.waiting:
+            has = f"{len(self.open)} requests"
+        elif self.work + work > self.limits.work:
+            has = f"requests for {self.work:,} tokens of {self.limits.work:,}"
+        else:
             return None
-        return Refusal(429, f"the server has {len(self.open)} requests under way and takes no "
-                       "more now; try again", retry=RETRY, code="full")  # fmt: skip
+        return Refusal(429, f"the server has {has} under way and takes no more now; try again",
+                       retry=RETRY, code="full")  # fmt: skip
 
     @asynccontextmanager
     async def asked(

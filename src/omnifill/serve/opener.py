@@ -17,6 +17,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from omnifill.bounded import APART, limit
+from omnifill.data.media import format_of
 from omnifill.data.values import parse_value
 from omnifill.errors import ValueRefused
 from omnifill.schema import FieldSpec
@@ -73,14 +74,18 @@ class Opener:
         data = value.get("data") if isinstance(value, Mapping) else None
         if not isinstance(data, str) or set(value) - {"data", "type", "format"}:
             # Text alone might be a path, and files are never read for a client.
-            raise Refusal(400, f'{name}: must be {{"data": …}} with the bytes of a file in base64')
+            raise Refusal(400, f'{name}: must be {{"data": …}} with the bytes of a file in base64',
+                          param=name)  # fmt: skip
+        if value.get("type", field["type"]) != field["type"]:
+            raise Refusal(400, f"{name}.type: is {field['type']!r}, if it is said", param=name)
+        asked = {**field, "name": key, "data": data, "said": value.get("format")}
         # Who leaves while his file is opened must not take the next one's answer along.
-        told = await asyncio.shield(self._asked({**field, "name": key, "data": data}))
+        told = await asyncio.shield(self._asked(asked))
         if told is None:
             raise Refusal(400, f"{name}: cannot be opened in {self.seconds:g} s and "
-                          f"{MEMORY >> 30} GB; send a smaller file")  # fmt: skip
+                          f"{MEMORY >> 30} GB; send a smaller file", param=name)  # fmt: skip
         if "error" in told:
-            raise Refusal(400, f"{name}: {told['error']}")
+            raise Refusal(400, f"{name}: {told['error']}", param=name)
         return {OPENED: told["value"]}
 
     async def _asked(self, message: dict[str, Any]) -> dict[str, Any] | None:
@@ -115,7 +120,10 @@ def answers(asked: Iterator[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         except (binascii.Error, ValueError):
             yield {"error": "the data is no base64"}
             continue
-        kind = message["type"]
+        kind, said, found = message["type"], message.get("said"), format_of(data)
+        if said is not None and found is not None and str(said).lower() != found.lower():
+            yield {"error": f"format: is {found.lower()!r}, by its bytes, and not {said!r}"}
+            continue
         spec = FieldSpec(name=message["name"], type=kind, codec=kind, options=message["options"])
         try:
             yield {"value": parse_value(spec, data)}

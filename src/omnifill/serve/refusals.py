@@ -12,7 +12,7 @@ KINDS = {
     503: "server_error",
 }  # fmt: skip
 
-LEADING = re.compile(r"(\w+)(?:\.\S+)?(?=: | = )|(aim) ")
+LEADING = re.compile(r"(\w+)(?:\[\d+\])?(?:\.\S+)?(?=: | = )|(aim) ")
 """What an error of the library is about, where it begins with that."""
 
 

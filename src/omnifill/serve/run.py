@@ -32,7 +32,9 @@ def named_runs(runs: Sequence[str]) -> dict[str, str]:
         name, equals, path = run.partition("=")
         if not equals or Path(run).exists():
             name, path = Path(run).resolve().name, run
-        if not name or name in out:
+        if not name:
+            raise RequestError(f"{run}: say NAME=PATH, or PATH alone")
+        if name in out:
             raise RequestError(f"{run}: two models cannot both be called {name!r}; say "
                                f"NAME=PATH")  # fmt: skip
         check_finished(Path(path))
