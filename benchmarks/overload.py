@@ -194,10 +194,10 @@ async def posted(where: str, wish: dict[str, Any]) -> str:
     """How a request over a connection of its own ends: the status of a whole answer, or else."""
     try:
         reader, writer = link = await connected(where)
+        status, _ = await answered(link, where, wish, "Connection: close")
+        more = await reader.read()
     except OSError as error:
         return type(error).__name__
-    status, _ = await answered(link, where, wish, "Connection: close")
-    more = await reader.read()
     writer.close()
     return "more than one answer" if more else status
 

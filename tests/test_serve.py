@@ -449,6 +449,17 @@ def test_hostile_bodies_are_refused(server: str, body: bytes, status: int) -> No
     assert "Traceback" not in got.text and time.monotonic() - started < 10
 
 
+@pytest.mark.parametrize(("path", "body", "param"), [
+    ("/v1/records/score", {"records": [{"size": 1}, {"size": True}]}, "records[1].size"),
+    ("/v1/records", {"given": {"size": True}}, "given.size"),
+])  # fmt: skip
+def test_a_value_that_is_off_is_named_by_its_place(
+    server: str, path: str, body: dict[str, Any], param: str
+) -> None:
+    got = asked(server, path, {"model": "drinks"} | body)
+    assert got.status_code == 400 and got.json()["error"]["param"] == param, got.text
+
+
 def test_a_compressed_body_is_refused_by_its_header(server: str) -> None:
     headers = {"content-encoding": "gzip", "content-type": "application/json"}
     got = httpx2.post(f"{server}/v1/records", content=b"{}", headers=headers)

@@ -54,10 +54,10 @@ is fetched for a client, no path of a request is ever read, and what is asked is
 Requests of one model are written side by side (continuous batching), `--rows` of them at once;
 who comes later waits, `--waiting` requests in all, and one more is refused with status 429 and
 `Retry-After`, before its question is read; each prompt of a list counts as one, so that a list has
-no more than that either. Of prompts some
-256 tokens are read between two steps, those that came first ahead, so that who writes does not
-wait for the prompts of many. Searches (`beams`, which take a row each), comparing candidates (half
-of the rows), likelihoods and vectors take turns with the others, some 2,000 tokens or a step each.
+no more than that either. Of prompts some 256 tokens are read between two steps, those that came
+first ahead, so that who writes does not wait for the prompts of many. Searches (`beams`, which take
+a row each), comparing candidates (half of the rows), likelihoods and vectors take turns with the
+others, some 2,000 tokens or a step each.
 What prompts begin with is kept, 128 tokens at a time and 256 MB for each model, and need not be
 read again: a system prompt, or a conversation so far (`omnifill_tokens_reused` in `/metrics`). All
 keys share them, so that whoever measures time can tell that a beginning was asked before.

@@ -84,21 +84,21 @@ def _prepare(loops: ModuleType, kind: type) -> None:
     folder = Path(loops.multiply.stats.cache_path)
     whole, begun = folder / f"kernels.{kind.__name__}.whole", folder / "kernels.begun"
     kept_for = _made_for(loops)
-    if not whole.exists() or whole.read_bytes() != kept_for:
-        from filelock import FileLock  # PyTorch needs it, so that it is there
-
-        folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / "kernels.lock"):
-            if begun.exists():
-                for path in folder.iterdir():
-                    if path.match("kernels.*.whole") or path.match("*.nb?"):
-                        path.unlink()
-            begun.touch()
-            loops.prepare(kind)
-            write_atomic(whole, kept_for)
-            begun.unlink()
-    else:
+    if whole.exists() and whole.read_bytes() == kept_for:
         loops.prepare(kind)
+        return
+    from filelock import FileLock  # of no use to who finds all there
+
+    folder.mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "kernels.lock"):
+        if begun.exists():
+            for path in folder.iterdir():
+                if path.match("kernels.*.whole") or path.match("*.nb?"):
+                    path.unlink()
+        begun.touch()
+        loops.prepare(kind)
+        write_atomic(whole, kept_for)
+        begun.unlink()
 
 
 def _made_for(loops: ModuleType) -> bytes:
@@ -117,8 +117,8 @@ def _say() -> None:
 
 
 def _kept(loops: ModuleType) -> str:
-    """Where files of the loops are."""
-    return str(Path(str(loops.multiply.stats.cache_path)) / "kernels.*.nb?")
+    """Where files of the loops are, with those that say that all are there."""
+    return str(Path(str(loops.multiply.stats.cache_path)) / "kernels.*")
 
 
 @contextmanager

@@ -245,7 +245,8 @@ class Records(Drawn):
     model: Name
     """The name of a model that is served."""
     given: Record = {}
-    """Values that are known; a picture or sound as {"data": base64 of a file}."""
+    """Values that are known; a picture or sound as {"data": base64 of a file}, with its type and
+    format if you like, which must be those of its bytes."""
     want: Annotated[Names, Field(min_length=1)] | None = None
     """Fields to generate; left open: all others."""
     n: Count = 1

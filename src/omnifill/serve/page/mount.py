@@ -6,6 +6,7 @@ Gradio is imported when the page is built and not before.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import re
@@ -147,6 +148,8 @@ class Mounted:
             await sender.finish()
         else:
             refusal = Refusal(400, "this is nothing that the page asks")
+            if isinstance(error, OSError) and error.errno != errno.ENAMETOOLONG:  # a full disk
+                refusal = Refusal(500, "a fault of the server; its log says more", code="fault")
             await JSONResponse(refusal.body, refusal.status)(scope, receive, send)
 
 
